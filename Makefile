@@ -1,0 +1,48 @@
+# The two commands: `make run` and `make test`. Each does its own set-up.
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check
+
+.DEFAULT_GOAL := help
+.PHONY: help setup run test test-n8n check generate lock clean
+
+help:  ## Show this list.
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+setup: $(READY)  ## Make .venv ready, and nothing else.
+
+$(READY): requirements.lock requirements-setup.lock pyproject.toml clients/python/pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(PIP) --require-hashes -r requirements-setup.lock
+	$(BIN)/uv pip install --quiet --require-hashes -r requirements.lock || $(PIP) --require-hashes -r requirements.lock
+	$(PIP) --no-deps --no-build-isolation -e . -e clients/python
+	@touch $(READY)
+
+run: $(READY)  ## Start the gateway with everything it needs on this machine.
+	$(BIN)/n8n-gateway dev $(ARGS)
+
+test: $(READY)  ## Run the tests.
+	$(BIN)/python -m pytest $(ARGS)
+
+test-n8n: $(READY)  ## Install and start a real n8n, and run the gateway against it.
+	$(BIN)/python -m pytest tests/live --live-n8n $(ARGS)
+
+check: $(READY)  ## Lint, types, import contract, generated code, protos.
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python proto/generate.py --check
+
+generate: $(READY)  ## Generate the code from proto/. Needs no network.
+	$(BIN)/python proto/generate.py
+
+LOCK = $(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate \
+	--custom-compile-command "make lock"
+lock: $(READY)  ## Resolve the dependencies again: names, versions and hashes only.
+	echo uv | $(LOCK) --upgrade -o requirements-setup.lock -
+	$(LOCK) --upgrade --extra dev --group test --group check -o requirements.lock pyproject.toml
+
+clean:  ## Remove everything that the commands above made.
+	rm -rf .venv .n8n-gateway .cache .n8n .pytest_cache .mypy_cache .ruff_cache .import_linter_cache build dist

@@ -1,0 +1,1 @@
+"""n8n-gateway: a multi-tenant gateway in front of private n8n instances."""
