@@ -1,0 +1,207 @@
+"""Strict ProtoJSON decoding.
+
+On top of the runtime's decoder: two keys of one name, a field under both of
+its spellings, two members of a oneof, nesting beyond a limit, and integers
+that are only integers in Python (``"1_000"``) are refused, and every refusal
+names the field or the place in the text. The input is never quoted.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from array import array
+from collections.abc import Callable
+from itertools import accumulate
+from typing import TypeVar, cast
+
+import orjson
+from protobuf import (
+    DescEnum,
+    DescField,
+    DescFieldValueEnum,
+    DescFieldValueList,
+    DescFieldValueMap,
+    DescFieldValueMessage,
+    DescFieldValueScalar,
+    DescMessage,
+    Message,
+    Registry,
+    ScalarType,
+    message_from_json_value,
+)
+
+from gateway.transcoding.fields import WELL_KNOWN, Json, expected
+from gateway.transcoding.json_check import JsonError, MessageCheck, join_path, message_check, plain, shown
+
+_STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
+_NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
+_STEPS = bytes.maketrans(b"[]{}", b"\x01\xff\x01\xff")
+_GOOD_KEYS = {ScalarType.STRING: "", ScalarType.BOOL: "true"}
+_TOO_DEEP = "is nested too deeply"
+
+_Item = TypeVar("_Item")
+
+DECODE_ERRORS = (ValueError, TypeError, OverflowError, RecursionError)
+"""What the runtime's decoder raises for JSON that does not fit."""
+
+
+def parse_json(text: bytes, max_depth: int) -> Json:
+    """The value of a JSON text (RFC 8259). Raises JsonError with line and column."""
+    try:
+        value = orjson.loads(text)
+    except orjson.JSONDecodeError as error:
+        problem = f"invalid JSON at line {error.lineno}, column {error.colno}: {error.msg}"
+        raise JsonError("", problem) from None
+    if text.count(b"[") + text.count(b"{") > max_depth:
+        _check_depth(text, max_depth)
+    if b"\\" in text:
+        _check_keys(text)
+    elif text.count(b":") != orjson.dumps(value).count(b":"):
+        # Each key has one colon, and without escapes strings print as they were
+        # read: a smaller count says that a key replaced an earlier one.
+        _check_keys(text)
+    return cast("Json", value)
+
+
+def _check_depth(text: bytes, max_depth: int) -> None:
+    brackets = _STRING.sub(b"", text).translate(_STEPS, _NOT_BRACKETS)
+    if max(accumulate(array("b", brackets)), default=0) > max_depth:
+        problem = f"the JSON is nested deeper than {max_depth} levels"
+        raise JsonError("", problem)
+
+
+def _check_keys(text: bytes) -> None:
+    def unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
+        members = dict(pairs)
+        if len(members) != len(pairs):
+            seen: set[str] = set()
+            for key, _ in pairs:
+                if key in seen:
+                    problem = f"the JSON has the key {shown(key)} twice in one object"
+                    raise JsonError("", problem)
+                seen.add(key)
+        return members
+
+    json.loads(text, object_pairs_hook=unique, parse_int=len, parse_float=len)
+
+
+class JsonDecoder:
+    """Decodes ProtoJSON into one message type. Thread-safe; build once per type."""
+
+    def __init__(
+        self,
+        message: DescMessage,
+        *,
+        ignore_unknown_fields: bool = False,
+        max_depth: int = 100,
+        registry: Registry | None = None,
+        checks: dict[str, MessageCheck] | None = None,
+    ) -> None:
+        self._desc = message
+        self._type = message.type
+        self._ignore = ignore_unknown_fields
+        self._max_depth = max_depth
+        self._registry = registry
+        self._check = message_check(message, {} if checks is None else checks)
+
+    def decode(self, text: bytes) -> Message:
+        """The message of a JSON text. Raises JsonError."""
+        return self.from_value(parse_json(text, self._max_depth))
+
+    def from_value(self, value: Json, field: str = "") -> Message:
+        """The message of a parsed JSON value; `field` is where it stands. Raises JsonError.
+
+        The value may be changed: it must not be used afterwards.
+        """
+        if self._check is not None:
+            try:
+                self._check(value)
+            except JsonError as error:
+                raise error.inside(field) from None
+            except RecursionError:
+                raise JsonError(field, _TOO_DEEP) from None
+        try:
+            return message_from_json_value(
+                self._type, value, ignore_unknown_fields=self._ignore, registry=self._registry
+            )
+        except DECODE_ERRORS as error:
+            raise self._located(value, field, error) from None
+
+    def _located(self, value: Json, field: str, error: Exception) -> JsonError:
+        if isinstance(error, RecursionError):
+            return JsonError(field, _TOO_DEEP)
+        return self._locate(self._desc, value, field) or JsonError(field, "is not valid here")
+
+    def _locate(self, desc: DescMessage, value: Json, path: str) -> JsonError | None:
+        """Find what the decoder refused, by decoding the parts; slow, and only after a failure."""
+        if desc.type_name in WELL_KNOWN or not isinstance(value, dict):
+            return JsonError(path, f"expected {expected(desc)}")
+        fields = {field.json_name: field for field in desc.fields}
+        fields |= {field.name: field for field in desc.fields}
+        for key, member in value.items():
+            field = fields.get(key)
+            if field is None:
+                if not self._ignore and not self._accepts(desc, {key: member}):
+                    return JsonError(join_path(path, plain(key)), "unknown field")
+            elif not self._accepts(desc, {key: member}):
+                return self._locate_field(desc, field, key, member, join_path(path, field.name))
+        return None
+
+    def _locate_field(
+        self, desc: DescMessage, field: DescField, key: str, value: Json, path: str
+    ) -> JsonError | None:
+        match field.value:
+            case DescFieldValueList(element=element):
+                if not isinstance(value, list):
+                    return JsonError(path, "expected a JSON array")
+                index = _first_bad(value, lambda part: self._accepts(desc, {key: part}))
+                return self._locate_element(element, value[index], f"{path}[{index}]")
+            case DescFieldValueMap():
+                if not isinstance(value, dict):
+                    return JsonError(path, "expected a JSON object")
+                return self._locate_entry(desc, field.value, key, value, path)
+            case (
+                DescFieldValueScalar(scalar=kind)
+                | DescFieldValueEnum(enum=kind)
+                | DescFieldValueMessage(message=kind)
+            ):
+                return self._locate_element(kind, value, path)
+
+    def _locate_entry(
+        self, desc: DescMessage, field: DescFieldValueMap, key: str, value: dict[str, Json], path: str
+    ) -> JsonError | None:
+        items = list(value.items())
+        name, member = items[_first_bad(items, lambda part: self._accepts(desc, {key: dict(part)}))]
+        good_name = _GOOD_KEYS.get(field.key, "0")
+        if good_name and self._accepts(desc, {key: {good_name: member}}):
+            return JsonError(path, f"the key {shown(name)} is not {expected(field.key)}")
+        return self._locate_element(field.value, member, f"{path}[{shown(name)}]")
+
+    def _locate_element(
+        self, element: ScalarType | DescEnum | DescMessage, value: Json, path: str
+    ) -> JsonError | None:
+        if isinstance(element, DescMessage) and value is not None:
+            return self._locate(element, value, path)
+        return JsonError(path, f"expected {expected(element)}")
+
+    def _accepts(self, desc: DescMessage, value: Json) -> bool:
+        try:
+            message_from_json_value(
+                desc.type, value, ignore_unknown_fields=self._ignore, registry=self._registry
+            )
+        except DECODE_ERRORS:
+            return False
+        return True
+
+
+def _first_bad(items: list[_Item], accepts: Callable[[list[_Item]], bool]) -> int:
+    """The index of the first item that is refused, by halving."""
+    low, high = 0, len(items)
+    while high - low > 1:
+        middle = (low + high) // 2
+        if accepts(items[low:middle]):
+            low = middle
+        else:
+            high = middle
+    return low

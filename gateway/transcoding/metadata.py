@@ -1,0 +1,138 @@
+"""What a handler may know of the HTTP request beside the message, and say beside the answer."""
+
+from __future__ import annotations
+
+import re
+from base64 import b64decode
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from typing import Final
+
+from gateway.transcoding.errors import Code, StatusError
+
+_UNITS: Final = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e-9}
+_GRPC_TIMEOUT = re.compile(rb"([0-9]{1,8})([HMSmun])")
+_MILLISECONDS = re.compile(rb"[0-9]{1,10}")
+_GRPC_PREFIX: Final = "grpc-metadata-"
+
+
+class Headers(Mapping[str, str]):
+    """Request headers by lower-case name; the first value where a name comes twice."""
+
+    __slots__ = ("_first", "_raw")
+
+    def __init__(self, raw: Iterable[tuple[bytes, bytes]]) -> None:
+        self._raw = raw if isinstance(raw, list) else list(raw)
+        self._first: dict[bytes, bytes] = dict(reversed(self._raw))
+
+    def __getitem__(self, name: str) -> str:
+        return self._first[name.encode("latin-1")].decode("latin-1")
+
+    def __iter__(self) -> Iterator[str]:
+        return (name.decode("latin-1") for name in self._first)
+
+    def __len__(self) -> int:
+        return len(self._first)
+
+    def items_all(self) -> Iterator[tuple[str, str]]:
+        """Every name and value, in the order sent."""
+        return ((name.decode("latin-1"), value.decode("latin-1")) for name, value in self._raw)
+
+    def get_all(self, name: str) -> list[str]:
+        """Every value of a header, in the order sent; empty when there is none."""
+        wanted = name.encode("latin-1")
+        return [value.decode("latin-1") for key, value in self._raw if key == wanted]
+
+    def raw(self, name: bytes) -> bytes | None:
+        """The first value as sent."""
+        return self._first.get(name)
+
+    def joined(self, name: bytes) -> bytes:
+        """All values of a list header, joined by commas (RFC 9110, 5.3)."""
+        value = self._first.get(name)
+        if value is None:
+            return b""
+        values = [other for key, other in self._raw if key == name]
+        return value if len(values) == 1 else b", ".join(values)
+
+
+class RequestMetadata:
+    """One request's HTTP side.
+
+    Read: `headers`, `http_method`, `raw_target` (path and query as sent),
+    `client` (host, port) or None, `timeout` in seconds or None. Write, before
+    the first message: `response_headers`, and `http_status` in place of 200.
+    Write, before the end: `trailers`, which a unary response carries as
+    ``grpc-trailer-`` headers, and a stream as HTTP trailers where the client
+    asked for them (``TE: trailers``) and the server can send them.
+    """
+
+    __slots__ = (
+        "client",
+        "headers",
+        "http_method",
+        "http_status",
+        "raw_target",
+        "response_headers",
+        "timeout",
+        "trailers",
+    )
+
+    def __init__(
+        self,
+        headers: Headers,
+        http_method: str,
+        raw_target: str,
+        client: tuple[str, int] | None = None,
+        timeout: float | None = None,
+    ) -> None:
+        self.headers = headers
+        self.http_method = http_method
+        self.raw_target = raw_target
+        self.client = client
+        self.timeout = timeout
+        self.response_headers: list[tuple[str, str]] = []
+        self.http_status: int | None = None
+        self.trailers: list[tuple[str, str]] = []
+
+    def grpc_metadata(self, allowed: Collection[str]) -> list[tuple[str, str | bytes]]:
+        """The headers that a handler may hand on as gRPC metadata.
+
+        Only lower-case names in `allowed` pass, sent plainly or behind
+        ``grpc-metadata-``. Values of ``-bin`` names are base64 and become
+        bytes. Raises StatusError INVALID_ARGUMENT when they are not.
+        """
+        found: list[tuple[str, str | bytes]] = []
+        for header, value in self.headers.items_all():
+            name = header.removeprefix(_GRPC_PREFIX)
+            if name in allowed:
+                found.append((name, _binary(name, value) if name.endswith("-bin") else value))
+        return found
+
+
+def _binary(name: str, value: str) -> bytes:
+    try:
+        return b64decode(value + "=" * (-len(value) % 4), validate=True)
+    except ValueError:
+        raise StatusError(Code.INVALID_ARGUMENT, f"the header {name} is not base64") from None
+
+
+def parse_timeout(headers: Headers) -> float | None:
+    """The shorter of Grpc-Timeout (``10m`` is 10 milliseconds) and Connect-Timeout-Ms, in seconds.
+
+    Raises StatusError INVALID_ARGUMENT for a value outside of their grammars.
+    """
+    grpc, connect = headers.raw(b"grpc-timeout"), headers.raw(b"connect-timeout-ms")
+    if grpc is None and connect is None:
+        return None
+    timeouts: list[float] = []
+    if grpc is not None:
+        match = _GRPC_TIMEOUT.fullmatch(grpc)
+        if match is None:
+            problem = "the Grpc-Timeout header must be up to 8 digits and one unit of H, M, S, m, u, n"
+            raise StatusError(Code.INVALID_ARGUMENT, problem)
+        timeouts.append(int(match[1]) * _UNITS[match[2]])
+    if connect is not None:
+        if _MILLISECONDS.fullmatch(connect) is None:
+            raise StatusError(Code.INVALID_ARGUMENT, "the Connect-Timeout-Ms header must be up to 10 digits")
+        timeouts.append(int(connect) / 1000)
+    return min(timeouts)
