@@ -1,0 +1,435 @@
+"""How the n8n adapter gets, keeps and drops connections."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import ipaddress
+import logging
+import socket
+import ssl
+from collections.abc import AsyncIterator, Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import cast
+
+import aiohttp
+import pytest
+from aiohttp.client_proto import ResponseHandler
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+from yarl import URL
+
+from gateway.adapters.n8n import Fate, Limits, N8n, N8nFault, Timeouts
+from gateway.adapters.n8n.exchange import Request, send
+from gateway.adapters.n8n.faults import of_transport
+from gateway.executions.n8n_body import Document, Piece
+from gateway.rpc.errors import Code, RpcError
+from tests.adapters.n8n_server import Peer, Server, chunked, http, serving
+
+SECRET = "s3cret-internal-0123456789"
+PATIENT = Timeouts(connect=10, idle=10, total=30)
+UNREACHABLE = (Code.UNAVAILABLE, "N8N_UNREACHABLE", Fate.NEVER_SENT)
+LOST = (Code.UNAVAILABLE, "N8N_CONNECTION_LOST", Fate.UNKNOWN)
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[Server]:
+    async with serving() as running:
+        yield running
+
+
+@pytest.fixture
+async def n8n(server: Server) -> AsyncIterator[N8n]:
+    async with N8n(server.url, internal_secret=SECRET) as opened:
+        yield opened
+
+
+async def run(n8n: N8n, timeouts: Timeouts = PATIENT, payload: bytes = b"{}") -> list[Piece]:
+    async with n8n.run("echo", payload, timeouts=timeouts) as response:
+        return [piece async for pieces in response.pieces for piece in pieces]
+
+
+async def failed_run(n8n: N8n, timeouts: Timeouts = PATIENT) -> tuple[Code, str, Fate]:
+    with pytest.raises(N8nFault) as caught:
+        await run(n8n, timeouts)
+    fault = caught.value
+    assert isinstance(fault, RpcError)
+    assert "127.0.0.1" not in f"{fault.message}{fault.metadata}"
+    return fault.code, fault.reason, fault.fate
+
+
+def data(pieces: list[Piece]) -> bytes:
+    (document,) = pieces
+    assert isinstance(document, Document)
+    return document.data
+
+
+def kept_connections(n8n: N8n) -> list[ResponseHandler]:
+    """The connections that wait for the next run."""
+    session = n8n._session
+    assert session is not None
+    assert session.connector is not None
+    return [protocol for kept in session.connector._conns.values() for protocol, _ in kept]
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not condition():  # noqa: ASYNC110 - what is waited for is inside the HTTP client
+            await asyncio.sleep(0.001)
+
+
+async def give_up(n8n: N8n, asked: asyncio.Event, payload: bytes = b"{}") -> None:
+    """Start a run, and cancel it when n8n has been asked."""
+    running = asyncio.create_task(run(n8n, payload=payload))
+    await asked.wait()
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+
+
+# No connection
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:{port}", "https://127.0.0.1:{port}", "http://n8n.invalid"])
+async def test_nobody_there(url: str) -> None:
+    async with N8n(url.format(port=free_port()), internal_secret=SECRET) as n8n:
+        assert await failed_run(n8n) == UNREACHABLE
+        with pytest.raises(N8nFault) as caught:
+            await n8n.ready()
+        assert caught.value.fate is Fate.NEVER_SENT
+
+
+async def test_tls_to_a_server_without(server: Server) -> None:
+    async def play(peer: Peer) -> None:
+        await peer.send(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+    server.play = play
+    async with N8n(server.url.replace("http", "https"), internal_secret=SECRET) as n8n:
+        assert await failed_run(n8n) == UNREACHABLE
+
+
+async def test_handshake_that_never_ends(server: Server) -> None:
+    async def play(peer: Peer) -> None:
+        await peer.gone()
+
+    server.play = play
+    async with N8n(server.url.replace("http", "https"), internal_secret=SECRET) as n8n:
+        assert await failed_run(n8n, Timeouts(connect=0.2, idle=10, total=30)) == UNREACHABLE
+        late = (Code.DEADLINE_EXCEEDED, "N8N_TIMEOUT", Fate.NEVER_SENT)
+        assert await failed_run(n8n, Timeouts(connect=10, idle=10, total=0.2)) == late
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A key and a certificate of 127.0.0.1, signed by itself."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "n8n")])
+    now = datetime.now(UTC)
+    names = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
+    made = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(names, critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    path = tmp_path_factory.mktemp("tls") / "n8n.pem"
+    private = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    path.write_bytes(private + made.public_bytes(serialization.Encoding.PEM))
+    return path
+
+
+async def test_certificates_are_checked(certificate: Path) -> None:
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(certificate)
+    async with serving(tls) as server:
+        server.play = server.answer(http(b"{}"))
+        url = server.url.replace("http", "https")
+        async with N8n(url, internal_secret=SECRET) as stranger:
+            assert await failed_run(stranger) == UNREACHABLE
+        assert server.requests == []
+        trusting = ssl.create_default_context(cafile=str(certificate))
+        async with N8n(url, internal_secret=SECRET, ssl_context=trusting) as n8n:
+            assert data(await run(n8n)) == b"{}"
+
+
+async def test_all_connections_in_use(server: Server) -> None:
+    server.play = server.answer(*chunked(b"a", ended=False))
+    async with N8n(server.url, internal_secret=SECRET, limits=Limits(connections=1)) as n8n:
+        async with n8n.run("echo", b"{}", timeouts=PATIENT):
+            busy = (Code.UNAVAILABLE, "N8N_BUSY", Fate.NEVER_SENT)
+            assert await failed_run(n8n, Timeouts(connect=0.1, idle=10, total=30)) == busy
+            waiting = asyncio.create_task(run(n8n))
+            await asyncio.sleep(0)
+            server.play = server.answer(http(b"{}"))
+        assert data(await waiting) == b"{}"
+
+
+async def test_no_connection_is_lost_to_runs_that_fail(server: Server) -> None:
+    async with N8n(server.url, internal_secret=SECRET, limits=Limits(connections=1)) as n8n:
+        server.play = server.answer(http(b"", status=500, Connection="close"), close=True)
+        assert (await failed_run(n8n))[1] == "WORKFLOW_FAILED"
+        server.play = server.answer(*chunked(b"a", ended=False))
+        async with n8n.run("echo", b"{}", timeouts=PATIENT):
+            waiting = asyncio.create_task(run(n8n))
+            await asyncio.sleep(0)
+            waiting.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await waiting
+        server.play = server.answer(http(b"{}"))
+        assert data(await run(n8n)) == b"{}"
+
+
+# A connection for the next run
+
+
+async def test_connections_are_kept(server: Server, n8n: N8n) -> None:
+    server.play = server.answer(http(b"{}"))
+    for _ in range(5):
+        await run(n8n)
+    await n8n.ready()
+    assert server.connections == 1
+
+
+async def test_failure_keeps_the_connection(server: Server, n8n: N8n) -> None:
+    server.play = server.answers(http(b"no", status=500), http(b"{}"))
+    assert (await failed_run(n8n))[1] == "WORKFLOW_FAILED"
+    assert data(await run(n8n)) == b"{}"
+    assert server.connections == 1
+
+
+async def test_answer_that_is_not_read_costs_its_connection(server: Server, n8n: N8n) -> None:
+    gone = asyncio.Event()
+
+    async def play(peer: Peer) -> None:
+        await peer.request()
+        await peer.send(*chunked(b"first", ended=False))
+        await peer.gone()
+        gone.set()
+
+    server.play = play
+    async with n8n.run("echo", b"{}", timeouts=PATIENT) as response:
+        assert response.status == 200
+    await asyncio.wait_for(gone.wait(), 10)
+    server.play = server.answer(http(b"second"))
+    assert data(await run(n8n)) == b"second"
+    assert server.connections == 2
+
+
+async def test_two_answers_to_one_request(server: Server, n8n: N8n) -> None:
+    server.play = server.answer(http(b"mine") + http(b"for another tenant"))
+    for _ in range(3):
+        assert data(await run(n8n)) == b"mine"
+    assert server.connections == 3
+
+
+async def test_answer_that_nobody_asked_for(server: Server, n8n: N8n) -> None:
+    finished = asyncio.Event()
+
+    async def play(peer: Peer) -> None:
+        await peer.request()
+        await peer.send(http(b"mine"))
+        await finished.wait()
+        await peer.send(http(b"for another tenant"))
+        await peer.gone()
+
+    server.play = play
+    assert data(await run(n8n)) == b"mine"
+    finished.set()
+    await until(lambda: all(kept.should_close for kept in kept_connections(n8n)))
+    server.play = server.answer(http(b"mine too"))
+    assert data(await run(n8n)) == b"mine too"
+    assert server.connections == 2
+
+
+async def test_server_that_speaks_first(server: Server, n8n: N8n) -> None:
+    async def play(peer: Peer) -> None:
+        await peer.send(b"220 mail.example ESMTP\r\n" + http(b"stale"))
+        await peer.gone()
+
+    server.play = play
+    code, reason, _ = await failed_run(n8n, Timeouts(connect=10, idle=10, total=0.5))
+    assert (code, reason) in {
+        (Code.UNAVAILABLE, "N8N_UNREACHABLE"),
+        (Code.UNKNOWN, "N8N_MALFORMED_RESPONSE"),
+        (Code.UNAVAILABLE, "N8N_CONNECTION_LOST"),
+    }
+
+
+async def test_kept_connection_that_was_closed(server: Server, n8n: N8n) -> None:
+    closed = asyncio.Event()
+
+    async def play(peer: Peer) -> None:
+        await peer.request()
+        await peer.send(http(b"{}"))
+        peer.reset()
+        closed.set()
+
+    server.play = play
+    for connections in (1, 2, 3):
+        await run(n8n)
+        await closed.wait()
+        closed.clear()
+        await until(lambda: not any(kept.is_connected() for kept in kept_connections(n8n)))
+        assert server.connections == connections
+
+
+async def test_kept_connection_that_closes_as_it_is_used(server: Server, n8n: N8n) -> None:
+    async def play(peer: Peer) -> None:
+        await peer.request()
+        await peer.send(http(b"{}"))
+        await peer.head()
+
+    server.play = play
+    await run(n8n)
+    assert await failed_run(n8n) == LOST
+    assert server.connections == 1
+
+
+async def test_lost_connections_are_not_logged(
+    server: Server, n8n: N8n, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+
+    async def play(peer: Peer) -> None:
+        await peer.request()
+        await peer.send(*parts)
+        peer.reset()
+
+    server.play = play
+    parts = [http(b"{}")]
+    await run(n8n)
+    await until(lambda: not any(kept.is_connected() for kept in kept_connections(n8n)))
+    parts = chunked(b"x", ended=False)
+    assert await failed_run(n8n) == LOST
+    await n8n.close()
+    gc.collect()
+    await asyncio.sleep(0)
+    assert [record for record in caplog.records if record.levelno > logging.DEBUG] == []
+
+
+# Giving up
+
+
+async def test_giving_up_before_the_answer(server: Server, n8n: N8n) -> None:
+    asked, gone = asyncio.Event(), asyncio.Event()
+
+    async def play(peer: Peer) -> None:
+        await peer.request()
+        asked.set()
+        await peer.gone()
+        gone.set()
+
+    server.play = play
+    await give_up(n8n, asked)
+    await asyncio.wait_for(gone.wait(), 10)
+
+
+async def test_giving_up_within_the_answer(server: Server, n8n: N8n) -> None:
+    asked, gone = asyncio.Event(), asyncio.Event()
+
+    async def play(peer: Peer) -> None:
+        await peer.request()
+        await peer.send(*chunked(b"x", ended=False))
+        asked.set()
+        await peer.gone()
+        gone.set()
+
+    server.play = play
+    await give_up(n8n, asked)
+    await asyncio.wait_for(gone.wait(), 10)
+
+
+async def test_giving_up_while_n8n_does_not_read(server: Server, n8n: N8n) -> None:
+    asked, given_up = asyncio.Event(), asyncio.Event()
+    gone = asyncio.get_running_loop().create_future()
+
+    async def play(peer: Peer) -> None:
+        await peer.head()
+        await asyncio.sleep(0.3)  # The buffers between the two are full by then.
+        asked.set()
+        await given_up.wait()
+        try:
+            while True:
+                await peer.send(b"x")
+        except ConnectionError as error:
+            gone.set_result(error)
+
+    server.play = play
+    await give_up(n8n, asked, b"x" * 2**26)
+    given_up.set()
+    await asyncio.wait_for(gone, 10)
+
+
+async def test_closing_ends_open_runs(server: Server, n8n: N8n) -> None:
+    server.play = server.answer(*chunked(b"x", ended=False))
+    async with n8n.run("echo", b"{}", timeouts=PATIENT) as response:
+        reading = asyncio.ensure_future(anext(response.pieces))
+        await asyncio.sleep(0)
+        await n8n.close()
+        with pytest.raises(N8nFault) as caught:
+            await reading
+    assert caught.value.fate is Fate.UNKNOWN
+
+
+async def test_n8n_that_answers_before_it_has_read(server: Server, n8n: N8n) -> None:
+    async def play(peer: Peer) -> None:
+        await peer.head()
+        await peer.send(http(b"Authorization data is wrong!", status=403))
+        await peer.gone()
+
+    server.play = play
+    with pytest.raises(N8nFault) as caught:
+        await run(n8n, payload=b"x" * 16 * 2**20)
+    assert isinstance(caught.value, RpcError)
+    assert caught.value.reason == "N8N_AUTH_REJECTED"
+
+
+# What the HTTP client says
+
+
+def client_errors(kind: type[Exception]) -> list[type[Exception]]:
+    return [kind, *(error for below in kind.__subclasses__() for error in client_errors(below))]
+
+
+class Failing:
+    """A session whose requests fail."""
+
+    def __init__(self, error: Exception) -> None:
+        self._error = error
+
+    async def request(self, *_: object, **__: object) -> None:
+        raise self._error
+
+
+@pytest.mark.parametrize(
+    "kind", [*client_errors(aiohttp.ClientError), OSError, ConnectionResetError, ssl.SSLError], ids=str
+)
+async def test_every_error_of_the_client_is_mapped(kind: type[Exception]) -> None:
+    error = kind.__new__(kind)
+    before = of_transport(error, connected=False)
+    assert (before.code, before.reason, before.fate) == UNREACHABLE
+    after = of_transport(error, connected=True)
+    assert after.fate is Fate.UNKNOWN
+    assert after.reason in {"N8N_CONNECTION_LOST", "N8N_MALFORMED_RESPONSE"}
+    session = cast("aiohttp.ClientSession", Failing(error))
+    with pytest.raises(N8nFault) as caught:
+        await send(session, Request("POST", URL("http://n8n"), {}), PATIENT)
+    assert caught.value.fate is Fate.NEVER_SENT
+
+
+async def test_unknown_error_is_not_hidden() -> None:
+    session = cast("aiohttp.ClientSession", Failing(KeyError("x")))
+    with pytest.raises(KeyError):
+        await send(session, Request("POST", URL("http://n8n"), {}), PATIENT)

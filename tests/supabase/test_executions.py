@@ -1,0 +1,402 @@
+from __future__ import annotations
+
+import asyncio
+import json
+import uuid
+from typing import Any
+
+import pytest
+
+from gateway.adapters.postgres import PostgresDatabase
+from gateway.gen.n8ngateway.v1.execution_pb import Execution, ExecutionState
+from gateway.gen.n8ngateway.v1.workflow_pb import Workflow
+from gateway.rpc.errors import (
+    Aborted,
+    AlreadyExists,
+    FailedPrecondition,
+    InvalidArgument,
+    NotFound,
+    PermissionDenied,
+)
+from tests.adapters.databases import Tenant, add_member, new_tenant, user
+
+NOT_CHARGED = ["FAILED", "CANCELLED", "TIMED_OUT"]
+
+
+async def ledger(superuser: Any, tenant: Tenant) -> list[tuple[str, int, int]]:
+    rows = await superuser.fetch(
+        "select kind::text, amount, balance_after from credit_entries where organization_id = $1 order by id",
+        tenant.organization_id,
+    )
+    return [
+        (row["kind"].removeprefix("CREDIT_ENTRY_KIND_"), row["amount"], row["balance_after"]) for row in rows
+    ]
+
+
+async def balance(superuser: Any, tenant: Tenant) -> int:
+    """Return the balance, having checked that the ledger agrees."""
+    row = await superuser.fetchrow(
+        "select a.balance, (select coalesce(sum(amount), 0) from credit_entries e"
+        " where e.organization_id = a.organization_id) as sum from credit_accounts a"
+        " where organization_id = $1",
+        tenant.organization_id,
+    )
+    assert row["balance"] == row["sum"]
+    return int(row["balance"])
+
+
+async def get(tenant: Tenant, execution_id: str) -> Execution:
+    return Execution.from_json(await tenant.database.call("get_execution", tenant.owner, p_id=execution_id))
+
+
+async def test_a_begun_execution_is_charged_and_runs(database: PostgresDatabase, superuser: Any) -> None:
+    tenant = await new_tenant(database, balance=10, price=3)
+    execution_id = str(uuid.uuid4())
+    begun = await tenant.begin(p_execution_id=execution_id, p_metadata={"source": "test"})
+    workflow = begun.pop("workflow")
+    assert begun == {
+        "replayed": False,
+        "execution_id": execution_id,
+        "organization_id": tenant.organization_id,
+        "credits": 3,
+        "credits_remaining": 7,
+    }
+    assert workflow == await tenant.call("get_workflow", p_id=tenant.workflow_id)
+    assert await ledger(superuser, tenant) == [("GRANT", 10, 10), ("CHARGE", -3, 7)]
+    stored = await get(tenant, execution_id)
+    assert stored.state is ExecutionState.RUNNING
+    assert (stored.credits_reserved, stored.credits_used) == (3, 0)
+    assert stored.metadata == {"source": "test"}
+    assert stored.created_by == tenant.owner.subject
+    assert stored.started_at is not None
+    assert stored.finished_at is None
+
+
+async def test_a_completed_execution_keeps_its_charge(database: PostgresDatabase, superuser: Any) -> None:
+    tenant = await new_tenant(database, balance=10, price=3)
+    execution_id = (await tenant.begin())["execution_id"]
+    settled = await tenant.settle(
+        execution_id, p_duration_ms=150, p_result={"answer": [1, None, "é"]}, p_n8n_execution_id="77"
+    )
+    assert settled == {"state": "EXECUTION_STATE_COMPLETED", "credits_used": 3, "credits_remaining": 7}
+    stored = await get(tenant, execution_id)
+    assert stored.state is ExecutionState.COMPLETED
+    assert (stored.credits_reserved, stored.credits_used, stored.execution_time_ms) == (0, 3, 150)
+    assert stored.n8n_execution_id == "77"
+    assert stored.result is not None
+    assert json.loads(stored.result.to_json()) == {"answer": [1, None, "é"]}
+    assert stored.finished_at is not None
+    assert await ledger(superuser, tenant) == [("GRANT", 10, 10), ("CHARGE", -3, 7)]
+
+
+@pytest.mark.parametrize("state", NOT_CHARGED)
+async def test_an_execution_that_did_not_complete_costs_nothing(
+    database: PostgresDatabase, superuser: Any, state: str
+) -> None:
+    tenant = await new_tenant(database, balance=10, price=3)
+    execution_id = (await tenant.begin())["execution_id"]
+    settled = await tenant.settle(execution_id, state, p_error={"code": 2, "message": "no"})
+    assert settled == {"state": f"EXECUTION_STATE_{state}", "credits_used": 0, "credits_remaining": 10}
+    assert await ledger(superuser, tenant) == [("GRANT", 10, 10), ("CHARGE", -3, 7), ("REFUND", 3, 10)]
+    named = await superuser.fetchrow(
+        "select refund.execution_id, charge.kind::text from credit_entries refund"
+        " join credit_entries charge on charge.id = refund.reverses where refund.organization_id = $1",
+        tenant.organization_id,
+    )
+    assert (str(named["execution_id"]), named["kind"]) == (execution_id, "CREDIT_ENTRY_KIND_CHARGE")
+    stored = await get(tenant, execution_id)
+    assert stored.error is not None
+    assert (stored.error.code, stored.error.message) == (2, "no")
+    assert (stored.credits_reserved, stored.credits_used) == (0, 0)
+
+
+async def test_what_has_ended_stays_as_it_ended(database: PostgresDatabase, superuser: Any) -> None:
+    tenant = await new_tenant(database, balance=10)
+    states = ["COMPLETED", *NOT_CHARGED]
+    for first in states:
+        execution_id = (await tenant.begin())["execution_id"]
+        settled = await tenant.settle(execution_id, first)
+        stored = await get(tenant, execution_id)
+        before = await ledger(superuser, tenant)
+        for second in states:
+            assert await tenant.settle(execution_id, second, p_result={"x": 1}) == settled
+        assert await get(tenant, execution_id) == stored
+        assert await ledger(superuser, tenant) == before
+    assert await balance(superuser, tenant) == 9
+
+
+async def test_a_charge_is_refunded_at_most_once_however_many_settle(
+    database: PostgresDatabase, superuser: Any
+) -> None:
+    tenant = await new_tenant(database, balance=10)
+    execution_id = (await tenant.begin())["execution_id"]
+    results = await asyncio.gather(*(tenant.settle(execution_id, NOT_CHARGED[n % 3]) for n in range(30)))
+    assert len({result["state"] for result in results}) == 1
+    assert [kind for kind, *_ in await ledger(superuser, tenant)].count("REFUND") == 1
+    assert await balance(superuser, tenant) == 10
+
+
+async def test_the_ledger_refuses_a_second_refund_even_to_its_owner(
+    database: PostgresDatabase, superuser: Any
+) -> None:
+    tenant = await new_tenant(database, balance=10)
+    execution_id = (await tenant.begin())["execution_id"]
+    await tenant.settle(execution_id, "FAILED")
+    with pytest.raises(Exception, match="credit_entries_reverses_idx"):
+        await superuser.fetch(
+            "select gateway.refund($1, $2, 1)", uuid.UUID(tenant.organization_id), uuid.UUID(execution_id)
+        )
+    assert await balance(superuser, tenant) == 10
+
+
+@pytest.mark.parametrize(
+    "statement",
+    ["update credit_entries set amount = 1000", "delete from credit_entries", "truncate credit_entries"],
+)
+async def test_the_ledger_is_append_only(database: PostgresDatabase, superuser: Any, statement: str) -> None:
+    await new_tenant(database, balance=10)
+    with pytest.raises(Exception, match="append-only"):
+        await superuser.execute(statement)
+
+
+async def test_200_at_once_on_a_balance_of_50_are_exactly_50(
+    database: PostgresDatabase, superuser: Any
+) -> None:
+    tenant = await new_tenant(database, balance=50)
+    results = await asyncio.gather(*(tenant.begin() for _ in range(200)), return_exceptions=True)
+    begun = [result for result in results if isinstance(result, dict)]
+    refused = [result for result in results if isinstance(result, FailedPrecondition)]
+    assert (len(begun), len(refused)) == (50, 150)
+    assert {error.reason for error in refused} == {"INSUFFICIENT_CREDITS"}
+    assert sorted(result["credits_remaining"] for result in begun) == list(range(50))
+    assert await balance(superuser, tenant) == 0
+    count = await superuser.fetchval(
+        "select count(*) from executions where organization_id = $1", tenant.organization_id
+    )
+    assert count == 50
+
+
+async def test_too_few_credits_say_how_many_and_write_nothing(
+    database: PostgresDatabase, superuser: Any
+) -> None:
+    tenant = await new_tenant(database, balance=2, price=3)
+    with pytest.raises(FailedPrecondition) as raised:
+        await tenant.begin()
+    assert raised.value.reason == "INSUFFICIENT_CREDITS"
+    assert raised.value.metadata == {"balance": "2", "price": "3"}
+    assert await ledger(superuser, tenant) == [("GRANT", 2, 2)]
+    assert (
+        await superuser.fetchval(
+            "select count(*) from executions where organization_id = $1", tenant.organization_id
+        )
+        == 0
+    )
+
+
+async def test_a_free_workflow_needs_no_credits_and_leaves_no_entry(
+    database: PostgresDatabase, superuser: Any
+) -> None:
+    tenant = await new_tenant(database, price=0)
+    for state in ("COMPLETED", "FAILED"):
+        begun = await tenant.begin()
+        assert (begun["credits"], begun["credits_remaining"]) == (0, 0)
+        settled = await tenant.settle(begun["execution_id"], state)
+        assert (settled["credits_used"], settled["credits_remaining"]) == (0, 0)
+    assert await ledger(superuser, tenant) == []
+
+
+@pytest.mark.parametrize(("agreed", "runs"), [(None, True), (4, True), (3, True), (2, False), (0, False)])
+async def test_a_run_costs_at_most_what_the_caller_agreed_to(
+    database: PostgresDatabase, agreed: int | None, *, runs: bool
+) -> None:
+    tenant = await new_tenant(database, balance=10, price=3)
+    if runs:
+        assert (await tenant.begin(p_credits=agreed))["credits"] == 3
+        return
+    with pytest.raises(FailedPrecondition) as raised:
+        await tenant.begin(p_credits=agreed)
+    assert raised.value.reason == "PRICE_ABOVE_LIMIT"
+    assert raised.value.metadata == {"price": "3", "limit": str(agreed)}
+
+
+async def test_an_inactive_workflow_does_not_run(database: PostgresDatabase) -> None:
+    tenant = await new_tenant(database, balance=10)
+    await tenant.call("set_workflow_active", p_id=tenant.workflow_id, p_active=False)
+    with pytest.raises(FailedPrecondition) as raised:
+        await tenant.begin()
+    assert raised.value.reason == "WORKFLOW_INACTIVE"
+
+
+async def test_an_archived_workflow_is_not_found(database: PostgresDatabase, superuser: Any) -> None:
+    tenant = await new_tenant(database, balance=10)
+    await superuser.execute("update workflows set archived_at = now() where id = $1", tenant.workflow_id)
+    with pytest.raises(NotFound) as raised:
+        await tenant.begin()
+    assert raised.value.reason == "WORKFLOW_NOT_FOUND"
+
+
+async def test_a_call_that_names_no_workflow_runs_the_default_one(
+    database: PostgresDatabase, superuser: Any
+) -> None:
+    tenant = await new_tenant(database, balance=10)
+    with pytest.raises(FailedPrecondition) as raised:
+        await tenant.begin(p_workflow_id=None)
+    assert raised.value.reason == "WORKFLOW_REQUIRED"
+    assert list(raised.value.fields) == ["workflow_id"]
+    await superuser.execute(
+        "update organizations set default_workflow_id = $2 where id = $1",
+        tenant.organization_id,
+        tenant.workflow_id,
+    )
+    begun = await tenant.begin(p_workflow_id=None)
+    assert Workflow.from_json(json.dumps(begun["workflow"])).id == tenant.workflow_id
+
+
+@pytest.mark.parametrize(
+    ("role", "allowed"), [("OWNER", True), ("ADMIN", True), ("MEMBER", True), ("VIEWER", False)]
+)
+async def test_who_may_run_workflows(
+    database: PostgresDatabase, superuser: Any, role: str, *, allowed: bool
+) -> None:
+    tenant = await new_tenant(database, balance=10)
+    caller = user()
+    await add_member(superuser, tenant.organization_id, caller, role)
+    if allowed:
+        begun = await tenant.begin(caller)
+        assert (await get(tenant, begun["execution_id"])).created_by == caller.subject
+        return
+    with pytest.raises(PermissionDenied) as raised:
+        await tenant.begin(caller)
+    assert raised.value.reason == "ROLE_INSUFFICIENT"
+
+
+async def test_nobody_runs_for_an_organization_of_others(database: PostgresDatabase) -> None:
+    tenant = await new_tenant(database, balance=10)
+    with pytest.raises(NotFound) as raised:
+        await tenant.begin(user())
+    assert raised.value.reason == "ORGANIZATION_NOT_FOUND"
+
+
+async def test_a_used_idempotency_key_gets_the_first_answer_and_is_not_charged(
+    database: PostgresDatabase, superuser: Any
+) -> None:
+    tenant = await new_tenant(database, balance=10, price=3)
+    key = {"p_idempotency_key": "key", "p_request_hash": "hash"}
+    begun = await tenant.begin(**key)
+    with pytest.raises(Aborted) as raised:
+        await tenant.begin(**key)
+    assert raised.value.reason == "IDEMPOTENCY_KEY_IN_USE"
+    assert raised.value.metadata == {"execution_id": begun["execution_id"]}
+    settled = await tenant.settle(begun["execution_id"], p_result='"done"', p_duration_ms=5)
+    # The answer stays the same when the workflow, the price or the balance would not allow it any more.
+    await tenant.begin()
+    await tenant.begin()
+    await tenant.call("set_workflow_active", p_id=tenant.workflow_id, p_active=False)
+    before = await ledger(superuser, tenant)
+    for _ in range(2):
+        replayed = await tenant.begin(**key)
+        execution = Execution.from_json(json.dumps(replayed.pop("execution")))
+        assert execution == await get(tenant, begun["execution_id"])
+        assert replayed == {
+            "replayed": True,
+            "execution_id": begun["execution_id"],
+            "organization_id": tenant.organization_id,
+            "credits_remaining": settled["credits_remaining"],
+        }
+    assert await ledger(superuser, tenant) == before
+
+
+async def test_an_idempotency_key_stands_for_one_request(database: PostgresDatabase) -> None:
+    tenant = await new_tenant(database, balance=10)
+    begun = await tenant.begin(p_idempotency_key="key", p_request_hash="one")
+    for settled in (False, True):
+        if settled:
+            await tenant.settle(begun["execution_id"])
+        with pytest.raises(Aborted) as raised:
+            await tenant.begin(p_idempotency_key="key", p_request_hash="two")
+        assert raised.value.reason == "IDEMPOTENCY_KEY_REUSED"
+
+
+async def test_of_many_with_one_idempotency_key_one_runs(database: PostgresDatabase, superuser: Any) -> None:
+    tenant = await new_tenant(database, balance=10)
+    results = await asyncio.gather(
+        *(tenant.begin(p_idempotency_key="key", p_request_hash="hash") for _ in range(30)),
+        return_exceptions=True,
+    )
+    begun = [result for result in results if isinstance(result, dict)]
+    assert len(begun) == 1
+    assert all(isinstance(result, dict | Aborted) for result in results)
+    assert await balance(superuser, tenant) == 9
+
+
+async def test_tenants_can_use_the_same_idempotency_key(database: PostgresDatabase) -> None:
+    key = {"p_idempotency_key": "key", "p_request_hash": "hash"}
+    for _ in range(2):
+        tenant = await new_tenant(database, balance=1)
+        assert (await tenant.begin(**key))["replayed"] is False
+
+
+async def test_an_execution_id_is_used_once(database: PostgresDatabase, superuser: Any) -> None:
+    tenant, other = await new_tenant(database, balance=10), await new_tenant(database, balance=10)
+    execution_id = (await tenant.begin())["execution_id"]
+    for second in (tenant, other):
+        with pytest.raises(AlreadyExists) as raised:
+            await second.begin(p_execution_id=execution_id)
+        assert raised.value.metadata == {}
+    assert await balance(superuser, tenant) == 9
+    assert await balance(superuser, other) == 10
+
+
+@pytest.mark.parametrize(
+    ("arguments", "field"),
+    [
+        ({"p_metadata": []}, "metadata"),
+        ({"p_execution_id": None}, "id"),
+        ({"p_execution_id": "x"}, "execution_id"),
+        ({"p_idempotency_key": "x" * 256}, None),
+    ],
+)
+async def test_an_argument_that_does_not_fit_is_named(
+    database: PostgresDatabase, arguments: dict[str, Any], field: str | None
+) -> None:
+    tenant = await new_tenant(database, balance=10)
+    with pytest.raises(InvalidArgument) as raised:
+        await tenant.begin(**arguments)
+    assert list(raised.value.fields) == ([field] if field else [])
+
+
+async def test_only_an_end_settles_and_only_what_was_begun(database: PostgresDatabase) -> None:
+    tenant = await new_tenant(database, balance=10)
+    execution_id = (await tenant.begin())["execution_id"]
+    for state in ("RUNNING", "PENDING", "UNKNOWN", "UNSPECIFIED", "NONSENSE"):
+        with pytest.raises(InvalidArgument):
+            await tenant.settle(execution_id, state)
+    with pytest.raises(NotFound) as raised:
+        await tenant.settle(str(uuid.uuid4()))
+    assert raised.value.reason == "EXECUTION_NOT_FOUND"
+
+
+async def test_callers_cannot_settle(database: PostgresDatabase) -> None:
+    tenant = await new_tenant(database, balance=10)
+    execution_id = (await tenant.begin())["execution_id"]
+    with pytest.raises(PermissionDenied):
+        await tenant.call("settle_execution", p_execution_id=execution_id, p_state="EXECUTION_STATE_FAILED")
+
+
+async def test_another_tenants_execution_is_like_none(database: PostgresDatabase) -> None:
+    tenant = await new_tenant(database, balance=10)
+    execution_id = (await tenant.begin())["execution_id"]
+    for unknown in (execution_id, str(uuid.uuid4())):
+        with pytest.raises(NotFound) as raised:
+            await database.call("get_execution", user(), p_id=unknown)
+        assert raised.value.reason == "EXECUTION_NOT_FOUND"
+
+
+async def test_a_large_result_is_kept_and_a_cut_one_says_so(database: PostgresDatabase) -> None:
+    tenant = await new_tenant(database, balance=10)
+    execution_id = (await tenant.begin())["execution_id"]
+    await tenant.settle(execution_id, p_result='"' + "x" * 262_000 + '"', p_result_truncated=True)
+    stored = await get(tenant, execution_id)
+    assert stored.result_truncated
+    assert stored.result is not None
+    assert len(stored.result.to_json()) == 262_002

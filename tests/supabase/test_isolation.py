@@ -1,0 +1,303 @@
+"""Who can read, write and call what: every table and function of the schema, as each kind of caller.
+
+What is allowed is written down here; the tables and functions are taken from the database's own catalogue, so a new
+one that is missing here fails.
+"""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import dataclass, field
+from typing import Any
+
+import asyncpg
+import pytest
+import pytest_asyncio
+from yarl import URL
+
+from gateway.adapters.postgres import PostgresDatabase
+from gateway.rpc.principal import Principal
+from tests.adapters.databases import Tenant, add_member, login, new_tenant, user
+
+OWN, ALL, NOTHING, DENIED = "own", "all", "nothing", "denied"
+OK = "ok"
+
+MEMBERS_OF_A = ["owner of A", "admin of A", "member of A", "viewer of A"]
+CALLERS = ["anonymous", *MEMBERS_OF_A, "owner of B", "stranger", "service"]
+
+# Rows that a caller sees; "own" are those of its organizations. Nobody writes a table: that is the functions' work.
+READS = {
+    "anonymous": DENIED,
+    "owner of A": OWN,
+    "admin of A": OWN,
+    "member of A": OWN,
+    "viewer of A": OWN,
+    "owner of B": OWN,
+    "stranger": NOTHING,
+    "service": ALL,
+}
+# The column that says whose a row is.
+TABLES = {
+    "profiles": "id",
+    "organizations": "id",
+    "organization_members": "organization_id",
+    "workflows": "organization_id",
+    "executions": "organization_id",
+    "credit_accounts": "organization_id",
+    "credit_entries": "organization_id",
+}
+
+NO_ORGANIZATION = "ORGANIZATION_NOT_FOUND"
+NO_WORKFLOW = "WORKFLOW_NOT_FOUND"
+NO_EXECUTION = "EXECUTION_NOT_FOUND"
+ROLE = "ROLE_INSUFFICIENT"
+
+
+@dataclass(frozen=True)
+class Call:
+    """A call about organization A, and what becomes of it for whom."""
+
+    sql: str
+    owner: str = OK
+    admin: str = OK
+    member: str = OK
+    viewer: str = OK
+    other: str = NOTHING
+    stranger: str = NOTHING
+    service: str = DENIED
+    arguments: list[str] = field(default_factory=list)
+
+    def expected(self, caller: str) -> str:
+        by_caller = dict(zip(MEMBERS_OF_A, (self.owner, self.admin, self.member, self.viewer), strict=True))
+        by_caller |= {"owner of B": self.other, "stranger": self.stranger, "service": self.service}
+        return by_caller.get(caller, DENIED)
+
+
+FUNCTIONS = {
+    "create_organization": Call("""select create_organization('{"name": "New"}')""", other=OK, stranger=OK),
+    "list_organizations": Call("select list_organizations()", other=OK, stranger=OK, service=OK),
+    "get_organization": Call(
+        "select get_organization($1)",
+        arguments=["organization"],
+        other=NO_ORGANIZATION,
+        stranger=NO_ORGANIZATION,
+        service=OK,
+    ),
+    "register_workflow": Call(
+        "select register_workflow(jsonb_build_object("
+        "'organization_id', $1::uuid, 'name', 'new', 'webhook_path', 'new'))",
+        arguments=["organization"],
+        member=ROLE,
+        viewer=ROLE,
+        other=NO_ORGANIZATION,
+        stranger=NO_ORGANIZATION,
+    ),
+    "list_workflows": Call(
+        "select list_workflows($1)",
+        arguments=["organization"],
+        other=NO_ORGANIZATION,
+        stranger=NO_ORGANIZATION,
+    ),
+    "get_workflow": Call(
+        "select get_workflow($1)", arguments=["workflow"], other=NO_WORKFLOW, stranger=NO_WORKFLOW, service=OK
+    ),
+    "set_workflow_active": Call(
+        "select set_workflow_active($1, false)",
+        arguments=["workflow"],
+        member=ROLE,
+        viewer=ROLE,
+        other=NO_WORKFLOW,
+        stranger=NO_WORKFLOW,
+    ),
+    "begin_execution": Call(
+        "select begin_execution(gen_random_uuid(), $1, $2)",
+        arguments=["organization", "workflow"],
+        viewer=ROLE,
+        other=NO_ORGANIZATION,
+        stranger=NO_ORGANIZATION,
+    ),
+    "settle_execution": Call(
+        "select settle_execution($1, 'EXECUTION_STATE_FAILED')",
+        arguments=["execution"],
+        owner=DENIED,
+        admin=DENIED,
+        member=DENIED,
+        viewer=DENIED,
+        other=DENIED,
+        stranger=DENIED,
+        service=OK,
+    ),
+    "get_execution": Call(
+        "select get_execution($1)",
+        arguments=["execution"],
+        other=NO_EXECUTION,
+        stranger=NO_EXECUTION,
+        service=OK,
+    ),
+    "add_credits": Call(
+        "select add_credits($1, 5, 'isolation')",
+        arguments=["organization"],
+        owner=DENIED,
+        admin=DENIED,
+        member=DENIED,
+        viewer=DENIED,
+        other=DENIED,
+        stranger=DENIED,
+        service=OK,
+    ),
+}
+
+
+@dataclass(frozen=True)
+class World:
+    """Two tenants with a row in every table, and who there is."""
+
+    url: URL
+    callers: dict[str, Principal]
+    a: dict[str, uuid.UUID]
+    b: dict[str, uuid.UUID]
+
+
+async def furnished(database: PostgresDatabase, owner: Principal) -> tuple[Tenant, dict[str, uuid.UUID]]:
+    tenant = await new_tenant(database, owner, balance=100)
+    begun = await tenant.begin()
+    ids = {
+        "organization": tenant.organization_id,
+        "workflow": tenant.workflow_id,
+        "execution": begun["execution_id"],
+    }
+    return tenant, {name: uuid.UUID(value) for name, value in ids.items()}
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def world(superuser_url: URL) -> World:
+    callers = {name: user() for name in CALLERS if name not in {"anonymous", "service"}}
+    database = PostgresDatabase(login(superuser_url))
+    connection = await asyncpg.connect(str(superuser_url))
+    try:
+        tenant, a = await furnished(database, callers["owner of A"])
+        _, b = await furnished(database, callers["owner of B"])
+        for role in ("ADMIN", "MEMBER", "VIEWER"):
+            await add_member(connection, tenant.organization_id, callers[f"{role.lower()} of A"], role)
+    finally:
+        await connection.close()
+        await database.close()
+    return World(superuser_url, callers, a, b)
+
+
+async def attempt(world: World, caller: str, sql: str, *arguments: Any) -> list[Any] | str:
+    """Return the rows, or DENIED, or the reason; whatever it did is rolled back."""
+    principal = world.callers.get(caller)
+    role = {"anonymous": "anon", "service": "service_role"}.get(caller, "authenticated")
+    connection = await asyncpg.connect(str(world.url))
+    try:
+        # Closed without a commit.
+        await connection.transaction().start()
+        await connection.execute(
+            "select set_config('request.jwt.claims', $1, true)", principal.claims if principal else "{}"
+        )
+        await connection.execute(f"set local role {role}")
+        return await connection.fetch(sql, *arguments)
+    except asyncpg.InsufficientPrivilegeError:
+        return DENIED
+    except asyncpg.PostgresError as error:
+        if not (error.sqlstate or "").startswith("GW"):
+            raise
+        return error.detail or ""
+    finally:
+        await connection.close()
+
+
+async def test_no_table_is_missing_here(superuser: Any) -> None:
+    found = await superuser.fetch("select tablename from pg_tables where schemaname = 'public'")
+    assert {row["tablename"] for row in found} == set(TABLES)
+
+
+async def test_no_function_is_missing_here(superuser: Any) -> None:
+    found = await superuser.fetch("select proname from pg_proc where pronamespace = 'public'::regnamespace")
+    assert sorted(row["proname"] for row in found) == sorted(FUNCTIONS)
+
+
+@pytest.mark.parametrize("caller", CALLERS)
+@pytest.mark.parametrize("table", TABLES)
+async def test_rows_are_seen_by_their_own(world: World, table: str, caller: str) -> None:
+    rows = await attempt(world, caller, f"select {TABLES[table]} as owner from {table}")
+    expected = READS[caller]
+    if expected == DENIED:
+        assert rows == DENIED
+        return
+    assert isinstance(rows, list)
+    seen = {row["owner"] for row in rows}
+    if table == "profiles" and caller != "service":
+        own: set[Any] = {world.callers[caller].subject}
+        # A profile is its user's own, whatever organization it is in; strangers have none yet.
+        assert seen == (own if caller != "stranger" else set())
+    elif expected == ALL and table == "profiles":
+        assert seen >= {caller.subject for name, caller in world.callers.items() if name != "stranger"}
+    elif expected == ALL:
+        assert seen >= {world.a["organization"], world.b["organization"]}
+    elif expected == NOTHING:
+        assert seen == set()
+    else:
+        assert seen == {(world.b if caller == "owner of B" else world.a)["organization"]}
+
+
+@pytest.mark.parametrize("caller", CALLERS)
+@pytest.mark.parametrize("table", TABLES)
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "insert into {table} select * from {table} limit 0",
+        "update {table} set {column} = {column}",
+        "delete from {table}",
+        "truncate {table}",
+    ],
+)
+async def test_nobody_writes_a_table(world: World, table: str, caller: str, statement: str) -> None:
+    assert await attempt(world, caller, statement.format(table=table, column=TABLES[table])) == DENIED
+
+
+@pytest.mark.parametrize("caller", CALLERS)
+@pytest.mark.parametrize("function", FUNCTIONS)
+async def test_functions_are_called_by_who_may(world: World, function: str, caller: str) -> None:
+    call = FUNCTIONS[function]
+    result = await attempt(world, caller, call.sql, *(world.a[name] for name in call.arguments))
+    if call.expected(caller) == OK:
+        assert isinstance(result, list)
+        assert str(world.b["organization"]) not in str(result) or caller in {"owner of B", "service"}
+    else:
+        assert result == call.expected(caller)
+
+
+@pytest.mark.parametrize("caller", CALLERS)
+async def test_a_list_holds_only_the_callers_own(world: World, caller: str) -> None:
+    result = await attempt(world, caller, "select list_organizations(p_limit => 200)")
+    if caller == "anonymous":
+        assert result == DENIED
+        return
+    text = str(result)
+    assert (str(world.a["organization"]) in text) == (caller in {*MEMBERS_OF_A, "service"})
+    assert (str(world.b["organization"]) in text) == (caller in {"owner of B", "service"})
+
+
+async def test_a_caller_cannot_make_itself_another(world: World) -> None:
+    """A claim of the token is what counts; a tenant cannot be reached by adding claims of its own."""
+    connection = await asyncpg.connect(str(world.url))
+    try:
+        async with connection.transaction():
+            await connection.execute("set local role authenticated")
+            for claims in (
+                "{}",
+                '{"sub": ""}',
+                '{"o": {"id": null}}',
+                '{"org_id": ""}',
+                '{"o": []}',
+                "[]",
+                '"x"',
+                "7",
+            ):
+                await connection.execute("select set_config('request.jwt.claims', $1, true)", claims)
+                for table in TABLES:
+                    assert await connection.fetch(f"select * from {table}") == []
+    finally:
+        await connection.close()
