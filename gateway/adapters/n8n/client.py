@@ -1,0 +1,297 @@
+"""Calls n8n: runs a workflow through its webhook, stops a run, asks whether n8n is ready."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import ssl
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from enum import Enum
+from http import HTTPStatus
+from types import TracebackType
+from typing import Self
+
+import aiohttp
+from multidict import CIMultiDict
+from yarl import URL
+
+from gateway.adapters.n8n import faults
+from gateway.adapters.n8n.exchange import Answer, Connector, Request, Timeouts, send
+from gateway.adapters.n8n.faults import Fate, N8nFailedPrecondition, N8nInvalidArgument
+from gateway.adapters.n8n.redaction import Redactor
+from gateway.executions.n8n_body import BodyReader, BodyTooLarge, MalformedBody, Piece
+
+# n8n closes a connection that is idle for 5 s: one that is kept longer may close as it is used.
+_KEEPALIVE_SECONDS = 4.0
+_ERROR_BODY_BYTES = 2**16
+_HEADER_BYTES = 2**15
+# Segments of RFC 3986 pchar without percent-encoding, which could hide a dot or a slash.
+_SEGMENT = re.compile(r"[A-Za-z0-9._~!$&'()*+,;=:@-]+")
+_PATH_LENGTH = 1024
+_EXECUTION_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_HEADER_VALUE = re.compile(r"[\t\x20-\x7e]*")
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """`connections` at once, bytes of an answer that is a document, bytes of one line of a stream."""
+
+    connections: int = 8192
+    document: int = 16 * 2**20
+    line: int = 4 * 2**20
+
+
+class StopResult(Enum):
+    """What n8n said to a stop."""
+
+    STOPPED = "stopped"
+    ALREADY_ENDED = "already_ended"
+    NOT_FOUND = "not_found"
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """The answer to a run: its HTTP status (2xx), n8n's execution id if the workflow gives it, its pieces.
+
+    `pieces` gives lists of what arrived together, each as soon as it is complete, and ends
+    when the answer does. It raises N8nFault; pieces that were complete come before.
+    A NodeError piece is a workflow that failed: n8n then ends the answer as if it had not.
+    """
+
+    status: int
+    n8n_execution_id: str | None
+    pieces: AsyncIterator[list[Piece]]
+
+
+class N8n:
+    """One n8n instance. `open` it in the event loop that uses it, `close` it there.
+
+    Failure: every method raises an N8nFault, which is the RpcError to show to the caller and knows
+    whether the request may have been sent. Nothing is retried. No payload, secret or
+    address is logged or put into an error.
+
+    A workflow with a Wait node of more than 65 s that answers when its last node finishes is
+    answered by n8n at once with the input of its webhook, headers included. That cannot be told
+    from a workflow that returns its input, so it comes as a document; secrets that were sent are
+    taken out of every answer.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        *,
+        internal_secret: str,
+        api_key: str | None = None,
+        limits: Limits | None = None,
+        ssl_context: ssl.SSLContext | None = None,
+    ) -> None:
+        """Raise ValueError for a base URL other than http(s)://host[:port][/path], or a bad secret."""
+        self._base = _checked_base(base_url)
+        for secret in (internal_secret, api_key or "-"):
+            if not secret or not _HEADER_VALUE.fullmatch(secret):
+                raise ValueError("a secret for n8n must be printable ASCII, and not empty")
+        self._internal_secret = internal_secret
+        self._api_key = api_key
+        self._limits = limits or Limits()
+        self._ssl_context = ssl_context
+        self._slots = asyncio.Semaphore(self._limits.connections)
+        self._redactor = Redactor(filter(None, (internal_secret, api_key)))
+        self._session: aiohttp.ClientSession | None = None
+
+    async def open(self) -> None:
+        """Make ready for calls. Connects to nothing."""
+        self._session = aiohttp.ClientSession(
+            connector=Connector(keepalive_seconds=_KEEPALIVE_SECONDS, ssl_context=self._ssl_context),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            # Compression costs n8n and the gateway more than it saves between two neighbours.
+            headers={"Accept-Encoding": "identity", "User-Agent": "n8n-gateway"},
+            auto_decompress=False,
+            max_line_size=_HEADER_BYTES,
+            max_field_size=_HEADER_BYTES,
+        )
+
+    async def close(self) -> None:
+        """Close every connection. Runs that are open end with N8N_CONNECTION_LOST."""
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
+
+    async def __aenter__(self) -> Self:
+        await self.open()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    @asynccontextmanager
+    async def run(
+        self,
+        path: str,
+        payload: bytes,
+        *,
+        timeouts: Timeouts,
+        headers: Mapping[str, str] | None = None,
+        secrets: Iterable[str] = (),
+    ) -> AsyncIterator[Response]:
+        """POST `payload` (JSON) to the webhook `path`; leaving the context drops what is not read.
+
+        `headers` are sent along (traceparent, for example). `secrets` are values within payload or
+        headers that must not come back: they are taken out of the answer, from 8 characters.
+        """
+        request = Request("POST", self._webhook(path), self._headers(headers or {}), payload)
+        redactor = self._redactor.with_more([*secrets])
+        await self._take_slot(timeouts.connect)
+        try:
+            answer = await send(self._opened(), request, timeouts)
+            try:
+                yield await self._response(answer, redactor)
+            finally:
+                answer.close()
+        finally:
+            self._slots.release()
+
+    async def stop(self, n8n_execution_id: str, *, timeout_seconds: float = 10.0) -> StopResult:
+        """Stop a run through n8n's public API.
+
+        Raises FailedPrecondition with N8N_API_KEY_MISSING or N8N_API_KEY_REJECTED, Unavailable,
+        DeadlineExceeded, and Unknown with N8N_STOP_FAILED.
+        """
+        if self._api_key is None:
+            raise _precondition("The gateway has no API key of this n8n, so it cannot stop a run.", "MISSING")
+        if not _EXECUTION_ID.fullmatch(n8n_execution_id):
+            return StopResult.NOT_FOUND
+        headers = {"X-N8N-API-KEY": self._api_key, "Accept": "application/json"}
+        path = f"/api/v1/executions/{n8n_execution_id}/stop"
+        answer, body = await self._ask("POST", path, headers, timeout_seconds)
+        match answer.status:
+            case HTTPStatus.OK:
+                return StopResult.STOPPED
+            case HTTPStatus.CONFLICT:
+                return StopResult.ALREADY_ENDED
+            case HTTPStatus.NOT_FOUND if body.startswith(b"{"):
+                return StopResult.NOT_FOUND
+            case HTTPStatus.UNAUTHORIZED | HTTPStatus.FORBIDDEN:
+                raise _precondition("n8n does not accept the gateway's API key.", "REJECTED")
+        raise faults.of_stop(answer.status, answer.headers, body)
+
+    async def ready(self, *, timeout_seconds: float = 2.0) -> float:
+        """Ask whether n8n serves webhooks; give the seconds that its answer took.
+
+        Raises Unavailable with N8N_UNREACHABLE or N8N_STARTING, DeadlineExceeded.
+        """
+        loop = asyncio.get_running_loop()
+        begun = loop.time()
+        answer, _ = await self._ask("GET", "/healthz/readiness", {}, timeout_seconds)
+        if answer.status != HTTPStatus.OK:
+            raise faults.starting()
+        return loop.time() - begun
+
+    async def _ask(
+        self, method: str, path: str, headers: Mapping[str, str], seconds: float
+    ) -> tuple[Answer, bytes]:
+        request = Request(method, URL(f"{self._base}{path}", encoded=True), headers)
+        answer = await send(self._opened(), request, Timeouts(connect=seconds, idle=seconds, total=seconds))
+        try:
+            return answer, await answer.read_all(_ERROR_BODY_BYTES)
+        finally:
+            answer.close()
+
+    def _opened(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            raise RuntimeError("N8n is not open")
+        return self._session
+
+    def _webhook(self, path: str) -> URL:
+        if len(path) > _PATH_LENGTH or not all(
+            _SEGMENT.fullmatch(segment) and segment not in {".", ".."} for segment in path.split("/")
+        ):
+            text = "The webhook path must be like a/b-c_d.e, without a scheme, dots alone, query or encoding."
+            made = N8nInvalidArgument(text, reason="N8N_BAD_PATH", fields={"webhook_path": text})
+            raise faults.fault(made, Fate.NEVER_SENT)
+        return URL(f"{self._base}/webhook/{path}", encoded=True)
+
+    def _headers(self, headers: Mapping[str, str]) -> CIMultiDict[str]:
+        for name, value in headers.items():
+            if not _HEADER_VALUE.fullmatch(value) or not _SEGMENT.fullmatch(name):
+                made = N8nInvalidArgument("A header for n8n is not printable ASCII.", reason="N8N_BAD_HEADER")
+                raise faults.fault(made, Fate.NEVER_SENT)
+        sent = CIMultiDict(headers)
+        sent["Content-Type"] = "application/json"
+        sent["X-N8N-Internal-Auth"] = self._internal_secret
+        return sent
+
+    async def _take_slot(self, seconds: float) -> None:
+        if not self._slots.locked():
+            await self._slots.acquire()
+            return
+        try:
+            async with asyncio.timeout(seconds):
+                await self._slots.acquire()
+        except TimeoutError as error:
+            raise faults.busy() from error
+
+    async def _response(self, answer: Answer, redactor: Redactor) -> Response:
+        headers = answer.headers
+        if not HTTPStatus.OK <= answer.status < HTTPStatus.MULTIPLE_CHOICES:
+            body = await answer.read_all(_ERROR_BODY_BYTES)
+            raise redactor.clean_fault(faults.of_answer(answer.status, headers, body))
+        execution_id = headers.get("x-n8n-execution-id", "")
+        reader = BodyReader(
+            headers.get("Content-Type"), document_limit=self._limits.document, line_limit=self._limits.line
+        )
+        return Response(
+            answer.status,
+            execution_id if _EXECUTION_ID.fullmatch(execution_id) else None,
+            _Pieces(answer, reader, redactor),
+        )
+
+
+class _Pieces:
+    """The pieces of one answer. Not a generator: one is closed late when its reader is cancelled."""
+
+    __slots__ = ("_answer", "_end", "_reader", "_redactor")
+
+    def __init__(self, answer: Answer, reader: BodyReader, redactor: Redactor) -> None:
+        self._answer = answer
+        self._reader = reader
+        self._redactor = redactor
+        self._end: Exception | None = None
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> list[Piece]:
+        while self._end is None:
+            pieces = self._read(await self._answer.read())
+            if pieces:
+                self._redactor.clean(pieces)
+                return pieces
+        raise self._end
+
+    def _read(self, data: bytes) -> list[Piece]:
+        try:
+            if data:
+                return self._reader.feed(data)
+            self._end = StopAsyncIteration()
+            return self._reader.finish()
+        except BodyTooLarge as error:
+            self._end = faults.too_large(str(error))
+            return error.pieces
+        except MalformedBody as error:
+            self._end = faults.malformed(str(error))
+            return error.pieces
+
+
+def _checked_base(base_url: str) -> str:
+    url = URL(base_url)
+    if url.scheme not in {"http", "https"} or not url.host or url.query_string or url.fragment or url.user:
+        raise ValueError("the base URL of n8n must be http(s)://host[:port][/path]")
+    return str(url).rstrip("/")
+
+
+def _precondition(text: str, what: str) -> N8nFailedPrecondition:
+    return faults.fault(N8nFailedPrecondition(text, reason=f"N8N_API_KEY_{what}"), Fate.NEVER_SENT)

@@ -1,0 +1,403 @@
+"""Reads the body of n8n's answer to a webhook call, without any I/O.
+
+A workflow answers with a stream of lines or with one document, and the header does not
+tell which: both say ``application/json``. So the body is sniffed. It is a stream when its
+first line is a stream line, and a document otherwise::
+
+    body     = stream / document
+    stream   = 1*( line LF )
+    line     = JSON object, {"type": "begin" / "item" / "end" / "error",
+                             "content": string, only with "item",
+                             "metadata": {"nodeId", "nodeName": string,
+                                          "runIndex", "itemIndex": integer,
+                                          "timestamp": integer, ms, not with "error"}}
+    document = JSON / text / bytes / nothing
+
+Blank lines are skipped, and so are lines of a type that is not known (a newer n8n).
+Only the end of the HTTP body ends a stream, so its last line must have its newline.
+A stream that holds an error line has failed, though it ends as one that has not.
+
+::
+
+    BodyError                 .pieces: what was complete before the fault
+    ├── MalformedBody         it is not what it says, or it was cut off
+    │   ├── MalformedStream   a line is not a stream line, or the last one was cut
+    │   └── TruncatedJson     a document declared as JSON ends before its end
+    └── BodyTooLarge
+        ├── LineTooLong       a line of a stream is over line_limit
+        └── DocumentTooLarge  a document is over document_limit
+"""
+
+from __future__ import annotations
+
+import re
+from codecs import BOM_UTF8
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, NamedTuple, TypeAlias
+
+import orjson
+
+_LINE_START = b'{"type":"'
+_MAX_INDEX = 2**31 - 1
+_MAX_TIMESTAMP = 2**53
+
+# A backslash and what it escapes; group 1 is half of a surrogate pair without its other half.
+_ESCAPE = re.compile(
+    rb"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"
+    rb"|(u[dD][89a-fA-F][0-9a-fA-F]{2})"
+    rb"|[\s\S])"
+)
+_TEXT_CONTROLS = re.compile(r"[\x00-\x08\x0e-\x1a\x1c-\x1f\x7f]")
+_JSON_TYPE = re.compile(r"application/json|text/json|.+\+json")
+_TEXT_TYPE = re.compile(
+    r"text/.+|.+\+xml|application/(xml|javascript|yaml|x-yaml|x-ndjson|x-www-form-urlencoded)"
+)
+
+
+class BodyError(Exception):
+    """The body cannot be read on. `pieces` were complete before the fault."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.pieces: list[Piece] = []
+
+
+class MalformedBody(BodyError):
+    """The body is not what it says, or it was cut off."""
+
+
+class MalformedStream(MalformedBody):
+    """A line of a stream is not a stream line, or the last one was cut."""
+
+
+class TruncatedJson(MalformedBody):
+    """A document declared as JSON ends before its end."""
+
+
+class BodyTooLarge(BodyError):
+    """The body is over a limit."""
+
+
+class LineTooLong(BodyTooLarge):
+    """A line of a stream is over the limit for lines."""
+
+
+class DocumentTooLarge(BodyTooLarge):
+    """A document is over the limit for documents."""
+
+
+class Node(NamedTuple):
+    """The node a line is about. Indices count from 0; `timestamp_ms` is Unix time."""
+
+    id: str
+    name: str
+    run_index: int
+    item_index: int
+    timestamp_ms: int | None
+
+
+@dataclass(slots=True)
+class NodeBegin:
+    """A node starts to send one item."""
+
+    node: Node
+
+
+@dataclass(slots=True)
+class NodeItem:
+    """A part of the item: text as it is, an object or array as JSON text (see `item_value`)."""
+
+    node: Node
+    content: str
+
+
+@dataclass(slots=True)
+class NodeEnd:
+    """The item is whole."""
+
+    node: Node
+
+
+@dataclass(slots=True)
+class NodeError:
+    """The node failed. n8n says no more than that."""
+
+    node: Node
+
+
+class DocumentKind(Enum):
+    """What a document turned out to be."""
+
+    JSON = "json"
+    TEXT = "text"
+    BYTES = "bytes"
+    EMPTY = "empty"
+
+
+@dataclass(slots=True)
+class Document:
+    """A body that is no stream.
+
+    JSON and text are UTF-8 without a byte order mark. JSON is valid, to the depth of 1024.
+    `content_type` is the declared one where it agrees with `kind`, else the usual one of
+    that kind; empty for nothing.
+    """
+
+    kind: DocumentKind
+    content_type: str
+    data: bytes
+
+
+Piece: TypeAlias = NodeBegin | NodeItem | NodeEnd | NodeError | Document
+
+
+class JsonText(NamedTuple):
+    """The content of an item that is a JSON object or array: its text, and what it means."""
+
+    text: str
+    value: object
+
+
+class Text(NamedTuple):
+    """The content of an item that is text."""
+
+    text: str
+
+
+def item_value(content: str) -> JsonText | Text:
+    """Tell an object or array, which n8n encodes a second time, from text.
+
+    n8n does not mark the difference: text that happens to be a whole JSON object or array
+    counts as JSON. Numbers, true, null and quoted strings are text.
+    """
+    if (content[:1], content[-1:]) not in {("{", "}"), ("[", "]")}:
+        return Text(content)
+    try:
+        value, data = _loads(content.encode())
+    except orjson.JSONDecodeError:
+        return Text(content)
+    return JsonText(data.decode(), value)
+
+
+class BodyReader:
+    """Turns the bytes of one body, cut anywhere, into pieces as soon as they are complete.
+
+    `content_type` is the header as it came. A document may have `document_limit` bytes, a line of
+    a stream `line_limit` bytes, and a stream any number of lines. Memory is bounded by the
+    larger of the limits and the longest `data` fed. After an error the reader is spent.
+    """
+
+    __slots__ = ("_content_type", "_document_limit", "_is_stream", "_line_limit", "_pending")
+
+    def __init__(self, content_type: str | None, *, document_limit: int, line_limit: int) -> None:
+        self._content_type = content_type
+        self._document_limit = document_limit
+        self._line_limit = line_limit
+        self._pending = bytearray()
+        self._is_stream: bool | None = None
+
+    def feed(self, data: bytes) -> list[Piece]:
+        """Take the next bytes; give the pieces that they complete.
+
+        Raises MalformedStream, LineTooLong, DocumentTooLarge.
+        """
+        if self._is_stream is None:
+            return self._sniff(data)
+        return self._lines(data) if self._is_stream else self._gather(data)
+
+    def finish(self) -> list[Piece]:
+        """Take the end of the body; give its document, if it was one.
+
+        Raises MalformedStream, TruncatedJson, DocumentTooLarge.
+        """
+        rest = bytes(self._pending)
+        self._pending.clear()
+        if self._is_stream:
+            if rest.strip():
+                raise MalformedStream("the stream ends inside a line")
+            return []
+        if rest.startswith(_LINE_START) and b"\n" not in rest and _is_stream_line(rest):
+            raise MalformedStream("the stream ends inside its first line")
+        self._check_document(len(rest), self._document_limit)
+        return [_document(rest, self._content_type)]
+
+    def _sniff(self, data: bytes) -> list[Piece]:
+        end = data.find(b"\n")
+        if end < 0:
+            self._pending += data
+            # Still either one: held to the larger limit, so that the cuts make no difference.
+            self._check_document(len(self._pending), max(self._document_limit, self._line_limit))
+            return []
+        first = bytes(self._pending + data[:end]).removeprefix(BOM_UTF8)
+        if len(first) > self._line_limit or not _is_stream_line(first):
+            self._is_stream = False
+            return self._gather(data)
+        self._pending.clear()
+        self._is_stream = True
+        return self._lines(first + data[end:])
+
+    def _gather(self, data: bytes) -> list[Piece]:
+        self._pending += data
+        self._check_document(len(self._pending), self._document_limit)
+        return []
+
+    def _lines(self, data: bytes) -> list[Piece]:
+        pieces: list[Piece] = []
+        limit = self._line_limit
+        lines = data.split(b"\n")
+        rest = lines.pop()
+        try:
+            if lines and self._pending:
+                self._pending += lines[0]
+                lines[0] = bytes(self._pending)
+                self._pending.clear()
+            for line in lines:
+                if len(line) > limit:
+                    raise LineTooLong(f"a line of the stream is over {limit} bytes")
+                piece = _piece(line)
+                if piece is not None:
+                    pieces.append(piece)
+            self._pending += rest
+            if len(self._pending) > limit:
+                raise LineTooLong(f"a line of the stream is over {limit} bytes")
+        except BodyError as error:
+            error.pieces = pieces
+            raise
+        return pieces
+
+    def _check_document(self, length: int, limit: int) -> None:
+        if length > limit:
+            raise DocumentTooLarge(f"the document is over {self._document_limit} bytes")
+
+
+def _is_stream_line(line: bytes) -> bool:
+    try:
+        return _piece(line) is not None
+    except MalformedStream:
+        return False
+
+
+def _piece(line: bytes) -> Piece | None:
+    """Read one line; None for a blank one and for a type that is not known."""
+    try:
+        value = orjson.loads(line)
+    except orjson.JSONDecodeError:
+        if not line.strip():
+            return None
+        value, _ = _repaired_line(line)
+    try:
+        kind = value["type"]
+        if kind == "item":
+            return NodeItem(_node(value["metadata"]), _content(value))
+        make = _MAKERS.get(kind)
+        if make is not None:
+            return make(_node(value["metadata"]))
+    except (KeyError, TypeError) as error:
+        raise MalformedStream("a line of the stream has not the fields of one") from error
+    if type(kind) is not str:
+        raise MalformedStream("a line of the stream has no type")
+    return None
+
+
+_MAKERS: dict[str, Callable[[Node], Piece]] = {"begin": NodeBegin, "end": NodeEnd, "error": NodeError}
+
+
+def _repaired_line(line: bytes) -> tuple[Any, bytes]:
+    try:
+        return _loads(line)
+    except orjson.JSONDecodeError as error:
+        raise MalformedStream("a line of the stream is not JSON") from error
+
+
+def _node(metadata: dict[str, Any]) -> Node:
+    node = Node(
+        metadata["nodeId"],
+        metadata["nodeName"],
+        metadata["runIndex"],
+        metadata["itemIndex"],
+        metadata.get("timestamp"),
+    )
+    node_id, name, run, item, time = node
+    # `type(...) is int`, because True is an instance of int.
+    if (
+        type(node_id) is str
+        and type(name) is str
+        and type(run) is int
+        and type(item) is int
+        and 0 <= run <= _MAX_INDEX
+        and 0 <= item <= _MAX_INDEX
+        and (time is None or (type(time) is int and 0 <= time <= _MAX_TIMESTAMP))
+    ):
+        return node
+    raise TypeError
+
+
+def _content(line: dict[str, Any]) -> str:
+    content = line.get("content", "")
+    return content if type(content) is str else orjson.dumps(content).decode()
+
+
+def _loads(data: bytes) -> tuple[Any, bytes]:
+    r"""Parse JSON; give its value and its text.
+
+    JavaScript writes half of a surrogate pair as ``\ud83d``, for example when it cuts a
+    string inside an emoji. That is no Unicode text; each half is read as U+FFFD.
+    """
+    try:
+        return orjson.loads(data), data
+    except orjson.JSONDecodeError:
+        repaired = _ESCAPE.sub(lambda match: rb"\ufffd" if match[1] else match[0], data)
+        if repaired == data:
+            raise
+    return orjson.loads(repaired), repaired
+
+
+def _document(data: bytes, content_type: str | None) -> Document:
+    """Tell what a whole document is.
+
+    An object or array is JSON whatever text type is declared (n8n sends JSON as text/html);
+    other JSON values are JSON only when declared so. What is declared as neither JSON nor
+    text stays bytes.
+    """
+    media_type = (content_type or "").partition(";")[0].strip().lower()
+    says_json = bool(_JSON_TYPE.fullmatch(media_type))
+    plain = data.removeprefix(BOM_UTF8)
+    if not data or (says_json and not plain.strip()):
+        return Document(DocumentKind.EMPTY, "", b"")
+    if media_type and not says_json and not _TEXT_TYPE.fullmatch(media_type):
+        return Document(DocumentKind.BYTES, content_type or "", data)
+    if says_json or plain.lstrip()[:1] in (b"{", b"["):
+        try:
+            return Document(
+                DocumentKind.JSON,
+                content_type if content_type and says_json else "application/json",
+                _loads(plain)[1],
+            )
+        except orjson.JSONDecodeError as error:
+            if says_json and _is_cut(plain, error):
+                raise TruncatedJson("the JSON document ends before its end") from error
+    if _is_text(plain):
+        kept = content_type if content_type and not says_json else "text/plain; charset=utf-8"
+        return Document(DocumentKind.TEXT, kept, plain)
+    kept = content_type if content_type and not says_json else "application/octet-stream"
+    return Document(DocumentKind.BYTES, kept, data)
+
+
+def _is_cut(data: bytes, error: orjson.JSONDecodeError) -> bool:
+    """Whether JSON went wrong because it ends too early. `hello` did not, `{"a":` did."""
+    if data.lstrip()[:1] not in (b"{", b"["):
+        return False
+    try:
+        data.decode()
+    except UnicodeDecodeError as fault:
+        return fault.reason == "unexpected end of data"
+    return error.msg == "unexpected end of data"
+
+
+def _is_text(data: bytes) -> bool:
+    try:
+        return not _TEXT_CONTROLS.search(data.decode())
+    except UnicodeDecodeError:
+        return False
