@@ -1,0 +1,129 @@
+"""Who calls: each service says which proof it asks for, and the first link to know takes it."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import re
+import time
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from gateway.rpc.errors import InvalidArgument, Unauthenticated
+from gateway.rpc.principal import DatabaseRole, Kind, Principal
+
+if TYPE_CHECKING:
+    from gateway.rpc.call import Call
+
+    Authenticator = Callable[[Call], Awaitable[Principal]]
+    VerifyToken = Callable[[str], Awaitable[tuple[Principal, int]]]
+
+_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
+_DEV_ID = re.compile(r"[A-Za-z0-9_.@-]{1,64}")
+
+
+class Authenticate:
+    """Sets the call's principal by the authenticator of its service; None lets everyone in.
+
+    A service without an entry takes `default`.
+    """
+
+    def __init__(self, default: Authenticator, by_service: Mapping[str, Authenticator | None]) -> None:
+        self._default = default
+        self._by_service = dict(by_service)
+
+    async def __call__(self, call: Call) -> None:
+        """Set the call's principal. Raises what its authenticator raises."""
+        authenticator = self._by_service.get(call.method.service, self._default)
+        if authenticator is not None:
+            call.principal = await authenticator(call)
+
+
+class BearerToken:
+    """A token in the Authorization header (RFC 6750), verified once and remembered until it expires."""
+
+    REMEMBERED = 10_000
+
+    def __init__(self, verify: VerifyToken) -> None:
+        self._verify = verify
+        self._known: OrderedDict[bytes, tuple[Principal, int]] = OrderedDict()
+
+    async def __call__(self, call: Call) -> Principal:
+        """The token's user, in the organization that X-Tenant-ID names, if it names one.
+
+        Raises Unauthenticated, InvalidArgument for a malformed X-Tenant-ID, Unavailable.
+        """
+        scheme, _, token = call.metadata.get("authorization", "").partition(" ")
+        token = token.strip()
+        if scheme.lower() != "bearer" or not token:
+            msg = "Send `Authorization: Bearer <token>` with a session token."
+            raise Unauthenticated(msg, reason="TOKEN_MISSING")
+        principal = await self._principal(token)
+        tenant = call.metadata.get("x-tenant-id")
+        if not tenant:
+            return principal
+        if not _UUID.fullmatch(tenant):
+            msg = "X-Tenant-ID must be an organization's id (a UUID)."
+            raise InvalidArgument(msg, reason="INVALID_FIELD", fields={"X-Tenant-ID": "must be a UUID"})
+        return replace(principal, tenant=tenant.lower())
+
+    async def _principal(self, token: str) -> Principal:
+        digest = hashlib.sha256(token.encode()).digest()
+        known = self._known.get(digest)
+        if known is not None and known[1] > time.time():
+            self._known.move_to_end(digest)
+            return known[0]
+        verified = await self._verify(token)
+        self._known[digest] = verified
+        if len(self._known) > self.REMEMBERED:
+            self._known.popitem(last=False)
+        return verified[0]
+
+
+class InternalSecret:
+    """The secret that n8n shares with the gateway, in X-N8N-Internal-Auth."""
+
+    HEADER = "x-n8n-internal-auth"
+
+    def __init__(self, secret: str) -> None:
+        self._secret = secret.encode()
+
+    async def __call__(self, call: Call) -> Principal:
+        """n8n itself. Raises Unauthenticated."""
+        given = call.metadata.get(self.HEADER, "").encode()
+        if not hmac.compare_digest(given, self._secret):
+            msg = "X-N8N-Internal-Auth is missing or wrong."
+            raise Unauthenticated(msg, reason="INTERNAL_AUTH")
+        return Principal(kind=Kind.N8N, subject="n8n", database_role=DatabaseRole.SERVICE, claims="{}")
+
+
+class DevelopmentHeaders:
+    """X-Dev-User-ID in place of a token, for development alone; without it, `otherwise` decides."""
+
+    def __init__(self, otherwise: Authenticator) -> None:
+        self._otherwise = otherwise
+
+    async def __call__(self, call: Call) -> Principal:
+        """The named user, in the Clerk organization that X-Dev-Org-ID names. Raises InvalidArgument."""
+        user = call.metadata.get("x-dev-user-id")
+        if not user:
+            return await self._otherwise(call)
+        organization = call.metadata.get("x-dev-org-id")
+        for header, value in (("X-Dev-User-ID", user), ("X-Dev-Org-ID", organization)):
+            if value and not _DEV_ID.fullmatch(value):
+                problem = "up to 64 letters, digits and _ . @ -"
+                raise InvalidArgument(
+                    f"{header}: {problem}", reason="INVALID_FIELD", fields={header: problem}
+                )
+        claims: dict[str, object] = {"sub": user, "role": DatabaseRole.AUTHENTICATED.value}
+        if organization:
+            claims["o"] = {"id": organization, "slg": organization, "rol": "admin"}
+        return Principal(
+            kind=Kind.USER,
+            subject=user,
+            database_role=DatabaseRole.AUTHENTICATED,
+            claims=json.dumps(claims),
+        )

@@ -1,0 +1,34 @@
+"""Where a call stands in the bigger picture: its request id and its trace."""
+
+from __future__ import annotations
+
+import re
+import secrets
+from typing import TYPE_CHECKING
+
+import uuid_utils
+
+if TYPE_CHECKING:
+    from gateway.rpc.call import Call
+
+REQUEST_ID_HEADER = "x-request-id"
+
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._~-]{1,128}")
+_TRACEPARENT = re.compile(r"00-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-([0-9a-f]{2})")
+
+
+async def establish_context(call: Call) -> None:
+    """Take the caller's request id and trace when they are well-formed, else start new ones.
+
+    Traces are those of W3C Trace Context, section 3.2.
+    """
+    given = call.metadata.get(REQUEST_ID_HEADER, "")
+    call.request_id = given if _REQUEST_ID.fullmatch(given) else str(uuid_utils.uuid7())
+    call.response_metadata.append((REQUEST_ID_HEADER, call.request_id))
+    call.traceparent = _continued(call.metadata.get("traceparent", ""))
+
+
+def _continued(traceparent: str) -> str:
+    match = _TRACEPARENT.fullmatch(traceparent)
+    trace, flags = match.groups() if match else (secrets.token_hex(16), "00")
+    return f"00-{trace}-{secrets.token_hex(8)}-{flags}"

@@ -1,0 +1,55 @@
+"""Decoding, and the rules that the protos put on their fields (buf.validate)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from protovalidate import Validator
+
+from gateway.rpc.errors import InvalidArgument
+
+if TYPE_CHECKING:
+    from protovalidate import Violation
+
+    from gateway.rpc.call import Call
+    from gateway.rpc.methods import MethodTable
+
+
+class Validate:
+    """Decodes the request and holds it against its rules.
+
+    Raises InvalidArgument naming every field that breaks one. All rules of the
+    methods' inputs are compiled when the gateway starts.
+    """
+
+    def __init__(self, methods: MethodTable) -> None:
+        self._validator = Validator()
+        for method in methods:
+            self._validator.collect_violations(method.input())
+
+    async def __call__(self, call: Call) -> None:
+        """Set the call's request. Raises InvalidArgument."""
+        request = call.decode()
+        violations = self._validator.collect_violations(request)
+        if violations:
+            problems = [(_path(violation), violation.proto.message) for violation in violations]
+            path, problem = problems[0]
+            raise InvalidArgument(
+                f"{path}: {problem}" if path else problem,
+                reason="INVALID_FIELD",
+                fields={path: problem for path, problem in problems if path},
+            )
+        call.request = request
+
+
+def _path(violation: Violation) -> str:
+    """The field's path in proto names, `workflow.webhook_path` or `metadata["key"]`."""
+    path = ""
+    if violation.proto.field is None:
+        return path
+    for element in violation.proto.field.elements:
+        path += f".{element.field_name}" if path else element.field_name
+        if element.subscript is not None:
+            value = element.subscript.value
+            path += f'["{value}"]' if isinstance(value, str) else f"[{value}]"
+    return path

@@ -1,0 +1,105 @@
+"""One HTTP port for the doors that speak HTTP: Connect and gRPC-Web by their paths, REST for the rest."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Awaitable, Callable, Collection, Iterator, MutableMapping
+from typing import Any
+
+import uvicorn
+from starlette.middleware.cors import CORSMiddleware
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+Application = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+_BACKLOG = 2048
+_EXPOSED_HEADERS = (
+    "grpc-status",
+    "grpc-message",
+    "grpc-status-details-bin",
+    "x-request-id",
+    "retry-after",
+    "ratelimit",
+    "ratelimit-policy",
+)
+
+
+def http_application(
+    connect: Application,
+    rest: Application,
+    *,
+    services: Collection[str],
+    cors_origins: Collection[str],
+) -> Application:
+    """Send `/package.Service/…` to the Connect door and every other path to the REST door."""
+    names = frozenset(services)
+
+    async def dispatch(scope: Scope, receive: Receive, send: Send) -> None:
+        path: str = scope["path"]
+        door = connect if path[1:].partition("/")[0] in names else rest
+        await door(scope, receive, send)
+
+    if not cors_origins:
+        return dispatch
+    return CORSMiddleware(
+        dispatch,
+        allow_origins=list(cors_origins),
+        allow_methods=["GET", "POST", "PUT", "PATCH", "DELETE"],
+        allow_headers=["*"],
+        expose_headers=_EXPOSED_HEADERS,
+        max_age=7200,
+    )
+
+
+class HttpServer:
+    """Serves an ASGI application on one port, in the running event loop."""
+
+    def __init__(self, application: Application, *, grace: float) -> None:
+        config = uvicorn.Config(
+            application,
+            http="httptools",
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=max(1, round(grace)),
+        )
+        self._server = _Server(config)
+        self._serving: asyncio.Task[None] | None = None
+
+    async def start(self, host: str, port: int) -> int:
+        """Listen on `host:port` (port 0 for a free one) and return the port. Raises OSError."""
+        listener = _listen(host, port)
+        self._serving = asyncio.create_task(self._server.serve(sockets=[listener]))
+        while not self._server.started:
+            if self._serving.done():
+                await self._serving
+            await asyncio.sleep(0.005)
+        return int(listener.getsockname()[1])
+
+    async def stop(self) -> None:
+        """Stop listening, and wait for running requests as long as the grace time lasts."""
+        self._server.should_exit = True
+        if self._serving is not None:
+            await self._serving
+
+
+class _Server(uvicorn.Server):
+    """A uvicorn server that leaves the process's signals to its owner."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        return socket.create_server((host, port), backlog=_BACKLOG)
+    except OSError as error:
+        msg = f"cannot listen for HTTP on {host}:{port}: {error.strerror}"
+        raise OSError(error.errno, msg) from None

@@ -1,0 +1,1 @@
+"""What every door shares: the call, the table of methods, the chain, errors and their wire form."""

@@ -1,0 +1,54 @@
+"""One call on its way through the chain, the same for every door."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from protobuf import Message
+
+    from gateway.rpc.methods import Method
+    from gateway.rpc.principal import Principal
+
+
+@dataclass(slots=True)
+class Call:
+    """A request as it came, and what the chain has found out about it.
+
+    `metadata` holds the request headers by lower-case name. `body` is the request
+    message as sent: uncompressed and unframed, and not yet decoded. `target` is
+    what a signature covers: `path?query` over REST, `/package.Service/Method`
+    elsewhere. `timeout` is the caller's deadline in seconds from `started`.
+
+    `response_metadata` reaches the caller as headers (trailers over gRPC), whatever
+    the outcome.
+    """
+
+    method: Method
+    metadata: Mapping[str, str]
+    body: bytes
+    decode: Callable[[], Message]
+    http_method: str
+    target: str
+    peer: str | None = None
+    timeout: float | None = None
+    started: float = field(default_factory=time.monotonic)
+    request_id: str = ""
+    traceparent: str = ""
+    principal: Principal | None = None
+    request: Message | None = None
+    response_metadata: list[tuple[str, str]] = field(default_factory=list)
+
+    @property
+    def caller(self) -> Principal:
+        """The authenticated principal.
+
+        Raises LookupError on a method that is open to everyone.
+        """
+        if self.principal is None:
+            msg = f"{self.method.path} has no authenticated caller"
+            raise LookupError(msg)
+        return self.principal

@@ -1,0 +1,40 @@
+"""Who makes a call."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+
+class Kind(StrEnum):
+    """How a principal came to be known."""
+
+    USER = "user"
+    API_KEY = "api_key"
+    N8N = "n8n"
+    PLATFORM = "platform"
+
+
+class DatabaseRole(StrEnum):
+    """The fixed list of roles that a principal can have in the database."""
+
+    AUTHENTICATED = "authenticated"
+    SERVICE = "service_role"
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """An authenticated caller.
+
+    `claims` is the JSON text that the database reads as `request.jwt.claims`;
+    `tenant` the organization that the caller chose with X-Tenant-ID, if it did;
+    `token` the bearer token as sent, never to be logged.
+    """
+
+    kind: Kind
+    subject: str
+    database_role: DatabaseRole
+    claims: str
+    tenant: str | None = None
+    session: str | None = None
+    token: str | None = field(default=None, repr=False)

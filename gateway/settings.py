@@ -1,0 +1,180 @@
+"""Everything that the environment can say to the gateway. Nothing else reads it."""
+
+from __future__ import annotations
+
+import json
+from enum import StrEnum
+from typing import Annotated, Any
+
+from pydantic import (
+    AliasChoices,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+MINIMUM_INTERNAL_SECRET = 64
+
+_PERIODS = {"second": 1, "minute": 60, "hour": 3600, "day": 86400}
+
+CommaList = Annotated[tuple[str, ...], NoDecode]
+
+
+class Environment(StrEnum):
+    PRODUCTION = "production"
+    STAGING = "staging"
+    DEVELOPMENT = "development"
+
+
+class SettingsError(Exception):
+    """The environment does not add up. The message names every fault at once."""
+
+
+def _also(name: str, *aliases: str) -> AliasChoices:
+    return AliasChoices(name, *aliases)
+
+
+class Settings(BaseSettings):
+    """The gateway's settings, by the names that its users put in the environment.
+
+    Where a setting has several names, the first is the documented one.
+    """
+
+    model_config = SettingsConfigDict(env_file=".env", extra="ignore", frozen=True, populate_by_name=True)
+
+    environment: Environment = Environment.PRODUCTION
+    debug: bool = False
+    log_level: str = "INFO"
+    log_format: str = Field("json", pattern="^(json|text)$")
+
+    host: str = "127.0.0.1"
+    http_port: int = Field(8000, ge=0, le=65535)
+    grpc_port: int = Field(50051, ge=0, le=65535)
+    cors_origins: CommaList = Field((), validation_alias=_also("CORS_ORIGINS", "ALLOWED_ORIGINS"))
+    trusted_proxies: CommaList = ()
+    request_timeout_seconds: PositiveFloat = 60
+    execution_timeout_seconds: PositiveFloat = 300
+    shutdown_grace_seconds: PositiveFloat = 20
+
+    database_url: SecretStr
+    redis_url: SecretStr = SecretStr("redis://localhost:6379/0")
+
+    supabase_url: str | None = None
+    supabase_anon_key: SecretStr | None = None
+    supabase_service_role_key: SecretStr | None = None
+    supabase_jwt_secret: SecretStr | None = None
+
+    clerk_secret_key: SecretStr | None = None
+    clerk_publishable_key: str | None = None
+    clerk_jwt_issuer: str = Field(validation_alias=_also("CLERK_JWT_ISSUER", "CLERK_ISSUER"))
+    clerk_jwks_url: str
+    clerk_audience: str | None = None
+    clerk_authorized_parties: CommaList = ()
+
+    n8n_base_url: str = Field(validation_alias=_also("N8N_BASE_URL", "N8N_WEBHOOK_URL"))
+    n8n_internal_auth_secret: SecretStr = Field(
+        validation_alias=_also("N8N_INTERNAL_AUTH_SECRET", "N8N_INTERNAL_SECRET"),
+    )
+    n8n_api_key: SecretStr | None = None
+
+    enable_rate_limiting: bool = True
+    rate_limit_requests: PositiveInt = 100
+    rate_limit_period: PositiveInt = 60
+    rate_limit: str | None = None
+    enable_hmac_validation: bool = True
+    hmac_timestamp_tolerance: PositiveInt = Field(
+        300,
+        validation_alias=_also("HMAC_TIMESTAMP_TOLERANCE", "HMAC_MAX_AGE_SECONDS"),
+    )
+    enable_fingerprinting: bool = True
+    dev_skip_auth: bool = False
+
+    @classmethod
+    def load(cls, **overrides: Any) -> Settings:
+        """Read the environment and `.env`; `overrides`, by field name, win.
+
+        Raises SettingsError with one line for each fault, and no value of any.
+        """
+        try:
+            return cls(**overrides)
+        except ValidationError as error:
+            raise SettingsError("\n".join(_faults(error))) from None
+
+    @field_validator("cors_origins", "trusted_proxies", "clerk_authorized_parties", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        """Accept a comma-separated list or a JSON array."""
+        if not isinstance(value, str):
+            return value
+        if value.lstrip().startswith("["):
+            try:
+                return tuple(json.loads(value))
+            except json.JSONDecodeError as error:
+                msg = f"is neither a comma-separated list nor a JSON array: {error}"
+                raise ValueError(msg) from None
+        return tuple(part.strip() for part in value.split(",") if part.strip())
+
+    @field_validator("log_level", mode="after")
+    @classmethod
+    def _known_level(cls, value: str) -> str:
+        level = value.upper()
+        if level not in {"DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"}:
+            msg = "must be DEBUG, INFO, WARNING, ERROR or CRITICAL"
+            raise ValueError(msg)
+        return level
+
+    @field_validator("clerk_jwt_issuer", "clerk_jwks_url", "n8n_base_url", "supabase_url", mode="after")
+    @classmethod
+    def _http_url(cls, value: str | None) -> str | None:
+        if value is not None and not value.startswith(("http://", "https://")):
+            msg = "must be an http:// or https:// URL"
+            raise ValueError(msg)
+        return value
+
+    @field_validator("n8n_internal_auth_secret", mode="after")
+    @classmethod
+    def _long_enough(cls, value: SecretStr, info: ValidationInfo) -> SecretStr:
+        short = len(value.get_secret_value()) < MINIMUM_INTERNAL_SECRET
+        if short and info.data.get("environment") is Environment.PRODUCTION:
+            msg = f"needs at least {MINIMUM_INTERNAL_SECRET} characters in production"
+            raise ValueError(msg)
+        return value
+
+    @field_validator("dev_skip_auth", mode="after")
+    @classmethod
+    def _development_only(cls, value: bool, info: ValidationInfo) -> bool:  # noqa: FBT001
+        if value and info.data.get("environment") is not Environment.DEVELOPMENT:
+            msg = "is refused unless ENVIRONMENT=development"
+            raise ValueError(msg)
+        return value
+
+    @field_validator("rate_limit", mode="after")
+    @classmethod
+    def _count_per_period(cls, value: str | None) -> str | None:
+        if value is not None:
+            count, _, period = value.partition("/")
+            if not count.isdecimal() or int(count) < 1 or period not in _PERIODS:
+                msg = f"must look like 30/minute, with one of: {', '.join(_PERIODS)}"
+                raise ValueError(msg)
+        return value
+
+    @property
+    def limit(self) -> tuple[int, int]:
+        """Requests and seconds: RATE_LIMIT where it is set, else the two settings beside it."""
+        if self.rate_limit is None:
+            return self.rate_limit_requests, self.rate_limit_period
+        count, _, period = self.rate_limit.partition("/")
+        return int(count), _PERIODS[period]
+
+
+def _faults(error: ValidationError) -> list[str]:
+    lines = []
+    for fault in error.errors(include_url=False, include_input=False, include_context=False):
+        text = "is missing" if fault["type"] == "missing" else fault["msg"].removeprefix("Value error, ")
+        lines.append(f"{str(fault['loc'][0]).upper()} {text}")
+    return lines

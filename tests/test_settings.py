@@ -1,0 +1,126 @@
+"""What the environment may say, and how the gateway answers when it makes no sense."""
+
+from __future__ import annotations
+
+import pytest
+
+from gateway.settings import Environment, Settings, SettingsError
+
+SECRET = "s" * 64
+GOOD = {
+    "DATABASE_URL": "postgresql://authenticator:secret-password@localhost/postgres",
+    "CLERK_JWT_ISSUER": "https://issuer.example",
+    "CLERK_JWKS_URL": "https://issuer.example/.well-known/jwks.json",
+    "N8N_BASE_URL": "https://n8n.example",
+    "N8N_INTERNAL_AUTH_SECRET": SECRET,
+}
+
+
+@pytest.fixture
+def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: object) -> pytest.MonkeyPatch:
+    """An environment in which the gateway would start, and no `.env`."""
+    monkeypatch.chdir(str(tmp_path))
+    for name in Settings.model_fields:
+        monkeypatch.delenv(name.upper(), raising=False)
+    for name, value in GOOD.items():
+        monkeypatch.setenv(name, value)
+    return monkeypatch
+
+
+def faults() -> list[str]:
+    with pytest.raises(SettingsError) as caught:
+        Settings.load()
+    return str(caught.value).splitlines()
+
+
+def test_the_defaults_are_those_of_production(environment: pytest.MonkeyPatch) -> None:
+    assert environment
+    settings = Settings.load()
+    assert settings.environment is Environment.PRODUCTION
+    assert settings.limit == (100, 60)
+    assert settings.hmac_timestamp_tolerance == 300
+    assert settings.request_timeout_seconds == 60
+    assert not settings.dev_skip_auth
+
+
+def test_an_empty_environment_names_all_that_is_missing(environment: pytest.MonkeyPatch) -> None:
+    for name in GOOD:
+        environment.delenv(name)
+    assert sorted(faults()) == sorted(f"{name} is missing" for name in GOOD)
+
+
+@pytest.mark.parametrize(
+    ("alias", "name", "value", "expected"),
+    [
+        ("CLERK_ISSUER", "clerk_jwt_issuer", "https://other.example", "https://other.example"),
+        ("N8N_WEBHOOK_URL", "n8n_base_url", "http://n8n:5678", "http://n8n:5678"),
+        ("HMAC_MAX_AGE_SECONDS", "hmac_timestamp_tolerance", "120", 120),
+        ("ALLOWED_ORIGINS", "cors_origins", '["https://a.example"]', ("https://a.example",)),
+    ],
+)
+def test_the_other_names_are_taken_too(
+    environment: pytest.MonkeyPatch, alias: str, name: str, value: str, expected: object
+) -> None:
+    first = {"clerk_jwt_issuer": "CLERK_JWT_ISSUER", "n8n_base_url": "N8N_BASE_URL"}.get(name)
+    if first:
+        environment.delenv(first)
+    environment.setenv(alias, value)
+    assert getattr(Settings.load(), name) == expected
+
+
+def test_the_first_name_wins(environment: pytest.MonkeyPatch) -> None:
+    environment.setenv("CLERK_ISSUER", "https://other.example")
+    assert Settings.load().clerk_jwt_issuer == GOOD["CLERK_JWT_ISSUER"]
+
+
+@pytest.mark.parametrize(
+    "text", ["https://a.example, https://b.example", '["https://a.example","https://b.example"]']
+)
+def test_lists_come_with_commas_or_as_json(environment: pytest.MonkeyPatch, text: str) -> None:
+    environment.setenv("CORS_ORIGINS", text)
+    assert Settings.load().cors_origins == ("https://a.example", "https://b.example")
+
+
+def test_a_limit_can_be_said_in_one(environment: pytest.MonkeyPatch) -> None:
+    environment.setenv("RATE_LIMIT", "30/minute")
+    assert Settings.load().limit == (30, 60)
+
+
+def test_every_fault_is_told_at_once_and_no_value(environment: pytest.MonkeyPatch) -> None:
+    environment.setenv("N8N_INTERNAL_AUTH_SECRET", "too-short")
+    environment.setenv("DEV_SKIP_AUTH", "true")
+    environment.setenv("RATE_LIMIT", "lots")
+    environment.setenv("LOG_LEVEL", "LOUD")
+    environment.setenv("CORS_ORIGINS", "[")
+    environment.setenv("CLERK_JWKS_URL", "ftp://issuer.example")
+    environment.setenv("HTTP_PORT", "123456")
+    environment.delenv("DATABASE_URL")
+    told = faults()
+    assert [line.split(" ")[0] for line in told] == [
+        "LOG_LEVEL", "HTTP_PORT", "CORS_ORIGINS", "DATABASE_URL", "CLERK_JWKS_URL",
+        "N8N_INTERNAL_AUTH_SECRET", "RATE_LIMIT", "DEV_SKIP_AUTH",
+    ]  # fmt: skip
+    assert "too-short" not in "".join(told)
+
+
+def test_a_short_secret_and_the_bypass_are_for_development(environment: pytest.MonkeyPatch) -> None:
+    environment.setenv("ENVIRONMENT", "development")
+    environment.setenv("N8N_INTERNAL_AUTH_SECRET", "short")
+    environment.setenv("DEV_SKIP_AUTH", "true")
+    assert Settings.load().dev_skip_auth
+
+
+def test_what_is_given_in_the_program_wins(environment: pytest.MonkeyPatch) -> None:
+    environment.setenv("CLERK_JWT_ISSUER", "https://environment.example")
+    settings = Settings.load(
+        clerk_jwt_issuer="https://program.example", n8n_base_url="http://program.example"
+    )
+    assert settings.clerk_jwt_issuer == "https://program.example"
+    assert settings.n8n_base_url == "http://program.example"
+
+
+def test_secrets_are_not_shown(environment: pytest.MonkeyPatch) -> None:
+    assert environment
+    shown = repr(Settings.load())
+    assert SECRET not in shown
+    assert "secret-password" not in shown
