@@ -1,0 +1,154 @@
+"""What n8n puts out, as events for readers and as the one value that Execute answers with."""
+
+from __future__ import annotations
+
+import base64
+from typing import TYPE_CHECKING, Literal
+
+from protobuf import Oneof
+from protobuf.wkt import ListValue, Struct, Value
+
+from gateway.executions.n8n_body import Document, DocumentKind, NodeBegin, NodeEnd, NodeItem
+from gateway.gen.n8ngateway.v1.execution_event_pb import ExecutionChunk, NodeFinished, NodeStarted
+
+if TYPE_CHECKING:
+    from gateway.executions.n8n_body import Piece
+
+    Event = (
+        Oneof[Literal["chunk"], ExecutionChunk]
+        | Oneof[Literal["node_started"], NodeStarted]
+        | Oneof[Literal["node_finished"], NodeFinished]
+    )
+    Content = Oneof[Literal["json"], Value] | Oneof[Literal["text"], str] | Oneof[Literal["data"], bytes]
+
+JSON = "application/json"
+TEXT = "text/plain"
+
+
+def event_of(piece: Piece) -> tuple[Event, str | bytes] | None:
+    """The event that tells of a piece, and its content as n8n sent it; None where there is nothing to tell."""
+    match piece:
+        case NodeItem(node, content):
+            chunk = ExecutionChunk(
+                node_id=node.id,
+                node_name=node.name,
+                run_index=node.run_index,
+                item_index=node.item_index,
+            )
+            chunk.content, chunk.content_type = _item(content)
+            return _chunk(chunk), content
+        case NodeBegin(node):
+            started = NodeStarted(
+                node_id=node.id,
+                node_name=node.name,
+                run_index=node.run_index,
+                item_index=node.item_index,
+            )
+            return Oneof[Literal["node_started"], NodeStarted]("node_started", started), ""
+        case NodeEnd(node):
+            finished = NodeFinished(
+                node_id=node.id,
+                node_name=node.name,
+                run_index=node.run_index,
+                item_index=node.item_index,
+            )
+            return Oneof[Literal["node_finished"], NodeFinished]("node_finished", finished), ""
+        case Document() if piece.data:
+            content_of, content_type = _document(piece)
+            return _chunk(ExecutionChunk(content_type=content_type, content=content_of)), piece.data
+    return None
+
+
+class Output:
+    """Joins the chunks of a run into one value, as long as they fit in `limit` bytes.
+
+    A document is that value. Of a stream, what one node put out for one item is joined:
+    a lone JSON value stays what it is, all else becomes one text. One such output is
+    the value; several are a list in the order in which they began. Bytes become
+    `{"content_type": …, "base64": …}`.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._size = 0
+        self._outputs: dict[tuple[str, int, int], list[tuple[ExecutionChunk, str | bytes]]] = {}
+        self.truncated = False
+
+    def add(self, chunk: ExecutionChunk, raw: str | bytes) -> None:
+        """Take a chunk, and its content as n8n sent it; the first that does not fit ends the value there."""
+        self._size += len(raw)
+        if self.truncated or self._size > self._limit:
+            self.truncated = True
+            return
+        key = (chunk.node_id, chunk.run_index, chunk.item_index)
+        self._outputs.setdefault(key, []).append((chunk, raw))
+
+    def value(self) -> Value | None:
+        """The joined value; None when the run put out nothing."""
+        outputs = [_joined(parts) for parts in self._outputs.values()]
+        if len(outputs) > 1:
+            return Value(
+                kind=Oneof[Literal["list_value"], ListValue]("list_value", ListValue(values=outputs))
+            )
+        return outputs[0] if outputs else None
+
+
+def _item(content: str) -> tuple[Content, str]:
+    """An object or array that n8n encoded a second time is JSON; all else is text."""
+    if content[:1] in ("{", "["):
+        value = _json(content)
+        if value is not None:
+            return _json_content(value), JSON
+    return _text_content(content), TEXT
+
+
+def _document(document: Document) -> tuple[Content, str]:
+    if document.kind is DocumentKind.JSON:
+        value = _json(document.data)
+        if value is not None:
+            return _json_content(value), JSON
+    if document.kind in (DocumentKind.JSON, DocumentKind.TEXT):
+        return _text_content(document.data.decode()), document.content_type
+    return _bytes_content(document.data), document.content_type
+
+
+def _chunk(chunk: ExecutionChunk) -> Oneof[Literal["chunk"], ExecutionChunk]:
+    return Oneof("chunk", chunk)
+
+
+def _json_content(value: Value) -> Oneof[Literal["json"], Value]:
+    return Oneof("json", value)
+
+
+def _text_content(text: str) -> Oneof[Literal["text"], str]:
+    return Oneof("text", text)
+
+
+def _bytes_content(data: bytes) -> Oneof[Literal["data"], bytes]:
+    return Oneof("data", data)
+
+
+def _json(text: str | bytes) -> Value | None:
+    """The value, or None for what protobuf's JSON cannot hold: numbers beyond a double, or nested too deep."""
+    try:
+        return Value.from_json(text)
+    except (ValueError, TypeError, OverflowError, RecursionError):
+        return None
+
+
+def _joined(parts: list[tuple[ExecutionChunk, str | bytes]]) -> Value:
+    chunk, raw = parts[0]
+    if len(parts) == 1 and chunk.content is not None and chunk.content.field == "json":
+        return chunk.content.value
+    if isinstance(raw, bytes) and chunk.content is not None and chunk.content.field == "data":
+        return _bytes_value(chunk.content_type, raw)
+    return _string("".join(raw if isinstance(raw, str) else raw.decode() for _, raw in parts))
+
+
+def _bytes_value(content_type: str, data: bytes) -> Value:
+    fields = {"content_type": _string(content_type), "base64": _string(base64.b64encode(data).decode())}
+    return Value(kind=Oneof[Literal["struct_value"], Struct]("struct_value", Struct(fields=fields)))
+
+
+def _string(text: str) -> Value:
+    return Value(kind=Oneof[Literal["string_value"], str]("string_value", text))

@@ -1,0 +1,221 @@
+"""Runs belong to the gateway, not to the request that began them.
+
+A run calls n8n, appends what it hears to its event log, and settles the credits.
+Execute, ExecuteStream and Watch only read that log, so a caller that goes away
+loses nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import structlog
+from protobuf import Oneof
+
+from gateway.adapters.n8n import Timeouts
+from gateway.executions.log import EventLog
+from gateway.executions.n8n_body import NodeError
+from gateway.executions.output import Output, event_of
+from gateway.executions.settlement import Outcome, Settlement, settle
+from gateway.gen.n8ngateway.v1.execution_event_pb import (
+    ExecutionCompleted,
+    ExecutionEvent,
+    ExecutionFailed,
+    ExecutionStarted,
+)
+from gateway.rpc.errors import Internal, RpcError, Unavailable, Unknown
+from gateway.rpc.status import status_of
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
+    from gateway.adapters.database import Database
+    from gateway.adapters.n8n import N8n
+    from gateway.executions.n8n_body import Piece
+    from gateway.gen.n8ngateway.v1.workflow_pb import Workflow
+
+log = structlog.get_logger("gateway.executions")
+
+RESULT_LIMIT = 16 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a run may take where its workflow does not say: seconds, seconds between two bytes, to connect."""
+
+    total: float = 300.0
+    idle: float = 60.0
+    connect: float = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A begun execution: what is to be sent to n8n, and on whose account."""
+
+    execution_id: str
+    workflow: Workflow
+    credits_reserved: int
+    payload: bytes
+    traceparent: str
+
+
+class Run:
+    """A run under way or just ended."""
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+        self.log = EventLog(job.execution_id)
+        self.outcome: Outcome | None = None
+        self.settlement: Settlement | None = None
+
+    async def events(self) -> AsyncGenerator[ExecutionEvent, None]:
+        """Everything that the run puts out, from its beginning, as it comes.
+
+        A failed run's `failed` event is followed by the RpcError that failed it.
+        """
+        async for event in self.log.read():
+            yield event
+        if self.outcome is not None and self.outcome.error is not None:
+            raise self.outcome.error
+
+    async def ended(self) -> tuple[Outcome, Settlement]:
+        """Wait for the end. Raises the RpcError that failed the run."""
+        await self.log.closed()
+        if self.outcome is None or self.settlement is None:
+            msg = "The gateway stopped before the run was settled."
+            raise Unavailable(msg, reason="SHUTTING_DOWN", retry_after=1)
+        if self.outcome.error is not None:
+            raise self.outcome.error
+        return self.outcome, self.settlement
+
+
+class Runner:
+    """Starts runs and sees them through to their settlement."""
+
+    def __init__(self, database: Database, n8n: N8n, limits: Limits) -> None:
+        self._database = database
+        self._n8n = n8n
+        self._limits = limits
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def start(self, job: Job) -> Run:
+        """Begin to run, in the background, whatever becomes of the caller."""
+        run = Run(job)
+        task = asyncio.create_task(self._see_through(run), name=f"run {job.execution_id}")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return run
+
+    async def drain(self, grace: float) -> None:
+        """Let the runs end for `grace` seconds; then cut off those that are left, as failed."""
+        if not self._tasks:
+            return
+        _, running = await asyncio.wait(self._tasks, timeout=grace)
+        for task in running:
+            task.cancel()
+        if running:
+            log.warning("runs cut off", count=len(running))
+            await asyncio.wait(running)
+
+    async def _see_through(self, run: Run) -> None:
+        try:
+            run.outcome = outcome = await self._outcome(run)
+            run.settlement = settlement = await settle(self._database, run.job.execution_id, outcome)
+            run.log.append(
+                _completed(outcome, settlement)
+                if outcome.error is None
+                else _failed(outcome.error, outcome, settlement)
+            )
+        finally:
+            run.log.close()
+
+    async def _outcome(self, run: Run) -> Outcome:
+        started = time.monotonic()
+        output = Output(RESULT_LIMIT)
+        outcome = Outcome(output)
+        run.log.append(_started(run.job))
+        try:
+            await self._call(run, outcome)
+        except RpcError as error:
+            outcome.error = error
+        except asyncio.CancelledError:
+            outcome.error = Unavailable(
+                "The gateway was stopped while the run was under way.", reason="SHUTTING_DOWN"
+            )
+        except Exception:
+            log.exception("run broke", execution_id=run.job.execution_id)
+            outcome.error = Internal("Something went wrong in the gateway while it ran the workflow.")
+        if outcome.error is not None:
+            outcome.error.metadata.setdefault("execution_id", run.job.execution_id)
+        outcome.duration_ms = round((time.monotonic() - started) * 1000)
+        return outcome
+
+    async def _call(self, run: Run, outcome: Outcome) -> None:
+        job = run.job
+        headers = {"traceparent": job.traceparent, "x-gateway-execution-id": job.execution_id}
+        failed: NodeError | None = None
+        async with self._n8n.run(
+            job.workflow.webhook_path,
+            job.payload,
+            headers=headers,
+            timeouts=self._timeouts(job.workflow),
+        ) as response:
+            outcome.n8n_execution_id = response.n8n_execution_id
+            async for pieces in response.pieces:
+                for piece in pieces:
+                    if isinstance(piece, NodeError):
+                        failed = failed or piece
+                    else:
+                        _hear(run, outcome.output, piece)
+        if failed is not None:
+            name = failed.node.name
+            msg = f'The workflow failed in its node "{name}".'
+            raise Unknown(msg, reason="WORKFLOW_FAILED", metadata={"node": name})
+
+    def _timeouts(self, workflow: Workflow) -> Timeouts:
+        return Timeouts(
+            connect=self._limits.connect,
+            idle=workflow.idle_timeout_seconds or self._limits.idle,
+            total=workflow.timeout_seconds or self._limits.total,
+        )
+
+
+def _hear(run: Run, output: Output, piece: Piece) -> None:
+    heard = event_of(piece)
+    if heard is None:
+        return
+    event, raw = heard
+    if event.field == "chunk":
+        output.add(event.value, raw)
+    run.log.append(event, size=len(raw))
+
+
+def _started(job: Job) -> Oneof[Literal["started"], ExecutionStarted]:
+    return Oneof(
+        "started", ExecutionStarted(workflow_id=job.workflow.id, credits_reserved=job.credits_reserved)
+    )
+
+
+def _completed(outcome: Outcome, settlement: Settlement) -> Oneof[Literal["completed"], ExecutionCompleted]:
+    completed = ExecutionCompleted(
+        credits_used=settlement.credits_used,
+        credits_remaining=settlement.credits_remaining,
+        execution_time_ms=outcome.duration_ms,
+    )
+    return Oneof("completed", completed)
+
+
+def _failed(
+    error: RpcError, outcome: Outcome, settlement: Settlement
+) -> Oneof[Literal["failed"], ExecutionFailed]:
+    failed = ExecutionFailed(
+        status=status_of(error, request_id=""),
+        credits_used=settlement.credits_used,
+        credits_remaining=settlement.credits_remaining,
+        execution_time_ms=outcome.duration_ms,
+        state=outcome.state,
+    )
+    return Oneof("failed", failed)

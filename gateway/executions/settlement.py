@@ -1,0 +1,120 @@
+"""The end of a run, written down: its state, its result, and what it costs."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import orjson
+import structlog
+from protobuf.wkt import Value
+
+from gateway.gen.n8ngateway.v1.execution_pb import ExecutionState
+from gateway.rpc.errors import Cancelled, DeadlineExceeded, RpcError, Unavailable
+from gateway.rpc.status import DETAIL_TYPES, status_of
+from gateway.transcoding import Options, json_encoder
+
+if TYPE_CHECKING:
+    from gateway.adapters.database import Database
+    from gateway.executions.output import Output
+
+_NUL = re.compile(rb"((?<!\\)(?:\\\\)*)\\u0000")
+"""An escaped NUL, which jsonb has no room for."""
+
+_encode_value = json_encoder(Value.desc(), Options())
+
+log = structlog.get_logger("gateway.executions")
+
+KEPT_RESULT_BYTES = 256 << 10
+"""Of a longer result, this much of its JSON text is kept."""
+FIRST_RETRY_SECONDS = 0.1
+LONGEST_RETRY_SECONDS = 5.0
+
+
+@dataclass(slots=True)
+class Outcome:
+    """How a run ended. Without an error it was a success."""
+
+    output: Output
+    error: RpcError | None = None
+    n8n_execution_id: str | None = None
+    duration_ms: int = 0
+
+    @property
+    def state(self) -> ExecutionState:
+        """The final state that goes with it."""
+        if self.error is None:
+            return ExecutionState.COMPLETED
+        if isinstance(self.error, DeadlineExceeded):
+            return ExecutionState.TIMED_OUT
+        if isinstance(self.error, Cancelled):
+            return ExecutionState.CANCELLED
+        return ExecutionState.FAILED
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """What a run cost, and what the organization has left, in credits."""
+
+    credits_used: int
+    credits_remaining: int
+
+
+async def settle(database: Database, execution_id: str, outcome: Outcome) -> Settlement:
+    """Write the outcome down; the database does so once, however often it is asked.
+
+    While the database is away this waits and tries again, until cancelled: a run that
+    has ended must not stay unsettled for want of patience.
+    """
+    result, truncated = _kept_result(outcome)
+    arguments: dict[str, Any] = {
+        "p_execution_id": execution_id,
+        "p_state": f"EXECUTION_STATE_{outcome.state.name}",
+        "p_duration_ms": outcome.duration_ms,
+        "p_error": _kept_error(outcome.error),
+        "p_n8n_execution_id": outcome.n8n_execution_id,
+    }
+    try:
+        return await _until_written(
+            database, arguments | {"p_result": result, "p_result_truncated": truncated}
+        )
+    except RpcError as error:
+        # What the database cannot keep of a result must not keep the credits from being settled.
+        log.exception("result not kept", execution_id=execution_id, reason=error.reason)
+        return await _until_written(database, arguments | {"p_result_truncated": True})
+
+
+async def _until_written(database: Database, arguments: dict[str, Any]) -> Settlement:
+    delay = FIRST_RETRY_SECONDS
+    while True:
+        try:
+            text = await database.call("settle_execution", None, **arguments)
+        except Unavailable:
+            log.warning(
+                "settlement waits for the database", execution_id=arguments["p_execution_id"], seconds=delay
+            )
+            await asyncio.sleep(delay)
+            delay = min(delay * 2, LONGEST_RETRY_SECONDS)
+        else:
+            settled = orjson.loads(text)
+            return Settlement(settled["credits_used"], settled["credits_remaining"])
+
+
+def _kept_result(outcome: Outcome) -> tuple[str | None, bool]:
+    """The result as JSON text that Postgres can hold, and whether it was cut."""
+    value = None if outcome.error else outcome.output.value()
+    if value is None:
+        return None, False
+    text = _NUL.sub(rb"\1\\ufffd", _encode_value(value))
+    if len(text) <= KEPT_RESULT_BYTES:
+        return text.decode(), outcome.output.truncated
+    return orjson.dumps(text[:KEPT_RESULT_BYTES].decode(errors="ignore")).decode(), True
+
+
+def _kept_error(error: RpcError | None) -> str | None:
+    if error is None:
+        return None
+    status = status_of(error, request_id="")
+    return status.to_json(registry=DETAIL_TYPES, use_proto_field_name=True)

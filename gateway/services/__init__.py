@@ -1,0 +1,1 @@
+"""What each RPC means: one class for each service of the contract."""

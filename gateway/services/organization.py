@@ -1,0 +1,73 @@
+"""OrganizationService: tenants and who belongs to them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from gateway.gen.n8ngateway.v1.organization_pb import Organization
+from gateway.gen.n8ngateway.v1.organization_service_pb import (
+    CreateOrganizationRequest,
+    CreateOrganizationResponse,
+    GetOrganizationRequest,
+    GetOrganizationResponse,
+    ListOrganizationsRequest,
+    ListOrganizationsResponse,
+)
+from gateway.services.not_served import refuse_unserved
+from gateway.services.pages import decode_token, page_size, read_page
+
+if TYPE_CHECKING:
+    from gateway.adapters.database import Database
+    from gateway.rpc.call import Call
+
+_LIST = "organizations"
+_NOT_SERVED_YET = (
+    "auth_policy",
+    "fingerprint_policy",
+    "minimum_signature_version",
+    "rate_limit",
+    "max_concurrent_executions",
+    "max_open_streams",
+    "low_balance_threshold",
+)
+
+
+class OrganizationService:
+    """Organizations of the caller; what is not the caller's does not exist for it."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def create_organization(
+        self,
+        request: CreateOrganizationRequest,
+        call: Call,
+    ) -> CreateOrganizationResponse:
+        """Create it, with the caller as its owner and no credits."""
+        organization = request.organization or Organization()
+        refuse_unserved(organization, _NOT_SERVED_YET, within="organization.")
+        text = await self._database.call(
+            "create_organization",
+            call.caller,
+            p_organization=organization.to_json(use_proto_field_name=True),
+        )
+        return CreateOrganizationResponse(organization=Organization.from_json(text))
+
+    async def list_organizations(
+        self,
+        request: ListOrganizationsRequest,
+        call: Call,
+    ) -> ListOrganizationsResponse:
+        """One page, oldest first."""
+        text = await self._database.call(
+            "list_organizations",
+            call.caller,
+            p_after=decode_token(_LIST, request.page_token),
+            p_limit=page_size(request.page_size),
+        )
+        return read_page(text, ListOrganizationsResponse, _LIST)
+
+    async def get_organization(self, request: GetOrganizationRequest, call: Call) -> GetOrganizationResponse:
+        """One organization, by its id."""
+        text = await self._database.call("get_organization", call.caller, p_id=request.id)
+        return GetOrganizationResponse(organization=Organization.from_json(text))

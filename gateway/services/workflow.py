@@ -1,0 +1,97 @@
+"""WorkflowService: what an organization can run."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from gateway.gen.n8ngateway.v1.workflow_pb import Workflow
+from gateway.gen.n8ngateway.v1.workflow_service_pb import (
+    ActivateWorkflowRequest,
+    ActivateWorkflowResponse,
+    DeactivateWorkflowRequest,
+    DeactivateWorkflowResponse,
+    GetWorkflowRequest,
+    GetWorkflowResponse,
+    ListWorkflowsRequest,
+    ListWorkflowsResponse,
+    RegisterWorkflowRequest,
+    RegisterWorkflowResponse,
+)
+from gateway.services.not_served import refuse_unserved
+from gateway.services.organization_of import organization_of
+from gateway.services.pages import decode_token, page_size, read_page
+
+if TYPE_CHECKING:
+    from gateway.adapters.database import Database
+    from gateway.rpc.call import Call
+
+_NOT_SERVED_YET = (
+    "pricing_mode",
+    "credits_per_unit",
+    "response_mode",
+    "credential_mode",
+    "concurrency_limit",
+    "unknown_outcome_policy",
+)
+
+
+class WorkflowService:
+    """Workflows of the caller's organizations; another tenant's are NOT_FOUND like none at all."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def register_workflow(
+        self, request: RegisterWorkflowRequest, call: Call
+    ) -> RegisterWorkflowResponse:
+        """Register it, active unless it says otherwise. n8n is not asked."""
+        workflow = request.workflow or Workflow()
+        workflow.organization_id = (
+            organization_of(workflow.organization_id, call, "workflow.organization_id") or ""
+        )
+        refuse_unserved(workflow, _NOT_SERVED_YET, within="workflow.")
+        text = await self._database.call(
+            "register_workflow",
+            call.caller,
+            p_workflow=workflow.to_json(use_proto_field_name=True),
+        )
+        return RegisterWorkflowResponse(workflow=Workflow.from_json(text))
+
+    async def list_workflows(self, request: ListWorkflowsRequest, call: Call) -> ListWorkflowsResponse:
+        """One page, newest first."""
+        organization_id = organization_of(request.organization_id, call)
+        is_active = request.is_active if request.has_field("is_active") else None
+        of_list = f"workflows {organization_id} {is_active} {request.show_archived}"
+        text = await self._database.call(
+            "list_workflows",
+            call.caller,
+            p_organization_id=organization_id,
+            p_active=is_active,
+            p_archived=request.show_archived,
+            p_after=decode_token(of_list, request.page_token),
+            p_limit=page_size(request.page_size),
+        )
+        return read_page(text, ListWorkflowsResponse, of_list)
+
+    async def get_workflow(self, request: GetWorkflowRequest, call: Call) -> GetWorkflowResponse:
+        """One workflow, by its id."""
+        text = await self._database.call("get_workflow", call.caller, p_id=request.id)
+        return GetWorkflowResponse(workflow=Workflow.from_json(text))
+
+    async def activate_workflow(
+        self, request: ActivateWorkflowRequest, call: Call
+    ) -> ActivateWorkflowResponse:
+        """Let it be run."""
+        return ActivateWorkflowResponse(workflow=await self._move(request.id, call, active=True))
+
+    async def deactivate_workflow(
+        self, request: DeactivateWorkflowRequest, call: Call
+    ) -> DeactivateWorkflowResponse:
+        """Let it be run no more; runs under way go on."""
+        return DeactivateWorkflowResponse(workflow=await self._move(request.id, call, active=False))
+
+    async def _move(self, workflow_id: str, call: Call, *, active: bool) -> Workflow:
+        text = await self._database.call(
+            "set_workflow_active", call.caller, p_id=workflow_id, p_active=active
+        )
+        return Workflow.from_json(text)
