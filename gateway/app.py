@@ -1,0 +1,153 @@
+"""The composition root: the one place where parts are put together."""
+
+from __future__ import annotations
+
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING
+
+import aiohttp
+import structlog
+from redis.asyncio import Redis
+
+from gateway.adapters.clerk import ClerkTokens
+from gateway.adapters.jwks import Jwks
+from gateway.adapters.n8n import N8n
+from gateway.adapters.postgres import PostgresDatabase
+from gateway.adapters.redis import ping as ping_redis
+from gateway.chain.access_log import log_access
+from gateway.chain.authenticate import Authenticate, BearerToken, DevelopmentHeaders, InternalSecret
+from gateway.chain.context import establish_context
+from gateway.chain.validate import Validate
+from gateway.doors.connect import ConnectDoor
+from gateway.doors.grpc import GrpcDoor
+from gateway.doors.http import HttpServer, http_application
+from gateway.doors.rest import RestDoor
+from gateway.executions.runner import Limits, Runner
+from gateway.gen.n8ngateway.v1 import (
+    api_key_service_pb,
+    credit_service_pb,
+    execution_service_pb,
+    health_service_pb,
+    internal_service_pb,
+    organization_service_pb,
+    webhook_service_pb,
+    workflow_service_pb,
+)
+from gateway.rpc.chain import Chain
+from gateway.rpc.methods import MethodTable
+from gateway.services.execution import ExecutionService
+from gateway.services.health import Check, HealthService
+from gateway.services.organization import OrganizationService
+from gateway.services.workflow import WorkflowService
+
+if TYPE_CHECKING:
+    from gateway.chain.authenticate import Authenticator
+    from gateway.settings import Settings
+
+log = structlog.get_logger("gateway")
+
+MAX_MESSAGE_BYTES = 4 << 20
+
+_HEALTH = health_service_pb.desc().services[0]
+_INTERNAL = internal_service_pb.desc().services[0]
+
+
+class Gateway:
+    """The whole gateway in one process. `start` it, then `stop` it; the ports are known in between."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._parts = AsyncExitStack()
+        self.http_port = 0
+        self.grpc_port = 0
+
+    async def start(self) -> None:
+        """Connect to the parts and open the doors. Raises OSError when a port cannot be had."""
+        try:
+            await self._start()
+        except BaseException:
+            await self._parts.aclose()
+            raise
+
+    async def stop(self) -> None:
+        """Close the doors, let running calls and runs end within the grace time, then let go of the parts."""
+        await self._parts.aclose()
+
+    async def _start(self) -> None:
+        settings = self._settings
+        grace = settings.shutdown_grace_seconds
+        session = await self._parts.enter_async_context(aiohttp.ClientSession())
+        jwks = Jwks(settings.clerk_jwks_url, session)
+        self._parts.push_async_callback(jwks.close)
+        database = PostgresDatabase(settings.database_url.get_secret_value())
+        self._parts.push_async_callback(database.close)
+        n8n = N8n(
+            settings.n8n_base_url,
+            internal_secret=settings.n8n_internal_auth_secret.get_secret_value(),
+        )
+        await n8n.open()
+        self._parts.push_async_callback(n8n.close)
+        redis: Redis = Redis.from_url(settings.redis_url.get_secret_value())
+        self._parts.push_async_callback(redis.aclose)
+        runner = Runner(database, n8n, Limits(total=settings.execution_timeout_seconds))
+        self._parts.push_async_callback(runner.drain, grace)
+
+        health = HealthService(
+            {
+                "database": Check(database.ping, mode="direct", needed=True),
+                "n8n": Check(n8n.ready, mode="default", needed=False),
+                "redis": Check(lambda: ping_redis(redis), mode="single", needed=False),
+            }
+        )
+        methods = MethodTable(
+            [
+                (organization_service_pb.desc().services[0], OrganizationService(database)),
+                (api_key_service_pb.desc().services[0], None),
+                (credit_service_pb.desc().services[0], None),
+                (workflow_service_pb.desc().services[0], WorkflowService(database)),
+                (execution_service_pb.desc().services[0], ExecutionService(database, runner)),
+                (webhook_service_pb.desc().services[0], None),
+                (_INTERNAL, None),
+                (_HEALTH, health),
+            ]
+        )
+        chain = Chain(
+            establish_context,
+            guards=[self._authenticate(jwks), Validate(methods)],
+            observers=[log_access],
+            timeout=settings.request_timeout_seconds,
+        )
+        await self._open_doors(methods, chain, health)
+
+    def _authenticate(self, jwks: Jwks) -> Authenticate:
+        settings = self._settings
+        tokens = ClerkTokens(
+            jwks,
+            issuer=settings.clerk_jwt_issuer,
+            audience=settings.clerk_audience,
+            authorized_parties=settings.clerk_authorized_parties,
+        )
+        default: Authenticator = BearerToken(tokens.verify)
+        if settings.dev_skip_auth:
+            log.warning("DEV_SKIP_AUTH is on: X-Dev-User-ID is believed")
+            default = DevelopmentHeaders(otherwise=default)
+        internal = InternalSecret(settings.n8n_internal_auth_secret.get_secret_value())
+        return Authenticate(default, {_HEALTH.type_name: None, _INTERNAL.type_name: internal})
+
+    async def _open_doors(self, methods: MethodTable, chain: Chain, health: HealthService) -> None:
+        settings = self._settings
+        grace = settings.shutdown_grace_seconds
+        grpc_door = GrpcDoor(methods, chain, max_message_bytes=MAX_MESSAGE_BYTES)
+        application = http_application(
+            ConnectDoor(methods, chain, max_message_bytes=MAX_MESSAGE_BYTES),
+            RestDoor(methods, chain, max_message_bytes=MAX_MESSAGE_BYTES).application,
+            services=[service.type_name for service in methods.services],
+            cors_origins=settings.cors_origins,
+        )
+        http = HttpServer(application, grace=grace)
+        self.grpc_port = await grpc_door.start(f"{settings.host}:{settings.grpc_port}")
+        self._parts.push_async_callback(grpc_door.stop, grace)
+        self.http_port = await http.start(settings.host, settings.http_port)
+        self._parts.push_async_callback(http.stop)
+        self._parts.callback(health.drain)
+        log.info("serving", http_port=self.http_port, grpc_port=self.grpc_port)

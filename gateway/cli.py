@@ -1,0 +1,171 @@
+"""The command `n8n-gateway`."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import sys
+import time
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import structlog
+import typer
+import uvloop
+from rich.console import Console
+
+from gateway import logs
+from gateway.adapters import migrations
+from gateway.adapters.migrations import MigrationError
+from gateway.app import Gateway
+from gateway.settings import Settings, SettingsError
+
+application = typer.Typer(
+    name="n8n-gateway",
+    help="A multi-tenant gateway in front of private n8n instances: gRPC, Connect and REST.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+T = TypeVar("T")
+
+
+class Failure(Exception):
+    """Something that the user has to mend; shown without a traceback."""
+
+
+@application.command()
+def serve() -> None:
+    """Serve, as the environment says (or `.env`). Stop with SIGTERM: running calls may finish."""
+    settings = Settings.load()
+    logs.configure(settings.log_level, settings.log_format)
+    _run(_serve(settings))
+
+
+@application.command()
+def dev(
+    http_port: Annotated[
+        int, typer.Option(help="Port of REST, Connect and gRPC-Web; 0 for a free one.")
+    ] = 8000,
+    grpc_port: Annotated[int, typer.Option(help="Port of gRPC; 0 for a free one.")] = 50051,
+    data_dir: Annotated[
+        Path, typer.Option(help="Where the data lives; found again by the next start.")
+    ] = Path(".n8n-gateway"),
+    ready_file: Annotated[
+        Path | None, typer.Option(help="Write URLs, token and ids to this file as JSON, once all serves.")
+    ] = None,
+    n8n_url: Annotated[str | None, typer.Option(help="A real n8n in place of the demo one.")] = None,
+    n8n_internal_secret: Annotated[
+        str | None,
+        typer.Option(envvar="N8N_INTERNAL_AUTH_SECRET", help="What that n8n expects in X-N8N-Internal-Auth."),
+    ] = None,
+    log_level: Annotated[str, typer.Option(help="DEBUG, INFO, WARNING or ERROR.")] = "WARNING",
+) -> None:
+    """Serve with everything that is needed, on this machine alone: for trying out and developing."""
+    from gateway.local.dev import DevOptions  # noqa: PLC0415 - the embedded parts are an optional dependency
+
+    logs.configure(log_level.upper(), "text")
+    options = DevOptions(data_dir, http_port, grpc_port, n8n_url, n8n_internal_secret)
+    _run(_dev(options, ready_file))
+
+
+@application.command()
+def migrate(
+    *,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Show what would be applied, and apply nothing.")
+    ] = False,
+    database_url: Annotated[
+        str, typer.Option(envvar="MIGRATION_DATABASE_URL", help="The database, as the owner of its schema.")
+    ],
+) -> None:
+    """Bring a database's schema up to date, as the Supabase CLI would."""
+    _run(_migrate(database_url, plan=plan))
+
+
+def main() -> None:
+    """Entry point. Exits with 1 and one message when something is to be mended by the user."""
+    try:
+        application()
+    except (Failure, SettingsError, MigrationError) as error:
+        Console(stderr=True).print(f"[red]error:[/] {error}", highlight=False)
+        sys.exit(1)
+
+
+def _run(work: Coroutine[Any, Any, T]) -> T:
+    return uvloop.run(work)
+
+
+async def _serve(settings: Settings) -> None:
+    gateway = Gateway(settings)
+    stopping = _on_signals()
+    try:
+        await gateway.start()
+    except OSError as error:
+        raise Failure(str(error)) from None
+    await stopping.wait()
+    structlog.get_logger("gateway").info("stopping", grace_seconds=settings.shutdown_grace_seconds)
+    await gateway.stop()
+
+
+async def _dev(options: Any, ready_file: Path | None) -> None:
+    from gateway.local.dev import Dev  # noqa: PLC0415 - the embedded parts are an optional dependency
+    from gateway.local.errors import LocalError  # noqa: PLC0415
+    from gateway.local.welcome import welcome  # noqa: PLC0415
+
+    console = Console(stderr=True, highlight=False)
+    started = time.monotonic()
+    stopping = _on_signals()
+    session = Dev(options, lambda part, state: console.print(f"  [dim]{part:10}[/] {state}"))
+    starting = asyncio.create_task(session.start())
+    interrupted = asyncio.create_task(stopping.wait())
+    try:
+        await asyncio.wait([starting, interrupted], return_when=asyncio.FIRST_COMPLETED)
+        if not starting.done():
+            starting.cancel()
+        ready = await starting
+    except (LocalError, OSError) as error:
+        raise Failure(str(error)) from None
+    except asyncio.CancelledError:
+        if stopping.is_set():
+            return
+        raise
+    try:
+        if ready_file is not None:
+            ready.write(ready_file)
+        sys.stdout.write(welcome(ready, seconds=time.monotonic() - started))
+        sys.stdout.flush()
+        died = asyncio.create_task(session.stack.died())
+        done, _ = await asyncio.wait([interrupted, died], return_when=asyncio.FIRST_COMPLETED)
+        if died in done:
+            raise Failure(str(died.result()))
+        died.cancel()
+    finally:
+        if ready_file is not None:
+            ready_file.unlink(missing_ok=True)
+        await session.stop()
+
+
+async def _migrate(database_url: str, *, plan: bool) -> None:
+    console = Console(highlight=False)
+    pending = await migrations.plan(database_url)
+    for migration in pending:
+        console.print(f"  {migration.version} {migration.name}")
+    if not pending:
+        console.print("The schema is up to date.")
+    elif not plan:
+        await migrations.apply(database_url)
+        console.print(f"Applied {len(pending)}.")
+
+
+def _on_signals() -> asyncio.Event:
+    """An event that SIGINT and SIGTERM set."""
+    event = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        with contextlib.suppress(NotImplementedError):
+            loop.add_signal_handler(number, event.set)
+    return event

@@ -1,0 +1,147 @@
+"""`n8n-gateway dev`: the gateway and everything that it needs, on this machine."""
+
+from __future__ import annotations
+
+import json
+import os
+from contextlib import AsyncExitStack
+from dataclasses import asdict, dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from yarl import URL
+
+from gateway.adapters import migrations
+from gateway.adapters.postgres import PostgresDatabase
+from gateway.app import Gateway
+from gateway.local.seed import CLERK_ORGANIZATION, USER, Seeded, seed
+from gateway.local.stack import LocalStack
+from gateway.settings import Environment, Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import TracebackType
+    from typing import Self
+
+TOKEN_LIFETIME = timedelta(hours=12)
+
+
+@dataclass(frozen=True, slots=True)
+class DevOptions:
+    """What can be chosen about `dev`. Ports of 0 are free ones."""
+
+    data_dir: Path
+    http_port: int = 8000
+    grpc_port: int = 50051
+    n8n_url: str | None = None
+    n8n_internal_secret: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """Where everything is, once it serves; what `--ready-file` holds as JSON."""
+
+    http_url: str
+    grpc_url: str
+    token: str
+    organization_id: str
+    workflows: dict[str, str]
+    database_url: str
+    redis_url: str
+    n8n_url: str
+    internal_secret: str
+
+    def write(self, path: Path) -> None:
+        """Write it as JSON, all at once, readable by its owner alone: it holds secrets."""
+        partial = path.with_name(f"{path.name}.partial")
+        partial.unlink(missing_ok=True)
+        with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            json.dump(asdict(self), file, indent=2)
+        partial.replace(path)
+
+
+class Dev:
+    """Embedded parts, database schema, seed data and the gateway, as one."""
+
+    def __init__(self, options: DevOptions, progress: Callable[[str, str], None]) -> None:
+        self._options = options
+        self._progress = progress
+        self._parts = AsyncExitStack()
+        self.stack = LocalStack(options.data_dir, n8n_url=options.n8n_url, progress=progress)
+
+    async def start(self) -> Ready:
+        """Bring everything up. Raises LocalError, SettingsError or OSError with what is wrong."""
+        try:
+            return await self._start()
+        except BaseException:
+            await self._parts.aclose()
+            raise
+
+    async def stop(self) -> None:
+        """Take everything down, the gateway first."""
+        await self._parts.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.stop()
+
+    async def _start(self) -> Ready:
+        stack = await self._parts.enter_async_context(self.stack)
+        if stack.issuer is None:
+            msg = "dev runs with its own issuer"
+            raise RuntimeError(msg)
+        database_url = await self._migrated()
+        seeded = await self._seeded(database_url)
+        self._progress("gateway", "starting")
+        internal_secret = self._options.n8n_internal_secret or stack.internal_secret
+        gateway = Gateway(
+            Settings.load(
+                environment=Environment.DEVELOPMENT,
+                http_port=self._options.http_port,
+                grpc_port=self._options.grpc_port,
+                database_url=database_url,
+                redis_url=stack.redis_url,
+                clerk_jwt_issuer=stack.issuer.url,
+                clerk_jwks_url=stack.issuer.jwks_url,
+                n8n_base_url=stack.n8n_url,
+                n8n_internal_auth_secret=internal_secret,
+            )
+        )
+        await gateway.start()
+        self._parts.push_async_callback(gateway.stop)
+        self._progress("gateway", "ready")
+        return Ready(
+            http_url=f"http://127.0.0.1:{gateway.http_port}",
+            grpc_url=f"127.0.0.1:{gateway.grpc_port}",
+            token=stack.issuer.mint(USER, organization_id=CLERK_ORGANIZATION, lifetime=TOKEN_LIFETIME),
+            organization_id=seeded.organization_id,
+            workflows=seeded.workflows,
+            database_url=stack.database_url,
+            redis_url=stack.redis_url,
+            n8n_url=stack.n8n_url,
+            internal_secret=internal_secret,
+        )
+
+    async def _migrated(self) -> str:
+        """Bring the schema up to date; the URL that the gateway logs in with."""
+        self._progress("schema", "migrating")
+        password = self.stack.secrets.get("authenticator_password")
+        applied = await migrations.apply(self.stack.database_url, local=True, authenticator_password=password)
+        self._progress("schema", f"ready, {len(applied)} migrations applied")
+        superuser = URL(self.stack.database_url)
+        return str(superuser.with_user("authenticator").with_password(password))
+
+    async def _seeded(self, database_url: str) -> Seeded:
+        database = PostgresDatabase(database_url, max_connections=1)
+        try:
+            return await seed(database)
+        finally:
+            await database.close()

@@ -1,0 +1,62 @@
+"""What `dev` says once it serves: where everything is, and commands to paste."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from gateway.local.dev import Ready
+
+_TEMPLATE = """
+n8n-gateway serves (after {seconds:.1f} s)
+
+  REST, Connect, gRPC-Web   {http_url}
+  gRPC                      {grpc_url}
+  n8n                       {n8n_url}
+  Postgres                  {database_url}
+  Redis                     {redis_url}
+
+Paste into another terminal:
+
+  export GATEWAY={http_url} TOKEN={token}
+
+  # run a workflow
+  curl -s $GATEWAY/api/v1/execute -H "Authorization: Bearer $TOKEN" -H 'Content-Type: application/json' \\
+       -d '{{"workflow_id": "{echo}", "data": {{"input": "hello"}}}}'
+
+  # its events as n8n puts them out: as server-sent events, as lines of JSON
+  curl -sN $GATEWAY/api/v1/execute/stream -H "Authorization: Bearer $TOKEN" -H 'Accept: text/event-stream' \\
+       -H 'Content-Type: application/json' -d '{{"workflow_id": "{stream}"}}'
+  curl -sN $GATEWAY/api/v1/execute/stream -H "Authorization: Bearer $TOKEN" -H 'Accept: application/x-ndjson' \\
+       -H 'Content-Type: application/json' -d '{{"workflow_id": "{stream}"}}'
+
+  # a workflow that fails costs nothing
+  curl -s $GATEWAY/api/v1/execute -H "Authorization: Bearer $TOKEN" -H 'Content-Type: application/json' \\
+       -d '{{"workflow_id": "{fail}"}}'
+
+  # the same over Connect, and over gRPC with the Python client
+  curl -s $GATEWAY/n8ngateway.v1.ExecutionService/Execute -H "Authorization: Bearer $TOKEN" \\
+       -H 'Content-Type: application/json' -d '{{"workflowId": "{echo}", "data": {{"input": "hello"}}}}'
+  .venv/bin/python clients/python/examples/execute.py --target {grpc_url} --token $TOKEN \\
+       --workflow {echo} --stream-workflow {stream}
+
+  # your organization, and its workflows
+  curl -s $GATEWAY/api/v1/organizations -H "Authorization: Bearer $TOKEN"
+  curl -s $GATEWAY/api/v1/workflows -H "Authorization: Bearer $TOKEN"
+
+Ctrl-C stops everything; the data stays for the next start.
+"""
+
+
+def welcome(ready: Ready, *, seconds: float) -> str:
+    """The text, for a person at a terminal."""
+    return _TEMPLATE.format(
+        seconds=seconds,
+        http_url=ready.http_url,
+        grpc_url=ready.grpc_url,
+        n8n_url=ready.n8n_url,
+        database_url=ready.database_url,
+        redis_url=ready.redis_url,
+        token=ready.token,
+        **{name: ready.workflows[name] for name in ("echo", "stream", "fail")},
+    )
