@@ -1,0 +1,161 @@
+"""Run a workflow and wait for its answer, then run another one and print its events as they arrive.
+
+Against ``n8n-gateway dev --ready-file ready.json``::
+
+    python execute.py --ready-file ready.json
+
+Against any gateway, with one workflow for both::
+
+    python execute.py --target gateway.example.com:443 --token "$TOKEN" --workflow 01939f1e-…
+
+The status is 0 when both runs succeeded, 1 when a call or a run failed, 2 when the arguments are wrong.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import grpc
+from google.protobuf.json_format import MessageToDict, ParseDict
+from n8n_gateway_client import Client, error_info
+from n8n_gateway_client.v1.execution_event_pb2 import ExecutionEvent
+from n8n_gateway_client.v1.execution_service_pb2 import ExecuteRequest, ExecuteStreamRequest
+
+
+class UsageError(Exception):
+    """The arguments do not say which gateway and workflows to use."""
+
+
+class RunError(Exception):
+    """The gateway answered, but the run did not succeed."""
+
+    def __init__(self, execution_id: str, outcome: str) -> None:
+        super().__init__(f"execution {execution_id} ended as {outcome}")
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where to run what."""
+
+    target: str
+    token: str = field(repr=False)
+    echo: str
+    stream: str
+    secure: bool
+    tenant: str | None = None
+
+
+def main() -> int:
+    """Run both and return the exit status."""
+    try:
+        place = find_place(parse_arguments())
+        with Client(place.target, token=place.token, tenant=place.tenant, secure=place.secure) as client:
+            execute(client, place.echo)
+            execute_stream(client, place.stream)
+    except UsageError as error:
+        print(f"execute.py: {error}", file=sys.stderr)
+        return 2
+    except RunError as error:
+        print(f"the run failed: {error}", file=sys.stderr)
+        return 1
+    except grpc.RpcError as error:
+        print(f"the call failed: {error_info(error)}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def execute(client: Client, workflow_id: str) -> None:
+    """Run a workflow, wait, and print the answer."""
+    request = ExecuteRequest(workflow_id=workflow_id, metadata={"source": "example"})
+    ParseDict({"message": "hello"}, request.data)
+    answer = client.executions.Execute(request, timeout=60)
+    print(json.dumps(MessageToDict(answer, preserving_proto_field_name=True), indent=2))
+    if not answer.success:
+        raise RunError(answer.execution_id, answer.status)
+
+
+def execute_stream(client: Client, workflow_id: str) -> None:
+    """Run a workflow and print each event when it arrives, with the seconds since the call."""
+    request = ExecuteStreamRequest(workflow_id=workflow_id, metadata={"source": "example"})
+    ParseDict({"message": "hello"}, request.data)
+    started = time.monotonic()
+    last = ExecutionEvent()
+    for event in client.executions.ExecuteStream(request, timeout=60):
+        last = event
+        print(f"+{time.monotonic() - started:.3f}s  {event.sequence:3}  {describe(event)}", flush=True)
+    if not last.HasField("completed"):
+        raise RunError(last.execution_id, last.WhichOneof("event") or "nothing")
+
+
+def describe(event: ExecutionEvent) -> str:
+    """Return one line that tells an event."""
+    match event.WhichOneof("event"):
+        case "chunk":
+            chunk = event.chunk
+            content: Any = getattr(chunk, chunk.WhichOneof("content") or "text")
+            text = json.dumps(MessageToDict(content)) if chunk.HasField("json") else repr(content)
+            return f"chunk       {chunk.node_name}: {text}"
+        case "completed":
+            return (
+                f"completed   {event.completed.credits_used} credits, {event.completed.execution_time_ms} ms"
+            )
+        case "failed":
+            return f"failed      {event.failed.status.message}"
+        case kind:
+            return f"{kind}"
+
+
+def parse_arguments() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description="Run workflows through n8n-gateway over gRPC.")
+    parser.add_argument("--ready-file", type=Path, help="JSON written by `n8n-gateway dev --ready-file`")
+    parser.add_argument("--target", help="host:port of the gateway's gRPC door")
+    parser.add_argument("--token", help="session token")
+    parser.add_argument("--workflow", help="id of the workflow to run")
+    parser.add_argument("--insecure", action="store_true", help="connect without TLS")
+    return parser.parse_args()
+
+
+def find_place(arguments: argparse.Namespace) -> Place:
+    """Return what the ready file or the other arguments say; raise UsageError when they do not say all."""
+    if arguments.ready_file is not None:
+        return read_ready_file(arguments.ready_file)
+    if not (arguments.target and arguments.token and arguments.workflow):
+        raise UsageError("give --ready-file, or --target, --token and --workflow")
+    workflow = arguments.workflow
+    return Place(arguments.target, arguments.token, workflow, workflow, secure=not arguments.insecure)
+
+
+def read_ready_file(path: Path) -> Place:
+    """Return what `dev` has written; its door is on this machine and without TLS."""
+    try:
+        ready: Mapping[str, Any] = json.loads(path.read_text())
+        workflows = ready["workflows"]
+        return Place(
+            target=ready["grpc_url"],
+            token=ready["token"],
+            echo=workflows["echo"],
+            stream=workflows["stream"],
+            secure=False,
+            tenant=ready["organization_id"],
+        )
+    except OSError as error:
+        message = f"cannot read the ready file: {error}"
+        raise UsageError(message) from error
+    except (ValueError, TypeError) as error:
+        message = f"{path} is not the JSON of a ready file: {error}"
+        raise UsageError(message) from error
+    except KeyError as error:
+        message = f"{path} has no {error}"
+        raise UsageError(message) from error
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Messages and stubs generated from n8ngateway.v1."""
