@@ -1,0 +1,80 @@
+"""What the whole suite shares: a gateway with real parts, started once as its users start it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+
+from tests.stub_n8n import StubN8n
+
+START_SECONDS = 90
+
+
+@dataclass(frozen=True)
+class RunningDev:
+    """A `n8n-gateway dev` process that serves, and what its ready file says."""
+
+    process: subprocess.Popen[bytes]
+    ready: dict[str, Any]
+    log: Path
+    data_dir: Path
+
+    @property
+    def bearer(self) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self.ready['token']}"}
+
+
+def start_dev(directory: Path, *arguments: str, environment: dict[str, str] | None = None) -> RunningDev:
+    """Start `n8n-gateway dev` on free ports with its data in `directory`, and wait until it serves."""
+    ready_file = directory / "ready.json"
+    log = directory / "dev.log"
+    command = [sys.executable, "-m", "gateway", "dev", "--http-port", "0", "--grpc-port", "0"]
+    command += ["--data-dir", str(directory / "data"), "--ready-file", str(ready_file), *arguments]
+    with log.open("ab") as output:
+        process = subprocess.Popen(
+            command, stdout=output, stderr=output, env=os.environ | (environment or {}), cwd=directory
+        )
+    give_up = time.monotonic() + START_SECONDS
+    while not ready_file.exists():
+        if process.poll() is not None or time.monotonic() > give_up:
+            process.kill()
+            pytest.fail(f"dev did not start:\n{log.read_text()[-4000:]}")
+        time.sleep(0.02)
+    return RunningDev(process, json.loads(ready_file.read_text()), log, directory / "data")
+
+
+def stop_dev(dev: RunningDev) -> None:
+    """Stop it as Ctrl-C would, and wait for its end."""
+    dev.process.send_signal(signal.SIGINT)
+    try:
+        dev.process.wait(40)
+    except subprocess.TimeoutExpired:
+        dev.process.kill()
+        pytest.fail(f"dev did not stop:\n{dev.log.read_text()[-4000:]}")
+
+
+@pytest.fixture(scope="session")
+def stub_n8n() -> Iterator[StubN8n]:
+    """A scripted n8n, where a test needs an answer that the demo one does not give."""
+    stub = StubN8n()
+    yield stub
+    stub.close()
+
+
+@pytest.fixture(scope="session")
+def dev(tmp_path_factory: pytest.TempPathFactory, stub_n8n: StubN8n) -> Iterator[RunningDev]:
+    """The gateway in front of the scripted n8n."""
+    running = start_dev(tmp_path_factory.mktemp("dev"), "--n8n-url", stub_n8n.url, "--log-level", "INFO")
+    yield running
+    stop_dev(running)

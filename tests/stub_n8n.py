@@ -1,0 +1,197 @@
+"""A scripted n8n for tests: answers each webhook path with the bytes that a real one was seen to send."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+from collections import Counter
+from collections.abc import Awaitable, Callable
+
+JSON = "application/json; charset=utf-8"
+
+
+def _answer(status: str, body: bytes, content_type: str | None = JSON) -> bytes:
+    head = f"HTTP/1.1 {status}\r\nContent-Length: {len(body)}\r\n"
+    if content_type:
+        head += f"Content-Type: {content_type}\r\n"
+    return head.encode() + b"Connection: keep-alive\r\n\r\n" + body
+
+
+def _json(status: str, value: object) -> bytes:
+    return _answer(status, json.dumps(value).encode())
+
+
+def line(kind: str, node: str, content: str | None = None, *, item: int = 0) -> bytes:
+    """One line of n8n's stream."""
+    value: dict[str, object] = {"type": kind}
+    if content is not None:
+        value["content"] = content
+    value["metadata"] = {"nodeId": f"id-{node}", "nodeName": node, "itemIndex": item, "runIndex": 0}
+    if kind != "error":
+        value["metadata"] |= {"timestamp": 1795299897827}  # type: ignore[operator]
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode() + b"\n"
+
+
+def _chunk(data: bytes) -> bytes:
+    return b"%x\r\n%s\r\n" % (len(data), data)
+
+
+_STREAM_HEAD = (
+    f"HTTP/1.1 200 OK\r\nContent-Type: {JSON}\r\nTransfer-Encoding: chunked\r\n"
+    "Cache-Control: no-cache\r\nConnection: keep-alive\r\n\r\n"
+).encode()
+_NOT_REGISTERED = {
+    "code": 404,
+    "message": 'The requested webhook "POST n404" is not registered.',
+    "hint": "The workflow must be active for a production URL to run successfully.",
+}
+_HTML = b"<!DOCTYPE html><html><head><title>Error</title></head><body><pre>Cannot POST /webhook</pre></body></html>"
+
+_FIXED: dict[str, bytes] = {
+    "n404": _json("404 Not Found", _NOT_REGISTERED),
+    "n403": _answer("403 Forbidden", b"Authorization data is wrong!", None),
+    "n500": _json("500 Internal Server Error", {"message": "Error in workflow"}),
+    "n422": _json("422 Unprocessable Entity", {"code": 422, "message": "Failed to parse request body"}),
+    "html": _answer("404 Not Found", _HTML, "text/html; charset=utf-8"),
+    "empty": _answer("200 OK", b""),
+    "text": _answer("200 OK", "plain ☃ text".encode(), "text/plain; charset=utf-8"),
+    "bytes": _answer("200 OK", bytes(range(256)), "application/octet-stream"),
+    "list": _json("200 OK", [1, 2.5, {"n": None}]),
+}
+
+
+class StubN8n:
+    """Serves on a loopback port of its own, in a thread of its own.
+
+    `calls` counts the requests to each webhook path. The path `gated` streams one item
+    and holds the rest back until `open_gate`; `hang` never answers; `endless` streams
+    one item and never ends.
+    """
+
+    def __init__(self) -> None:
+        self.port = 0
+        self.calls: Counter[str] = Counter()
+        self.headers: dict[str, dict[str, str]] = {}
+        self._loop = asyncio.new_event_loop()
+        self._gate = asyncio.Event()
+        self._server: asyncio.Server | None = None
+        self._connections: set[asyncio.StreamWriter] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self._thread.start()
+        self.listen()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def listen(self) -> None:
+        """Start to listen, on the port that it had before if it had one."""
+        self._wait(self._listen())
+
+    def go_away(self) -> None:
+        """Stop to listen and cut every connection, as a stopped n8n would."""
+        self._wait(self._go_away())
+
+    def open_gate(self) -> None:
+        """Let the rest of `gated` go."""
+        self._loop.call_soon_threadsafe(self._gate.set)
+
+    def close_gate(self) -> None:
+        """Hold the rest of `gated` back again."""
+        self._loop.call_soon_threadsafe(self._gate.clear)
+
+    def close(self) -> None:
+        """Stop for good."""
+        self._wait(self._go_away())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+
+    def _wait(self, work: Awaitable[None]) -> None:
+        asyncio.run_coroutine_threadsafe(work, self._loop).result(10)  # type: ignore[arg-type]
+
+    async def _listen(self) -> None:
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port, limit=1 << 24)
+        self.port = self._server.sockets[0].getsockname()[1]
+
+    async def _go_away(self) -> None:
+        if self._server is not None:
+            self._server.close()
+        for writer in list(self._connections):
+            writer.transport.abort()
+        for task in list(self._tasks):
+            task.cancel()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._connections.add(writer)
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        try:
+            while True:
+                head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
+                request, *fields = head.split("\r\n")
+                headers = {k.lower(): v for k, _, v in (f.partition(": ") for f in fields if f)}
+                body = await reader.readexactly(int(headers.get("content-length", 0)))
+                path = request.split(" ")[1].removeprefix("/webhook/")
+                self.calls[path] += 1
+                self.headers[path] = headers
+                await self._reply(path, body, writer)
+        except (asyncio.IncompleteReadError, asyncio.CancelledError, ConnectionError):
+            return
+        finally:
+            self._connections.discard(writer)
+            writer.close()
+
+    async def _reply(self, path: str, body: bytes, writer: asyncio.StreamWriter) -> None:
+        scripts: dict[str, Callable[[asyncio.StreamWriter], Awaitable[None]]] = {
+            "stream": self._stream,
+            "stream-fail": self._stream_fail,
+            "gated": self._gated,
+            "hang": self._hang,
+            "endless": self._endless,
+            "cut": self._cut,
+        }
+        if path in scripts:
+            await scripts[path](writer)
+        elif path == "echo":
+            writer.write(_answer("200 OK", b'{"echo":%s,"executionId":"7"}' % body))
+        elif path == "/healthz/readiness":
+            writer.write(_json("200 OK", {"status": "ok"}))
+        else:
+            writer.write(_FIXED.get(path, _FIXED["n404"]))
+        await writer.drain()
+
+    async def _stream(self, writer: asyncio.StreamWriter) -> None:
+        parts = [("A", '{"n":1}'), ("B", '{"n":2}'), ("C", 'plain, with "quotes" and ☃')]
+        writer.write(_STREAM_HEAD)
+        for node, content in parts:
+            writer.write(_chunk(line("begin", node) + line("item", node, content) + line("end", node)))
+        writer.write(b"0\r\n\r\n")
+
+    async def _stream_fail(self, writer: asyncio.StreamWriter) -> None:
+        writer.write(
+            _STREAM_HEAD + _chunk(line("begin", "A") + line("item", "A", '{"n":1}') + line("end", "A"))
+        )
+        writer.write(_chunk(line("error", "Stop and Error")) + b"0\r\n\r\n")
+
+    async def _gated(self, writer: asyncio.StreamWriter) -> None:
+        writer.write(_STREAM_HEAD + _chunk(line("item", "A", "first")))
+        await writer.drain()
+        await self._gate.wait()
+        writer.write(_chunk(line("item", "B", "second")) + b"0\r\n\r\n")
+
+    async def _hang(self, _writer: asyncio.StreamWriter) -> None:
+        await asyncio.Event().wait()
+
+    async def _endless(self, writer: asyncio.StreamWriter) -> None:
+        writer.write(_STREAM_HEAD + _chunk(line("item", "A", "first")))
+        await writer.drain()
+        await asyncio.Event().wait()
+
+    async def _cut(self, writer: asyncio.StreamWriter) -> None:
+        writer.write(_STREAM_HEAD + _chunk(line("item", "A", "first")))
+        await writer.drain()
+        writer.transport.abort()

@@ -1,0 +1,217 @@
+"""Every door in every encoding, in front of one gateway with workflows for each thing that n8n can do."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import httpx
+import jwt
+import pytest
+from connectrpc.protocol import ProtocolType
+from protobuf import DescMethod
+
+from gateway.gen.n8ngateway.v1 import (
+    credit_service_pb,
+    execution_service_pb,
+    health_service_pb,
+    internal_service_pb,
+    organization_service_pb,
+    workflow_service_pb,
+)
+from tests.conftest import RunningDev
+from tests.stub_n8n import StubN8n
+from tests.wire.clients import Client, ConnectClient, GrpcClient, Outcome, RestClient
+
+Mint = Callable[..., str]
+
+METHODS: dict[str, DescMethod] = {
+    method.name: method
+    for module in (
+        credit_service_pb,
+        execution_service_pb,
+        health_service_pb,
+        internal_service_pb,
+        organization_service_pb,
+        workflow_service_pb,
+    )
+    for method in module.desc().services[0].methods
+}
+
+WEBHOOKS = [
+    "echo", "stream", "stream-fail", "gated", "hang", "endless", "cut", "empty", "text", "bytes", "list",
+    "n404", "n403", "n500", "n422", "html",
+]  # fmt: skip
+
+TIMEOUTS = {"hang": {"timeout_seconds": 1}, "endless": {"idle_timeout_seconds": 1}}
+
+_CLIENTS: dict[str, Callable[[dict[str, Any]], Client]] = {
+    "grpc": lambda ready: GrpcClient(ready["grpc_url"]),
+    "connect-proto": lambda ready: ConnectClient(ready["http_url"], ProtocolType.CONNECT, "proto"),
+    "connect-json": lambda ready: ConnectClient(ready["http_url"], ProtocolType.CONNECT, "json"),
+    "grpc-web-proto": lambda ready: ConnectClient(ready["http_url"], ProtocolType.GRPC_WEB, "proto"),
+    "grpc-web-json": lambda ready: ConnectClient(ready["http_url"], ProtocolType.GRPC_WEB, "json"),
+    "rest": lambda ready: RestClient(ready["http_url"]),
+}
+_STREAM_CLIENTS = _CLIENTS | {
+    "rest-ndjson": lambda ready: RestClient(ready["http_url"], "application/x-ndjson"),
+    "rest-sse": lambda ready: RestClient(ready["http_url"], "text/event-stream"),
+}
+
+
+@dataclass(frozen=True)
+class World:
+    """The gateway, and what was registered with it."""
+
+    dev: RunningDev
+    stub: StubN8n
+    workflows: dict[str, str]
+
+    def request(self, webhook: str, **fields: Any) -> dict[str, Any]:
+        """A request that runs the workflow behind a webhook."""
+        return {"workflow_id": self.workflows[webhook], **fields}
+
+    def balance(self) -> int:
+        """The credits left, as the next successful run tells: one more than it leaves."""
+        answer = httpx.post(
+            f"{self.dev.ready['http_url']}/api/v1/execute",
+            json=self.request("echo"),
+            headers=self.dev.bearer,
+            timeout=20,
+        )
+        remaining: int = answer.raise_for_status().json()["credits_remaining"]
+        return remaining + 1
+
+
+@pytest.fixture(scope="session")
+def world(dev: RunningDev, stub_n8n: StubN8n) -> World:
+    """Workflows of one credit each for every webhook, short timeouts where n8n never ends."""
+    workflows = {}
+    for webhook in WEBHOOKS:
+        workflow: dict[str, Any] = {
+            "name": f"wire {webhook}",
+            "webhook_path": webhook,
+            "credits_per_execution": 1,
+        }
+        workflow |= TIMEOUTS.get(webhook, {})
+        answer = httpx.post(f"{dev.ready['http_url']}/api/v1/workflows", json=workflow, headers=dev.bearer)
+        workflows[webhook] = answer.raise_for_status().json()["id"]
+    return World(dev, stub_n8n, workflows)
+
+
+@pytest.fixture(params=_CLIENTS)
+def client(request: pytest.FixtureRequest, world: World) -> Client:
+    """Each door in each encoding, for unary calls."""
+    return _CLIENTS[request.param](world.dev.ready)
+
+
+@pytest.fixture(params=[name for name in _CLIENTS if name == "rest" or name.endswith("-json")])
+def json_client(request: pytest.FixtureRequest, world: World) -> Client:
+    """Each door that takes JSON."""
+    return _CLIENTS[request.param](world.dev.ready)
+
+
+@pytest.fixture(params=[name for name in _CLIENTS if name == "grpc" or name.endswith("-proto")])
+def binary_client(request: pytest.FixtureRequest, world: World) -> Client:
+    """Each door that takes binary protobuf."""
+    return _CLIENTS[request.param](world.dev.ready)
+
+
+@pytest.fixture(params=_STREAM_CLIENTS)
+def stream_client(request: pytest.FixtureRequest, world: World) -> Client:
+    """Each door in each encoding and form of a stream."""
+    return _STREAM_CLIENTS[request.param](world.dev.ready)
+
+
+@pytest.fixture
+def unreachable_n8n(stub_n8n: StubN8n) -> Iterator[None]:
+    """n8n is away."""
+    stub_n8n.go_away()
+    yield
+    stub_n8n.listen()
+
+
+def call(
+    client: Client,
+    world: World,
+    method: str,
+    request: dict[str, Any],
+    *,
+    headers: dict[str, str] | None = None,
+    timeout: float | None = None,
+) -> Outcome:
+    """Call a method by its name with a request in proto names, as the seeded user unless `headers` say otherwise."""
+    descriptor = METHODS[method]
+    message = descriptor.input.type.from_json(_json(request))
+    body = _json(request).encode() if client.json else message.to_binary()
+    return client.call(
+        descriptor,
+        body,
+        headers=world.dev.bearer if headers is None else headers,
+        timeout=timeout,
+    )
+
+
+def _json(request: dict[str, Any]) -> str:
+    return json.dumps(request)
+
+
+@pytest.fixture(scope="session")
+def mint(dev: RunningDev) -> Mint:
+    """Signs tokens with the key of dev's own issuer."""
+    key = (dev.data_dir / "issuer-key.pem").read_bytes()
+    key_id = jwt.get_unverified_header(dev.ready["token"])["kid"]
+    issuer = jwt.decode(dev.ready["token"], options={"verify_signature": False})["iss"]
+
+    def sign(
+        subject: str,
+        *,
+        organization_id: str | None = None,
+        role: str = "admin",
+        version: int = 2,
+        **claims: Any,
+    ) -> str:
+        now = int(time.time())
+        content = {
+            "sub": subject,
+            "iss": issuer,
+            "iat": now,
+            "nbf": now,
+            "exp": now + 3600,
+            "role": "authenticated",
+        }
+        if organization_id and version == 2:
+            content["o"] = {"id": organization_id, "rol": role, "slg": "slug"}
+        elif organization_id:
+            content |= {"org_id": organization_id, "org_role": f"org:{role}", "org_slug": "slug"}
+        if version == 2:
+            content["v"] = 2
+        return jwt.encode(content | claims, key, algorithm="RS256", headers={"kid": key_id})
+
+    return sign
+
+
+@pytest.fixture(scope="session")
+def other_tenant(world: World, mint: Mint) -> World:
+    """Another organization on the same gateway: its own user, an active workflow, and not one credit."""
+    token = mint("user_other", organization_id="org_other")
+    dev = replace(world.dev, ready=world.dev.ready | {"token": token})
+    url = dev.ready["http_url"]
+    organization = {"name": "Other", "clerk_organization_id": "org_other"}
+    httpx.post(f"{url}/api/v1/organizations", json=organization, headers=dev.bearer).raise_for_status()
+    workflow = {"name": "echo", "webhook_path": "echo", "credits_per_execution": 1}
+    answer = httpx.post(f"{url}/api/v1/workflows", json=workflow, headers=dev.bearer).raise_for_status()
+    return World(dev, world.stub, {"echo": answer.json()["id"]})
+
+
+@pytest.fixture(scope="session")
+def inactive_workflow(world: World) -> str:
+    """A workflow that was switched off."""
+    url = f"{world.dev.ready['http_url']}/api/v1/workflows"
+    registered = httpx.post(url, json={"name": "off", "webhook_path": "echo"}, headers=world.dev.bearer)
+    workflow_id: str = registered.raise_for_status().json()["id"]
+    httpx.post(f"{url}/{workflow_id}/deactivate", headers=world.dev.bearer).raise_for_status()
+    return workflow_id

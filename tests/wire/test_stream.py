@@ -1,0 +1,156 @@
+"""ExecuteStream through every door and in every form: what comes, in which order, and when."""
+
+from __future__ import annotations
+
+import json
+import threading
+import uuid
+from typing import Any
+
+import httpx
+import pytest
+
+from gateway.rpc.errors import Code
+from tests.wire.clients import Client
+from tests.wire.conftest import World, call
+from tests.wire.test_unary import N8N_FAULTS
+
+EVENTS = ("started", "node_started", "chunk", "node_finished", "failed", "completed")
+
+
+def kinds(messages: list[dict[str, Any]]) -> list[str]:
+    return [next(kind for kind in EVENTS if kind in message) for message in messages]
+
+
+def contents(messages: list[dict[str, Any]]) -> list[Any]:
+    chunks = [message["chunk"] for message in messages if "chunk" in message]
+    return [next(chunk[kind] for kind in ("json", "text", "data") if kind in chunk) for chunk in chunks]
+
+
+def test_a_stream_is_told_event_by_event(stream_client: Client, world: World) -> None:
+    outcome = call(stream_client, world, "ExecuteStream", world.request("stream"))
+    assert outcome.code is Code.OK
+    node = ["node_started", "chunk", "node_finished"]
+    assert kinds(outcome.messages) == ["started", *node * 3, "completed"]
+    assert contents(outcome.messages) == [{"n": 1}, {"n": 2}, 'plain, with "quotes" and ☃']
+    assert [message["sequence"] for message in outcome.messages] == list(range(1, 12))
+    assert len({message["execution_id"] for message in outcome.messages}) == 1
+    assert outcome.messages[2]["chunk"]["node_name"] == "A"
+    assert outcome.messages[-1]["completed"]["credits_used"] == 1
+
+
+@pytest.mark.parametrize(
+    ("webhook", "content"),
+    [("echo", {"echo": {}, "executionId": "7"}), ("text", "plain ☃ text"), ("list", [1, 2.5, {"n": None}])],
+)
+def test_a_document_is_one_chunk(stream_client: Client, world: World, webhook: str, content: Any) -> None:
+    outcome = call(stream_client, world, "ExecuteStream", world.request(webhook))
+    assert kinds(outcome.messages) == ["started", "chunk", "completed"]
+    assert contents(outcome.messages) == [content]
+
+
+def test_nothing_is_no_chunk(stream_client: Client, world: World) -> None:
+    outcome = call(stream_client, world, "ExecuteStream", world.request("empty"))
+    assert kinds(outcome.messages) == ["started", "completed"]
+
+
+@pytest.mark.parametrize(("webhook", "code", "reason", "_status"), N8N_FAULTS)
+def test_a_failed_run_is_told_and_then_is_the_outcome(
+    stream_client: Client, world: World, webhook: str, code: Code, reason: str, _status: int
+) -> None:
+    outcome = call(stream_client, world, "ExecuteStream", world.request(webhook))
+    assert (outcome.code, outcome.reason) == (code, reason)
+    assert kinds(outcome.messages)[0] == "started"
+    failed = outcome.messages[-1]["failed"]
+    assert failed["status"]["code"] == code
+    assert failed["credits_used"] == 0
+
+
+@pytest.mark.usefixtures("unreachable_n8n")
+def test_n8n_away_is_unavailable(stream_client: Client, world: World) -> None:
+    outcome = call(stream_client, world, "ExecuteStream", world.request("echo"))
+    assert (outcome.code, outcome.reason) == (Code.UNAVAILABLE, "N8N_UNREACHABLE")
+
+
+@pytest.mark.parametrize(
+    ("request_", "code", "reason"),
+    [
+        ({"workflow_id": str(uuid.uuid4())}, Code.NOT_FOUND, "WORKFLOW_NOT_FOUND"),
+        ({"workflow_id": "no-uuid"}, Code.INVALID_ARGUMENT, "INVALID_FIELD"),
+    ],
+)
+def test_what_is_refused_before_it_runs_has_no_events(
+    stream_client: Client, world: World, request_: dict[str, Any], code: Code, reason: str
+) -> None:
+    outcome = call(stream_client, world, "ExecuteStream", request_)
+    assert (outcome.code, outcome.reason, outcome.messages) == (code, reason, [])
+    assert outcome.http_status in (None, 404, 400)
+
+
+def test_without_a_token_nobody_gets_in(stream_client: Client, world: World) -> None:
+    outcome = call(stream_client, world, "ExecuteStream", world.request("echo"), headers={})
+    assert (outcome.code, outcome.reason) == (Code.UNAUTHENTICATED, "TOKEN_MISSING")
+
+
+def test_a_deadline_ends_the_stream(stream_client: Client, world: World) -> None:
+    world.stub.close_gate()
+    outcome = call(stream_client, world, "ExecuteStream", world.request("gated"), timeout=0.5)
+    world.stub.open_gate()
+    assert outcome.code is Code.DEADLINE_EXCEEDED
+    assert contents(outcome.messages) == ["first"]
+
+
+def test_a_replay_is_the_stored_result(stream_client: Client, world: World) -> None:
+    request = world.request("echo", data={"again": True}, idempotency_key=str(uuid.uuid4()))
+    first = call(stream_client, world, "ExecuteStream", request)
+    second = call(stream_client, world, "ExecuteStream", request)
+    assert contents(first.messages) == contents(second.messages)
+    assert kinds(second.messages) == ["chunk", "completed"]
+
+
+@pytest.mark.parametrize(
+    ("accept", "start"),
+    [("text/event-stream", "data: "), ("application/x-ndjson", ""), ("application/json", "")],
+)
+def test_events_arrive_while_n8n_still_runs(world: World, accept: str, start: str) -> None:
+    """The gate is opened by what arrives: were events held back to the end, this would never end."""
+    world.stub.close_gate()
+    opened = threading.Event()
+    received = ""
+    url = f"{world.dev.ready['http_url']}/api/v1/execute/stream"
+    headers = world.dev.bearer | {"accept": accept}
+    with httpx.stream("POST", url, json=world.request("gated"), headers=headers, timeout=20) as response:
+        assert response.headers["content-type"].startswith(accept)
+        for text in response.iter_text():
+            received += text
+            if '"first"' in received and not opened.is_set():
+                assert '"second"' not in received
+                opened.set()
+                world.stub.open_gate()
+    assert opened.is_set()
+    assert '"second"' in received
+    assert start in received
+
+
+def test_a_caller_that_leaves_does_not_stop_the_run(world: World) -> None:
+    """The run that was left goes on: its key answers with its end."""
+    world.stub.close_gate()
+    request = world.request("gated", idempotency_key=str(uuid.uuid4()))
+    url = f"{world.dev.ready['http_url']}/api/v1/execute"
+    headers = world.dev.bearer | {"accept": "application/x-ndjson"}
+    with httpx.stream("POST", f"{url}/stream", json=request, headers=headers, timeout=20) as response:
+        next(line for line in response.iter_lines() if '"first"' in line)
+    busy = httpx.post(url, json=request, headers=world.dev.bearer, timeout=20)
+    assert busy.status_code == 409
+    world.stub.open_gate()
+    answer = _until_ended(url, request, world.dev.bearer)
+    assert answer["data"] == ["first", "second"]
+
+
+def _until_ended(url: str, request: dict[str, Any], headers: dict[str, str]) -> dict[str, Any]:
+    for _ in range(1000):
+        answer = httpx.post(url, json=request, headers=headers, timeout=20)
+        if answer.status_code != 409:
+            body: dict[str, Any] = json.loads(answer.content)
+            return body
+    pytest.fail("the run that was left never ended")

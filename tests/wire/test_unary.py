@@ -1,0 +1,307 @@
+"""Execute through every door: what succeeds, and what each thing that goes wrong is answered with."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from typing import Any
+
+import pytest
+
+from gateway.rpc.errors import Code
+from tests.wire.clients import Client
+from tests.wire.conftest import METHODS, World, call
+
+
+def test_a_document_comes_back_as_data(client: Client, world: World) -> None:
+    outcome = call(
+        client, world, "Execute", world.request("echo", data={"n": 1, "s": "☃", "l": [1, None, {}]})
+    )
+    assert outcome.code is Code.OK
+    [answer] = outcome.messages
+    assert answer["success"] is True
+    assert answer["status"] == "completed"
+    assert answer["data"] == {"echo": {"n": 1, "s": "☃", "l": [1, None, {}]}, "executionId": "7"}
+    assert answer["credits_used"] == 1
+    assert isinstance(answer["credits_remaining"], int)
+    assert isinstance(answer["execution_time_ms"], int)
+    assert uuid.UUID(answer["execution_id"]).version == 7
+
+
+def test_payload_is_another_name_of_data(client: Client, world: World) -> None:
+    outcome = call(client, world, "Execute", world.request("echo", payload={"a": "b"}))
+    assert outcome.messages[0]["data"]["echo"] == {"a": "b"}
+
+
+@pytest.mark.parametrize(
+    ("webhook", "data"),
+    [
+        ("text", "plain ☃ text"),
+        ("list", [1, 2.5, {"n": None}]),
+        ("stream", [{"n": 1}, {"n": 2}, 'plain, with "quotes" and ☃']),
+        ("empty", None),
+    ],
+)
+def test_whatever_n8n_answers_is_data(client: Client, world: World, webhook: str, data: Any) -> None:
+    outcome = call(client, world, "Execute", world.request(webhook))
+    assert outcome.code is Code.OK
+    assert outcome.messages[0].get("data") == data
+
+
+def test_bytes_are_data_in_base64(client: Client, world: World) -> None:
+    data = call(client, world, "Execute", world.request("bytes")).messages[0]["data"]
+    assert data["content_type"] == "application/octet-stream"
+    assert data["base64"].startswith("AAECAwQF")
+
+
+def test_the_same_key_is_answered_with_the_same_run(client: Client, world: World) -> None:
+    key = str(uuid.uuid4())
+    request = world.request("echo", data={"k": 1}, idempotency_key=key)
+    before = world.stub.calls["echo"]
+    first, second = (call(client, world, "Execute", request) for _ in range(2))
+    assert first.messages[0]["execution_id"] == second.messages[0]["execution_id"]
+    assert first.messages[0]["data"] == second.messages[0]["data"]
+    assert world.stub.calls["echo"] == before + 1
+    other = call(client, world, "Execute", world.request("echo", data={"k": 2}, idempotency_key=key))
+    assert (other.code, other.reason) == (Code.ABORTED, "IDEMPOTENCY_KEY_REUSED")
+
+
+N8N_FAULTS = [
+    ("n404", Code.FAILED_PRECONDITION, "N8N_WEBHOOK_NOT_REGISTERED", 400),
+    ("n403", Code.FAILED_PRECONDITION, "N8N_AUTH_REJECTED", 400),
+    ("n500", Code.UNKNOWN, "WORKFLOW_FAILED", 502),
+    ("n422", Code.INVALID_ARGUMENT, "N8N_REJECTED_INPUT", 400),
+    ("html", Code.UNAVAILABLE, "N8N_STARTING", 503),
+    ("stream-fail", Code.UNKNOWN, "WORKFLOW_FAILED", 502),
+    ("cut", Code.UNAVAILABLE, "N8N_CONNECTION_LOST", 503),
+    ("hang", Code.DEADLINE_EXCEEDED, "N8N_TIMEOUT", 504),
+    ("endless", Code.DEADLINE_EXCEEDED, "N8N_IDLE_TIMEOUT", 504),
+]
+
+
+@pytest.mark.parametrize(("webhook", "code", "reason", "http_status"), N8N_FAULTS)
+def test_what_n8n_does_wrong_has_its_code_and_costs_nothing(
+    client: Client, world: World, webhook: str, code: Code, reason: str, http_status: int
+) -> None:
+    before = world.balance()
+    outcome = call(client, world, "Execute", world.request(webhook))
+    assert (outcome.code, outcome.reason) == (code, reason)
+    assert outcome.http_status in (None, http_status)
+    assert outcome.message
+    assert world.balance() == before - 1  # what the first look at the balance cost
+
+
+@pytest.mark.usefixtures("unreachable_n8n")
+def test_n8n_away_is_unavailable(client: Client, world: World) -> None:
+    outcome = call(client, world, "Execute", world.request("echo"))
+    assert (outcome.code, outcome.reason) == (Code.UNAVAILABLE, "N8N_UNREACHABLE")
+
+
+def test_an_unknown_workflow_is_not_found(client: Client, world: World) -> None:
+    outcome = call(client, world, "Execute", {"workflow_id": str(uuid.uuid4())})
+    assert (outcome.code, outcome.reason) == (Code.NOT_FOUND, "WORKFLOW_NOT_FOUND")
+
+
+def test_another_tenants_workflow_is_not_found_just_so(
+    client: Client, world: World, other_tenant: World
+) -> None:
+    theirs = call(client, world, "Execute", {"workflow_id": other_tenant.workflows["echo"]})
+    unknown = call(client, world, "Execute", {"workflow_id": str(uuid.uuid4())})
+    assert (theirs.code, theirs.reason, theirs.message) == (unknown.code, unknown.reason, unknown.message)
+
+
+def test_an_inactive_workflow_is_refused(client: Client, world: World, inactive_workflow: str) -> None:
+    outcome = call(client, world, "Execute", {"workflow_id": inactive_workflow})
+    assert (outcome.code, outcome.reason) == (Code.FAILED_PRECONDITION, "WORKFLOW_INACTIVE")
+
+
+def test_a_price_above_what_was_agreed_is_refused(client: Client, world: World) -> None:
+    outcome = call(client, world, "Execute", world.request("echo", credits=0))
+    assert (outcome.code, outcome.reason) == (Code.FAILED_PRECONDITION, "PRICE_ABOVE_LIMIT")
+
+
+def test_without_credits_nothing_runs(client: Client, world: World, other_tenant: World) -> None:
+    outcome = call(
+        client, other_tenant, "Execute", other_tenant.request("echo"), headers=other_tenant.dev.bearer
+    )
+    assert (outcome.code, outcome.reason) == (Code.FAILED_PRECONDITION, "INSUFFICIENT_CREDITS")
+    assert outcome.http_status in (None, 402)
+
+
+@pytest.mark.parametrize(
+    ("headers", "reason"),
+    [
+        ({}, "TOKEN_MISSING"),
+        ({"Authorization": "Basic dXNlcjpwYXNz"}, "TOKEN_MISSING"),
+        ({"Authorization": "Bearer not.a.token"}, "TOKEN_INVALID"),
+    ],
+)
+def test_without_a_token_nobody_gets_in(
+    client: Client, world: World, headers: dict[str, str], reason: str
+) -> None:
+    outcome = call(client, world, "Execute", world.request("echo"), headers=headers)
+    assert (outcome.code, outcome.reason) == (Code.UNAUTHENTICATED, reason)
+    assert outcome.http_status in (None, 401)
+
+
+@pytest.mark.parametrize(
+    ("claims", "reason"),
+    [
+        ({"exp": 1_000_000_000}, "TOKEN_EXPIRED"),
+        ({"iss": "https://elsewhere.example"}, "TOKEN_ISSUER"),
+        ({"nbf": 4_000_000_000}, "TOKEN_NOT_YET_VALID"),
+        ({"sts": "pending"}, "SESSION_PENDING"),
+    ],
+)
+def test_a_token_that_does_not_hold_is_refused(
+    client: Client, world: World, mint: Any, claims: dict[str, Any], reason: str
+) -> None:
+    headers = {"Authorization": f"Bearer {mint('user_dev', **claims)}"}
+    outcome = call(client, world, "Execute", world.request("echo"), headers=headers)
+    assert (outcome.code, outcome.reason) == (Code.UNAUTHENTICATED, reason)
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_both_versions_of_clerks_claims_are_taken(
+    client: Client, world: World, mint: Any, version: int
+) -> None:
+    token = mint("user_somebody", organization_id="org_dev", role="member", version=version)
+    outcome = call(
+        client, world, "Execute", world.request("echo"), headers={"Authorization": f"Bearer {token}"}
+    )
+    assert outcome.code is Code.OK
+
+
+def test_the_identity_is_checked_before_the_message(client: Client, world: World) -> None:
+    outcome = client.call(METHODS["Execute"], b"\xff not a message", headers={})
+    assert outcome.code is Code.UNAUTHENTICATED
+    assert world.dev.process.poll() is None
+
+
+@pytest.mark.parametrize(
+    ("request_", "field"),
+    [
+        ({"workflow_id": "no-uuid"}, "workflow_id"),
+        ({"credits": -1}, "credits"),
+        ({"idempotency_key": "k" * 256}, "idempotency_key"),
+        ({"metadata": {"k" * 65: "v"}}, "metadata"),
+    ],
+)
+def test_a_field_that_breaks_its_rule_is_named(
+    client: Client, world: World, request_: dict[str, Any], field: str
+) -> None:
+    outcome = call(client, world, "Execute", request_)
+    assert outcome.code is Code.INVALID_ARGUMENT
+    assert outcome.fields
+    assert outcome.fields[0].startswith(field)
+
+
+def test_data_and_payload_together_are_refused(client: Client, world: World) -> None:
+    outcome = call(client, world, "Execute", world.request("echo", data={}, payload={}))
+    assert outcome.code is Code.INVALID_ARGUMENT
+    assert "payload" in outcome.message
+
+
+@pytest.mark.parametrize(
+    ("text", "field"),
+    [
+        (b'{"workflow_id": ', None),
+        (b'{"nope": 1}', "nope"),
+        (b'{"workflow_id": 7}', "workflow_id"),
+        (b'{"credits": "many"}', "credits"),
+        (b'{"credits": 99999999999}', "credits"),
+        (b'{"metadata": {"a": "\xff\xfe"}}', None),
+        (b'{"metadata": {"a": "\\ud800"}}', None),
+        (b'{"data": {"a": NaN}}', None),
+        (b'{"data": ' + b"[" * 5000 + b"]" * 5000 + b"}", None),
+        (b"[1, 2]", None),
+        (b'"text"', None),
+    ],
+)
+def test_malformed_json_is_refused_and_its_place_is_named(
+    json_client: Client, world: World, text: bytes, field: str | None
+) -> None:
+    outcome = json_client.call(METHODS["Execute"], text, headers=world.dev.bearer)
+    assert outcome.code is Code.INVALID_ARGUMENT
+    assert outcome.http_status in (None, 400)
+    assert outcome.reason == "MALFORMED_REQUEST"
+    if field:
+        assert outcome.fields == [field]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"\xff\xff\xff", b"\x0a\x05ab", b"\x0a\x02\xff\xfe", b"\x12" + b"\x80" * 11, b"\x0b\x0b\x0b"],
+    ids=["no tag", "cut short", "invalid UTF-8", "endless varint", "open groups"],
+)
+def test_malformed_protobuf_is_refused(binary_client: Client, world: World, body: bytes) -> None:
+    outcome = binary_client.call(METHODS["Execute"], body, headers=world.dev.bearer)
+    assert (outcome.code, outcome.reason) == (Code.INVALID_ARGUMENT, "MALFORMED_MESSAGE")
+
+
+def test_an_oversized_message_is_refused(client: Client, world: World) -> None:
+    request = world.request("echo", data={"blob": "x" * (4 << 20)})
+    outcome = call(client, world, "Execute", request)
+    assert outcome.code is Code.RESOURCE_EXHAUSTED
+    assert outcome.http_status in (None, 413)
+
+
+def test_a_deadline_that_has_passed_is_deadline_exceeded(client: Client, world: World) -> None:
+    outcome = call(client, world, "Execute", world.request("echo"), timeout=0)
+    assert outcome.code is Code.DEADLINE_EXCEEDED
+
+
+def test_a_deadline_ends_the_call_and_not_the_run(client: Client, world: World) -> None:
+    world.stub.close_gate()
+    outcome = call(client, world, "Execute", world.request("gated"), timeout=0.2)
+    assert outcome.code is Code.DEADLINE_EXCEEDED
+    assert outcome.http_status in (None, 504)
+    world.stub.open_gate()
+
+
+def test_what_comes_later_says_so(client: Client, world: World) -> None:
+    organization = world.dev.ready["organization_id"]
+    outcome = call(client, world, "GetCreditBalance", {"organization_id": organization})
+    assert outcome.code is Code.UNIMPLEMENTED
+    assert "UNIMPLEMENTED" in outcome.message
+    assert outcome.http_status in (None, 501)
+
+
+def test_n8n_has_to_show_its_secret(client: Client, world: World) -> None:
+    request = {"org_id": world.dev.ready["organization_id"], "error_message": "boom"}
+    outcome = call(client, world, "LogError", request)
+    assert (outcome.code, outcome.reason) == (Code.UNAUTHENTICATED, "INTERNAL_AUTH")
+    secret = {"X-N8N-Internal-Auth": world.dev.ready["internal_secret"]}
+    assert call(client, world, "LogError", request, headers=secret).code is Code.UNIMPLEMENTED
+
+
+def test_health_is_open_to_everyone(client: Client, world: World) -> None:
+    assert call(client, world, "GetHealth", {}, headers={}).messages[0]["status"] == "healthy"
+    assert call(client, world, "GetLiveness", {}, headers={}).messages[0]["status"] == "alive"
+    ready = call(client, world, "GetReadiness", {}, headers={}).messages[0]
+    assert [(d["name"], d["status"]) for d in ready["dependencies"]] == [
+        ("database", "ok"),
+        ("n8n", "ok"),
+        ("redis", "ok"),
+    ]
+
+
+def test_the_request_id_comes_back(client: Client, world: World) -> None:
+    headers = {"X-Request-Id": "my-request.1"}
+    outcome = call(client, world, "Execute", world.request("echo"), headers=headers)
+    assert outcome.request_id == "my-request.1"
+    outcome = call(client, world, "Execute", world.request("echo"), headers={"X-Request-Id": "no good" * 40})
+    assert outcome.request_id
+    assert "good" not in outcome.request_id
+
+
+def test_n8n_gets_the_payload_and_the_trace(client: Client, world: World) -> None:
+    trace = "4bf92f3577b34da6a3ce929d0e0e4736"
+    headers = world.dev.bearer | {"traceparent": f"00-{trace}-00f067aa0ba902b7-01"}
+    answer = call(
+        client, world, "Execute", world.request("echo", data=json.loads('{"a": 1}')), headers=headers
+    )
+    assert answer.code is Code.OK
+    assert world.stub.headers["echo"]["traceparent"].split("-")[1] == trace
+    assert world.stub.headers["echo"]["x-n8n-internal-auth"] == world.dev.ready["internal_secret"]
+    assert "authorization" not in world.stub.headers["echo"]
