@@ -46,7 +46,7 @@ def serve() -> None:
 
 
 @application.command()
-def dev(
+def dev(  # noqa: PLR0917 - one parameter for each option
     http_port: Annotated[
         int, typer.Option(help="Port of REST, Connect and gRPC-Web; 0 for a free one.")
     ] = 8000,
@@ -60,7 +60,7 @@ def dev(
     n8n_url: Annotated[str | None, typer.Option(help="A real n8n in place of the demo one.")] = None,
     n8n_internal_secret: Annotated[
         str | None,
-        typer.Option(envvar="N8N_INTERNAL_AUTH_SECRET", help="What that n8n expects in X-N8N-Internal-Auth."),
+        typer.Option(help="What that n8n expects in X-N8N-Internal-Auth."),
     ] = None,
     log_level: Annotated[str, typer.Option(help="DEBUG, INFO, WARNING or ERROR.")] = "WARNING",
 ) -> None:
@@ -78,9 +78,7 @@ def migrate(
     plan: Annotated[
         bool, typer.Option("--plan", help="Show what would be applied, and apply nothing.")
     ] = False,
-    database_url: Annotated[
-        str, typer.Option(envvar="MIGRATION_DATABASE_URL", help="The database, as the owner of its schema.")
-    ],
+    database_url: Annotated[str, typer.Option(help="The database, as the owner of its schema.")],
 ) -> None:
     """Bring a database's schema up to date, as the Supabase CLI would."""
     _run(_migrate(database_url, plan=plan))
@@ -145,7 +143,7 @@ async def _dev(options: Any, ready_file: Path | None) -> None:
         died.cancel()
     finally:
         if ready_file is not None:
-            ready_file.unlink(missing_ok=True)
+            await asyncio.to_thread(ready_file.unlink, missing_ok=True)
         await session.stop()
 
 

@@ -26,6 +26,8 @@ CommaList = Annotated[tuple[str, ...], NoDecode]
 
 
 class Environment(StrEnum):
+    """Where the gateway runs; what is unsafe is refused outside of development."""
+
     PRODUCTION = "production"
     STAGING = "staging"
     DEVELOPMENT = "development"

@@ -15,7 +15,6 @@ from typing import Any
 
 import pytest
 
-
 from tests.stub_n8n import StubN8n
 
 START_SECONDS = 90

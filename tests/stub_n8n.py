@@ -46,7 +46,7 @@ _NOT_REGISTERED = {
     "message": 'The requested webhook "POST n404" is not registered.',
     "hint": "The workflow must be active for a production URL to run successfully.",
 }
-_HTML = b"<!DOCTYPE html><html><head><title>Error</title></head><body><pre>Cannot POST /webhook</pre></body></html>"
+_HTML = b"<!DOCTYPE html><html><head><title>Error</title></head><body>Cannot POST /webhook</body></html>"
 
 _FIXED: dict[str, bytes] = {
     "n404": _json("404 Not Found", _NOT_REGISTERED),

@@ -26,7 +26,7 @@ TEXT = "text/plain"
 
 
 def event_of(piece: Piece) -> tuple[Event, str | bytes] | None:
-    """The event that tells of a piece, and its content as n8n sent it; None where there is nothing to tell."""
+    """The event that tells of a piece, and its content as n8n sent it; None where there is nothing."""
     match piece:
         case NodeItem(node, content):
             chunk = ExecutionChunk(
@@ -129,7 +129,7 @@ def _bytes_content(data: bytes) -> Oneof[Literal["data"], bytes]:
 
 
 def _json(text: str | bytes) -> Value | None:
-    """The value, or None for what protobuf's JSON cannot hold: numbers beyond a double, or nested too deep."""
+    """The value; None for what protobuf's JSON cannot hold: numbers beyond a double, or nested too deep."""
     try:
         return Value.from_json(text)
     except (ValueError, TypeError, OverflowError, RecursionError):

@@ -83,13 +83,12 @@ class GrpcClient:
                 stream = self._channel.unary_stream(path)(
                     body, metadata=metadata, timeout=SECONDS if timeout is None else timeout
                 )
-                for response in stream:
-                    messages.append(_plain(output.from_binary(response)))
+                messages.extend(_plain(output.from_binary(response)) for response in stream)
         except grpc.RpcError as error:
-            trailers = {key: value for key, value in error.trailing_metadata() or ()}
+            trailers = dict(error.trailing_metadata() or ())
             status = Status.from_binary(trailers.get("grpc-status-details-bin", b""))
             code = Code(error.code().value[0])
-            return _failed(code, error.details() or "", [d for d in status.details], messages)
+            return _failed(code, error.details() or "", list(status.details), messages)
         return Outcome(Code.OK, messages)
 
 
@@ -149,13 +148,13 @@ class ConnectClient:
                 )
                 messages.append(_plain(response))
             else:
-                for response in self._client.execute_server_stream(
+                stream = self._client.execute_server_stream(
                     request=body, method=info, headers=dict(headers), timeout_ms=timeout_ms
-                ):
-                    messages.append(_plain(response))
+                )
+                messages.extend(_plain(response) for response in stream)
         except ConnectError as error:
             code = Code[error.code.name.replace("CANCELED", "CANCELLED")]
-            return _failed(code, error.message, [detail._any for detail in error.details], messages)  # noqa: SLF001
+            return _failed(code, error.message, [detail._any for detail in error.details], messages)
         return Outcome(Code.OK, messages)
 
 

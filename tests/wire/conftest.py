@@ -143,7 +143,7 @@ def call(
     headers: dict[str, str] | None = None,
     timeout: float | None = None,
 ) -> Outcome:
-    """Call a method by its name with a request in proto names, as the seeded user unless `headers` say otherwise."""
+    """Call a method by its name with a request in proto names, as the seeded user or with `headers`."""
     descriptor = METHODS[method]
     message = descriptor.input.type.from_json(_json(request))
     body = _json(request).encode() if client.json else message.to_binary()

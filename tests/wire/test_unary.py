@@ -120,10 +120,8 @@ def test_a_price_above_what_was_agreed_is_refused(client: Client, world: World) 
     assert (outcome.code, outcome.reason) == (Code.FAILED_PRECONDITION, "PRICE_ABOVE_LIMIT")
 
 
-def test_without_credits_nothing_runs(client: Client, world: World, other_tenant: World) -> None:
-    outcome = call(
-        client, other_tenant, "Execute", other_tenant.request("echo"), headers=other_tenant.dev.bearer
-    )
+def test_without_credits_nothing_runs(client: Client, other_tenant: World) -> None:
+    outcome = call(client, other_tenant, "Execute", other_tenant.request("echo"))
     assert (outcome.code, outcome.reason) == (Code.FAILED_PRECONDITION, "INSUFFICIENT_CREDITS")
     assert outcome.http_status in (None, 402)
 
