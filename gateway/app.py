@@ -79,7 +79,11 @@ class Gateway:
         session = await self._parts.enter_async_context(aiohttp.ClientSession())
         jwks = Jwks(settings.clerk_jwks_url, session)
         self._parts.push_async_callback(jwks.close)
-        database = PostgresDatabase(settings.database_url.get_secret_value())
+        database = PostgresDatabase(
+            settings.database_url.get_secret_value(),
+            max_connections=settings.database_max_connections,
+            pooled=settings.database_pooled,
+        )
         self._parts.push_async_callback(database.close)
         n8n = N8n(
             settings.n8n_base_url,

@@ -64,6 +64,8 @@ class Settings(BaseSettings):
     shutdown_grace_seconds: PositiveFloat = 20
 
     database_url: SecretStr
+    database_max_connections: PositiveInt = 10
+    database_pooled: bool = False
     redis_url: SecretStr = SecretStr("redis://localhost:6379/0")
 
     supabase_url: str | None = None

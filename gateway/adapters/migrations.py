@@ -87,7 +87,7 @@ async def apply(
 ) -> list[Migration]:
     """Apply what is missing, each file in a transaction of its own, and return it.
 
-    `url` logs in as the owner of the schema ("postgres" on Supabase). Several at one time wait for each other.
+    `url` logs in as the owner of the schema ("postgres" on Supabase). Several at once wait for each other.
     With `local` the roles and functions that plain Postgres lacks come first, every time, which needs a
     superuser; `authenticator_password` then becomes the password of authenticator.
 

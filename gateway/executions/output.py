@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Literal
 from protobuf import Oneof
 from protobuf.wkt import ListValue, Struct, Value
 
-from gateway.executions.n8n_body import Document, DocumentKind, NodeBegin, NodeEnd, NodeItem
+from gateway.adapters.n8n.body import Document, DocumentKind, NodeBegin, NodeEnd, NodeItem
 from gateway.gen.n8ngateway.v1.execution_event_pb import ExecutionChunk, NodeFinished, NodeStarted
 
 if TYPE_CHECKING:
-    from gateway.executions.n8n_body import Piece
+    from gateway.adapters.n8n.body import Piece
 
     Event = (
         Oneof[Literal["chunk"], ExecutionChunk]

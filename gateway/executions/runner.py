@@ -16,8 +16,8 @@ import structlog
 from protobuf import Oneof
 
 from gateway.adapters.n8n import Timeouts
+from gateway.adapters.n8n.body import NodeError
 from gateway.executions.log import EventLog
-from gateway.executions.n8n_body import NodeError
 from gateway.executions.output import Output, event_of
 from gateway.executions.settlement import Outcome, Settlement, settle
 from gateway.gen.n8ngateway.v1.execution_event_pb import (
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from gateway.adapters.database import Database
     from gateway.adapters.n8n import N8n
-    from gateway.executions.n8n_body import Piece
+    from gateway.adapters.n8n.body import Piece
     from gateway.gen.n8ngateway.v1.workflow_pb import Workflow
 
 log = structlog.get_logger("gateway.executions")

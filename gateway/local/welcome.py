@@ -36,7 +36,8 @@ Paste into another terminal:
 
   # the same over Connect, and over gRPC with the Python client
   curl -s $GATEWAY/n8ngateway.v1.ExecutionService/Execute -H "Authorization: Bearer $TOKEN" \\
-       -H 'Content-Type: application/json' -d '{{"workflowId": "{echo}", "data": {{"input": "hello"}}}}'
+       -H 'Content-Type: application/json' \\
+       -d '{{"workflowId": "{echo}", "data": {{"input": "hello"}}}}'
   .venv/bin/python clients/python/examples/execute.py --target {grpc_url} --token $TOKEN \\
        --workflow {echo} --stream-workflow {stream}
 

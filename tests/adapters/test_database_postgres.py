@@ -1,4 +1,4 @@
-"""The direct implementation: roles and claims of one statement, and connections that break, block and run out."""
+"""The direct implementation: roles and claims of one statement; connections that break, block and run out."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import json
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import asyncpg
@@ -26,7 +26,8 @@ FUNCTIONS = f"""
     create function public.whoami() returns jsonb language plpgsql as $$
     begin
         return jsonb_build_object(
-            'user', current_user, 'role', current_setting('role'), 'sub', auth.jwt() ->> 'sub', 'pid', pg_backend_pid()
+            'user', current_user, 'role', current_setting('role'),
+            'sub', auth.jwt() ->> 'sub', 'pid', pg_backend_pid()
         );
     end $$;
     -- Waits for whoever holds the lock, so that a test decides when a call ends.
@@ -71,6 +72,12 @@ async def whoami(database: PostgresDatabase, principal: Principal | None = None)
     return json.loads(await database.call("whoami", principal))
 
 
+async def until(condition: Callable[[], bool]) -> None:
+    """Let everything else run until it is so."""
+    while not condition():  # noqa: ASYNC110 - nobody tells when it is
+        await asyncio.sleep(0)
+
+
 async def held(boss: Any) -> None:
     await boss.execute(f"select pg_advisory_lock({KEY})")
 
@@ -106,7 +113,7 @@ async def test_role_and_claims_end_with_the_statement(workbench: URL, *, pooled:
         for _ in range(8):
             first = await whoami(database, user())
             connection = await database._connections.acquire()
-            left = await connection.fetchrow(
+            left: Any = await connection.fetchrow(
                 "select current_user, current_setting('role'), current_setting('request.jwt.claims', true),"
                 " pg_backend_pid()"
             )
@@ -172,7 +179,7 @@ async def test_it_makes_no_more_connections_than_it_may(workbench: URL, boss: An
         assert len({answer["pid"] for answer in answers}) <= 3
 
 
-async def test_start_makes_the_first_connections(workbench: URL, boss: Any) -> None:
+async def test_start_makes_the_first_connections(workbench: URL) -> None:
     async with connected(workbench, min_connections=2, max_connections=4) as database:
         await database.start()
         assert len(database._connections._all) == 2
@@ -211,8 +218,7 @@ async def test_a_cancelled_waiter_leaves_its_place_to_the_next(workbench: URL, b
         await waiting(boss, 1)
         cancelled = [asyncio.create_task(database.ping()) for _ in range(3)]
         last = asyncio.create_task(whoami(database))
-        while len(database._connections._waiting) < 4:
-            await asyncio.sleep(0)
+        await until(lambda: len(database._connections._waiting) == 4)
         for task in cancelled:
             task.cancel()
         await let_go(boss)
@@ -224,7 +230,7 @@ async def test_a_cancelled_waiter_leaves_its_place_to_the_next(workbench: URL, b
         )
 
 
-async def test_calls_cancelled_anywhere_leave_everything_in_order(workbench: URL, boss: Any) -> None:
+async def test_calls_cancelled_anywhere_leave_everything_in_order(workbench: URL) -> None:
     dice = random.Random(7)
     async with connected(workbench, max_connections=3) as database:
 
@@ -269,8 +275,7 @@ async def test_who_waits_behind_a_killed_connection_gets_a_new_one(workbench: UR
         call = asyncio.create_task(database.call("wait", user()))
         (pid,) = await waiting(boss, 1)
         behind = asyncio.create_task(whoami(database))
-        while not database._connections._waiting:
-            await asyncio.sleep(0)
+        await until(lambda: bool(database._connections._waiting))
         await boss.execute("select pg_terminate_backend($1)", pid)
         with pytest.raises(Unavailable):
             await call
@@ -286,8 +291,7 @@ async def test_idle_connections_that_were_cut_are_replaced(workbench: URL, boss:
             "select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'n8n-gateway'"
             " and datname = current_database()"
         )
-        while not all(connection.is_closed() for connection in connections):
-            await asyncio.sleep(0)
+        await until(lambda: all(connection.is_closed() for connection in connections))
         assert (await whoami(database))["user"] == "service_role"
 
 
@@ -296,7 +300,7 @@ async def test_a_connection_that_was_idle_long_is_asked_first(workbench: URL) ->
         before = await whoami(database)
         database._connections._idle_seconds = 0
         assert await whoami(database) == before
-        (connection, _) = database._connections._idle[0]
+        connection: Any = database._connections._idle[0][0]
         assert [query for query in connection._stmt_cache.iter_statements() if query.query == "select 1"]
 
 

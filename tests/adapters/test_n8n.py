@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from gateway.adapters.n8n import Fate, Limits, N8n, N8nFault, Response, StopResult, Timeouts
-from gateway.executions.n8n_body import (
+from gateway.adapters.n8n.body import (
     BodyReader,
     Document,
     DocumentKind,
@@ -157,7 +157,11 @@ JSON = {"Content_Type": "application/json"}
         (http(b"", status=504, Content_Type="text/html"), "N8N_UNREACHABLE", Fate.UNKNOWN),
         (http(b"", status=413), "N8N_REJECTED_INPUT", Fate.REFUSED),
         (
-            http(b'{"code":0,"message":"request entity too large"}', status=500, Content_Type="application/json"),
+            http(
+                b'{"code":0,"message":"request entity too large"}',
+                status=500,
+                Content_Type="application/json",
+            ),
             "N8N_REJECTED_INPUT",
             Fate.REFUSED,
         ),
@@ -675,7 +679,12 @@ async def test_secrets_do_not_come_back(server: Server, n8n: N8n) -> None:
             head, body = await peer.request()
             lines = head.decode().split("\r\n")[1:-2]
             headers = dict(line.lower().split(": ", 1) for line in lines)
-            await peer.send(http(json.dumps({"headers": headers, "body": json.loads(body)}).encode(), Content_Type="application/json"))
+            await peer.send(
+                http(
+                    json.dumps({"headers": headers, "body": json.loads(body)}).encode(),
+                    Content_Type="application/json",
+                )
+            )
 
     server.play = play
     payload = {"password": 'quo"te\\d secret', "pin": 1234567890, "short": "abc"}
@@ -720,7 +729,10 @@ async def test_nothing_is_logged(server: Server, n8n: N8n, caplog: pytest.LogCap
     ("answer", "result"),
     [
         (http(b'{"status":"canceled"}', Content_Type="application/json"), StopResult.STOPPED),
-        (http(b'{"message":"finished"}', status=409, Content_Type="application/json"), StopResult.ALREADY_ENDED),
+        (
+            http(b'{"message":"finished"}', status=409, Content_Type="application/json"),
+            StopResult.ALREADY_ENDED,
+        ),
         (http(b'{"message":"Not Found"}', status=404, Content_Type="application/json"), StopResult.NOT_FOUND),
     ],
 )

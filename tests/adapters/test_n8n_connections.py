@@ -23,9 +23,9 @@ from cryptography.x509.oid import NameOID
 from yarl import URL
 
 from gateway.adapters.n8n import Fate, Limits, N8n, N8nFault, Timeouts
+from gateway.adapters.n8n.body import Document, Piece
 from gateway.adapters.n8n.exchange import Request, send
 from gateway.adapters.n8n.faults import of_transport
-from gateway.executions.n8n_body import Document, Piece
 from gateway.rpc.errors import Code, RpcError
 from tests.adapters.n8n_server import Peer, Server, chunked, http, serving
 

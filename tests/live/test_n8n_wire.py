@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from gateway.adapters.n8n import Fate, N8n, N8nFault, StopResult, Timeouts
-from gateway.executions.n8n_body import (
+from gateway.adapters.n8n.body import (
     Document,
     DocumentKind,
     JsonText,
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Mapping
     from pathlib import Path
 
-    from gateway.executions.n8n_body import Piece
+    from gateway.adapters.n8n.body import Piece
     from tests.live.conftest import LiveN8n
     from tests.live.n8n_install import Installation
 

@@ -18,10 +18,10 @@ from multidict import CIMultiDict
 from yarl import URL
 
 from gateway.adapters.n8n import faults
+from gateway.adapters.n8n.body import BodyError, BodyReader, BodyTooLarge, Piece
 from gateway.adapters.n8n.exchange import Answer, Connector, Request, Timeouts, send
-from gateway.adapters.n8n.faults import Fate, N8nFailedPrecondition, N8nInvalidArgument
+from gateway.adapters.n8n.faults import Fate, N8nFailedPrecondition, N8nFault, N8nInvalidArgument
 from gateway.adapters.n8n.redaction import Redactor
-from gateway.executions.n8n_body import BodyReader, BodyTooLarge, MalformedBody, Piece
 
 # n8n closes a connection that is idle for 5 s: one that is kept longer may close as it is used.
 _KEEPALIVE_SECONDS = 4.0
@@ -253,36 +253,40 @@ class N8n:
 class _Pieces:
     """The pieces of one answer. Not a generator: one is closed late when its reader is cancelled."""
 
-    __slots__ = ("_answer", "_end", "_reader", "_redactor")
+    __slots__ = ("_answer", "_ended", "_fault", "_reader", "_redactor")
 
     def __init__(self, answer: Answer, reader: BodyReader, redactor: Redactor) -> None:
         self._answer = answer
         self._reader = reader
         self._redactor = redactor
-        self._end: Exception | None = None
+        self._ended = False
+        self._fault: N8nFault | None = None
 
     def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> list[Piece]:
-        while self._end is None:
+        while not self._ended:
             pieces = self._read(await self._answer.read())
             if pieces:
                 self._redactor.clean(pieces)
                 return pieces
-        raise self._end
+        fault, self._fault = self._fault, None
+        raise fault or StopAsyncIteration
 
     def _read(self, data: bytes) -> list[Piece]:
         try:
             if data:
                 return self._reader.feed(data)
-            self._end = StopAsyncIteration()
+            self._ended = True
             return self._reader.finish()
-        except BodyTooLarge as error:
-            self._end = faults.too_large(str(error))
-            return error.pieces
-        except MalformedBody as error:
-            self._end = faults.malformed(str(error))
+        except BodyError as error:
+            self._ended = True
+            self._fault = (
+                faults.too_large(str(error))
+                if isinstance(error, BodyTooLarge)
+                else faults.malformed(str(error))
+            )
             return error.pieces
 
 

@@ -46,7 +46,6 @@ from gateway.rpc.errors import (
     FailedPrecondition,
     InvalidArgument,
     ResourceExhausted,
-    RpcError,
     Unavailable,
     Unknown,
 )
@@ -113,13 +112,12 @@ class N8nResourceExhausted(N8nFault, ResourceExhausted):
     """The answer is over a limit."""
 
 
-_Made = TypeVar("_Made", bound=RpcError)
+_Made = TypeVar("_Made", bound=N8nFault)
 
 
 def fault(made: _Made, fate: Fate) -> _Made:
     """Give a fault its fate."""
-    if isinstance(made, N8nFault):
-        made.fate = fate
+    made.fate = fate
     return made
 
 

@@ -9,8 +9,8 @@ from collections.abc import Iterable
 
 import orjson
 
+from gateway.adapters.n8n.body import Document, NodeItem, Piece
 from gateway.adapters.n8n.faults import N8nFault
-from gateway.executions.n8n_body import Document, NodeItem, Piece
 from gateway.rpc.errors import RpcError
 
 _SHORTEST = 8

@@ -6,10 +6,10 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.executions.n8n_body import (
+from gateway.adapters.n8n.body import (
     BodyError,
     BodyReader,
     Document,
@@ -32,6 +32,7 @@ from gateway.executions.n8n_body import (
 from tests.captures import CAPTURES
 
 LIMIT = 2**20
+unhurried = settings(deadline=None)
 NODE = Node("id-1", "R1", 0, 0, 17)
 METADATA = '"metadata":{"nodeId":"id-1","nodeName":"R1","runIndex":0,"itemIndex":0,"timestamp":17}'
 BEGIN = f'{{"type":"begin",{METADATA}}}\n'.encode()
@@ -125,6 +126,7 @@ def test_document_however_cut(name: str) -> None:
         assert read(cut(body, position), content_type) == expected
 
 
+@unhurried
 @given(st.sampled_from(NAMES), st.lists(st.integers(0, 4000), max_size=40))
 def test_any_cuts(name: str, positions: list[int]) -> None:
     content_type, body = captured(name)
@@ -353,6 +355,7 @@ json_values = st.recursive(
 )
 
 
+@unhurried
 @given(json_values, st.sampled_from([None, 0, 2]), st.lists(st.integers(0, 500), max_size=10))
 def test_json_document(value: object, indent: int | None, positions: list[int]) -> None:
     body = json.dumps(value, indent=indent, ensure_ascii=not indent).encode()
@@ -360,6 +363,7 @@ def test_json_document(value: object, indent: int | None, positions: list[int]) 
     assert read(parts, "application/json") == [Document(DocumentKind.JSON, "application/json", body)]
 
 
+@unhurried
 @given(st.binary(max_size=200), st.lists(st.integers(0, 200), max_size=10))
 def test_any_bytes(body: bytes, positions: list[int]) -> None:
     parts = cut(body, *(position % (len(body) + 1) for position in positions))
@@ -367,6 +371,7 @@ def test_any_bytes(body: bytes, positions: list[int]) -> None:
         assert outcome(parts, declared) == outcome([body], declared)
 
 
+@unhurried
 @given(st.lists(st.text(max_size=30) | json_values, max_size=10), st.lists(st.integers(0, 3000), max_size=20))
 def test_any_stream(contents: list[Any], positions: list[int]) -> None:
     texts = [content if isinstance(content, str) else json.dumps(content) for content in contents]
@@ -375,6 +380,7 @@ def test_any_stream(contents: list[Any], positions: list[int]) -> None:
     assert read(parts) == [NodeBegin(NODE), *(NodeItem(NODE, text) for text in texts), NodeEnd(NODE)]
 
 
+@unhurried
 @given(st.binary(max_size=60), st.lists(st.integers(0, 300), max_size=10))
 def test_any_fault_in_a_stream(noise: bytes, positions: list[int]) -> None:
     body = BEGIN + item('"a"') + noise + b"\n" + END
