@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
 
@@ -58,6 +59,7 @@ class Gateway:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._parts = AsyncExitStack()
+        self._stop_by = 0.0
         self.http_port = 0
         self.grpc_port = 0
 
@@ -71,11 +73,14 @@ class Gateway:
 
     async def stop(self) -> None:
         """Close the doors, let running calls and runs end within the grace time, then let go of the parts."""
+        self._stop_by = asyncio.get_running_loop().time() + self._settings.shutdown_grace_seconds
         await self._parts.aclose()
+
+    def _grace_left(self) -> float:
+        return max(0.0, self._stop_by - asyncio.get_running_loop().time())
 
     async def _start(self) -> None:
         settings = self._settings
-        grace = settings.shutdown_grace_seconds
         session = await self._parts.enter_async_context(aiohttp.ClientSession())
         jwks = Jwks(settings.clerk_jwks_url, session)
         self._parts.push_async_callback(jwks.close)
@@ -94,7 +99,7 @@ class Gateway:
         redis: Redis = Redis.from_url(settings.redis_url.get_secret_value())
         self._parts.push_async_callback(redis.aclose)
         runner = Runner(database, n8n, Limits(total=settings.execution_timeout_seconds))
-        self._parts.push_async_callback(runner.drain, grace)
+        self._parts.push_async_callback(lambda: runner.drain(self._grace_left()))
 
         health = HealthService(
             {
@@ -140,7 +145,6 @@ class Gateway:
 
     async def _open_doors(self, methods: MethodTable, chain: Chain, health: HealthService) -> None:
         settings = self._settings
-        grace = settings.shutdown_grace_seconds
         grpc_door = GrpcDoor(methods, chain, max_message_bytes=MAX_MESSAGE_BYTES)
         application = http_application(
             ConnectDoor(methods, chain, max_message_bytes=MAX_MESSAGE_BYTES),
@@ -148,10 +152,12 @@ class Gateway:
             services=[service.type_name for service in methods.services],
             cors_origins=settings.cors_origins,
         )
-        http = HttpServer(application, grace=grace)
+        http = HttpServer(application, grace=settings.shutdown_grace_seconds)
+        self._parts.push_async_callback(lambda: self._close_doors(http, grpc_door))
         self.grpc_port = await grpc_door.start(f"{settings.host}:{settings.grpc_port}")
-        self._parts.push_async_callback(grpc_door.stop, grace)
         self.http_port = await http.start(settings.host, settings.http_port)
-        self._parts.push_async_callback(http.stop)
         self._parts.callback(health.drain)
         log.info("serving", http_port=self.http_port, grpc_port=self.grpc_port)
+
+    async def _close_doors(self, http: HttpServer, grpc_door: GrpcDoor) -> None:
+        await asyncio.gather(http.stop(), grpc_door.stop(self._grace_left()))

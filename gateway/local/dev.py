@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from typing import Self
 
 TOKEN_LIFETIME = timedelta(hours=12)
+SHUTDOWN_GRACE_SECONDS = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +106,7 @@ class Dev:
         gateway = Gateway(
             Settings.load(
                 environment=Environment.DEVELOPMENT,
+                shutdown_grace_seconds=SHUTDOWN_GRACE_SECONDS,
                 http_port=self._options.http_port,
                 grpc_port=self._options.grpc_port,
                 database_url=database_url,

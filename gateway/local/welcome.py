@@ -26,9 +26,11 @@ Paste into another terminal:
 
   # its events as n8n puts them out: as server-sent events, as lines of JSON
   curl -sN $GATEWAY/api/v1/execute/stream -H "Authorization: Bearer $TOKEN" \\
-       -H 'Accept: text/event-stream' -H 'Content-Type: application/json' -d '{{"workflow_id": "{stream}"}}'
+       -H 'Accept: text/event-stream' -H 'Content-Type: application/json' \\
+       -d '{{"workflow_id": "{stream}"}}'
   curl -sN $GATEWAY/api/v1/execute/stream -H "Authorization: Bearer $TOKEN" \\
-       -H 'Accept: application/x-ndjson' -H 'Content-Type: application/json' -d '{{"workflow_id": "{stream}"}}'
+       -H 'Accept: application/x-ndjson' -H 'Content-Type: application/json' \\
+       -d '{{"workflow_id": "{stream}"}}'
 
   # a workflow that fails costs nothing
   curl -s $GATEWAY/api/v1/execute -H "Authorization: Bearer $TOKEN" -H 'Content-Type: application/json' \\
