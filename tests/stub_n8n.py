@@ -46,13 +46,14 @@ _NOT_REGISTERED = {
     "message": 'The requested webhook "POST n404" is not registered.',
     "hint": "The workflow must be active for a production URL to run successfully.",
 }
-_HTML = b"<!DOCTYPE html><html><head><title>Error</title></head><body>Cannot POST /webhook</body></html>"
+_HTML = b"<!DOCTYPE html><html><head><title>Error</title></head><body><pre>Cannot POST /x</pre></body></html>"
 
 _FIXED: dict[str, bytes] = {
     "n404": _json("404 Not Found", _NOT_REGISTERED),
     "n403": _answer("403 Forbidden", b"Authorization data is wrong!", None),
     "n500": _json("500 Internal Server Error", {"message": "Error in workflow"}),
     "n422": _json("422 Unprocessable Entity", {"code": 422, "message": "Failed to parse request body"}),
+    "migrating": _answer("200 OK", b"n8n is starting up. Please wait", "text/html; charset=utf-8"),
     "html": _answer("404 Not Found", _HTML, "text/html; charset=utf-8"),
     "empty": _answer("200 OK", b""),
     "text": _answer("200 OK", "plain ☃ text".encode(), "text/plain; charset=utf-8"),

@@ -147,7 +147,7 @@ async def read_body(request: web.Request) -> object:
     try:
         data = await request.read()
     except web.HTTPRequestEntityTooLarge:
-        raise Refusal(500, {"code": 0, "message": "request entity too large"}) from None
+        raise Refusal(500, {"code": 0, "message": "There was a problem executing the workflow"}) from None
     text = data.decode("utf-8", "replace")
     match request.content_type:
         case "application/json" if text:

@@ -158,11 +158,16 @@ JSON = {"Content_Type": "application/json"}
         (http(b"", status=413), "N8N_REJECTED_INPUT", Fate.REFUSED),
         (
             http(
-                b'{"code":0,"message":"request entity too large"}',
+                b'{"code":0,"message":"There was a problem executing the workflow"}',
                 status=500,
                 Content_Type="application/json",
             ),
-            "N8N_REJECTED_INPUT",
+            "WORKFLOW_FAILED",
+            Fate.FAILED,
+        ),
+        (
+            http(b"n8n is starting up. Please wait", Content_Type="text/html; charset=utf-8"),
+            "N8N_STARTING",
             Fate.REFUSED,
         ),
         (http(b"", status=401, WWW_Authenticate='Basic realm="Webhook"'), "N8N_AUTH_REJECTED", Fate.REFUSED),

@@ -97,8 +97,8 @@ def gateway(
 ) -> Iterator[RunningDev]:
     """Start the gateway in front of the real n8n."""
     progress("starting the gateway")
-    secret = {"N8N_INTERNAL_AUTH_SECRET": n8n.internal_secret}
-    running = start_dev(tmp_path_factory.mktemp("gateway"), "--n8n-url", n8n.base_url, environment=secret)
+    arguments = ["--n8n-url", n8n.base_url, "--n8n-internal-secret", n8n.internal_secret]
+    running = start_dev(tmp_path_factory.mktemp("gateway"), *arguments)
     try:
         yield running
     finally:

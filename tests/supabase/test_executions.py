@@ -281,7 +281,7 @@ async def test_a_used_idempotency_key_gets_the_first_answer_and_is_not_charged(
     database: PostgresDatabase, superuser: Any
 ) -> None:
     tenant = await new_tenant(database, balance=10, price=3)
-    key = {"p_idempotency_key": "key", "p_request_hash": "hash"}
+    key: dict[str, Any] = {"p_idempotency_key": "key", "p_request_hash": "hash"}
     begun = await tenant.begin(**key)
     with pytest.raises(Aborted) as raised:
         await tenant.begin(**key)
@@ -330,7 +330,7 @@ async def test_of_many_with_one_idempotency_key_one_runs(database: PostgresDatab
 
 
 async def test_tenants_can_use_the_same_idempotency_key(database: PostgresDatabase) -> None:
-    key = {"p_idempotency_key": "key", "p_request_hash": "hash"}
+    key: dict[str, Any] = {"p_idempotency_key": "key", "p_request_hash": "hash"}
     for _ in range(2):
         tenant = await new_tenant(database, balance=1)
         assert (await tenant.begin(**key))["replayed"] is False

@@ -1,7 +1,7 @@
 """Who can read, write and call what: every table and function of the schema, as each kind of caller.
 
-What is allowed is written down here; the tables and functions are taken from the database's own catalogue, so a new
-one that is missing here fails.
+What is allowed is written down here; the tables and functions are taken from the database's own catalogue, so
+a new one that is missing here fails.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ OK = "ok"
 MEMBERS_OF_A = ["owner of A", "admin of A", "member of A", "viewer of A"]
 CALLERS = ["anonymous", *MEMBERS_OF_A, "owner of B", "stranger", "service"]
 
-# Rows that a caller sees; "own" are those of its organizations. Nobody writes a table: that is the functions' work.
+# Rows that a caller sees; "own" are those of its organizations. Nobody writes a table: functions do that.
 READS = {
     "anonymous": DENIED,
     "owner of A": OWN,

@@ -43,7 +43,7 @@ METHODS: dict[str, DescMethod] = {
 
 WEBHOOKS = [
     "echo", "stream", "stream-fail", "gated", "hang", "endless", "cut", "empty", "text", "bytes", "list",
-    "n404", "n403", "n500", "n422", "html",
+    "n404", "n403", "n500", "n422", "html", "migrating",
 ]  # fmt: skip
 
 TIMEOUTS = {"hang": {"timeout_seconds": 1}, "endless": {"idle_timeout_seconds": 1}}

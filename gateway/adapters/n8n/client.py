@@ -18,7 +18,7 @@ from multidict import CIMultiDict
 from yarl import URL
 
 from gateway.adapters.n8n import faults
-from gateway.adapters.n8n.body import BodyError, BodyReader, BodyTooLarge, Piece
+from gateway.adapters.n8n.body import BodyError, BodyReader, BodyTooLarge, Document, Piece
 from gateway.adapters.n8n.exchange import Answer, Connector, Request, Timeouts, send
 from gateway.adapters.n8n.faults import Fate, N8nFailedPrecondition, N8nFault, N8nInvalidArgument
 from gateway.adapters.n8n.redaction import Redactor
@@ -279,7 +279,7 @@ class _Pieces:
             if data:
                 return self._reader.feed(data)
             self._ended = True
-            return self._reader.finish()
+            return self._last(self._reader.finish())
         except BodyError as error:
             self._ended = True
             self._fault = (
@@ -288,6 +288,13 @@ class _Pieces:
                 else faults.malformed(str(error))
             )
             return error.pieces
+
+    def _last(self, pieces: list[Piece]) -> list[Piece]:
+        for piece in pieces:
+            if isinstance(piece, Document) and faults.is_starting_page(self._answer.headers, piece.data):
+                self._fault = faults.starting()
+                return []
+        return pieces
 
 
 def _checked_base(base_url: str) -> str:

@@ -54,6 +54,7 @@ _STARTING_SECONDS = 5.0
 _UNREACHABLE_SECONDS = 5.0
 _BUSY_SECONDS = 1.0
 _MESSAGE_LENGTH = 500
+_STARTING_PAGE = b"n8n is starting up. Please wait"
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
 _NOT_REGISTERED = re.compile(
     r'The requested webhook ".*" is not registered\.|This webhook is not registered for '
@@ -182,6 +183,16 @@ def of_transport(error: Exception, *, connected: bool) -> N8nUnavailable | N8nUn
     return connection_lost()
 
 
+def is_starting_page(headers: Mapping[str, str], body: bytes) -> bool:
+    """Tell n8n's own answer of status 200, to every path, while it migrates its database."""
+    return body == _STARTING_PAGE and not _is_by_workflow(headers)
+
+
+def _is_by_workflow(headers: Mapping[str, str]) -> bool:
+    """What a workflow sends has a Content-Security-Policy with `sandbox`, n8n's own answers have not."""
+    return "sandbox" in headers.get("Content-Security-Policy", "")
+
+
 class _Answer(NamedTuple):
     status: int
     headers: Mapping[str, str]
@@ -200,7 +211,7 @@ def of_answer(status: int, headers: Mapping[str, str], body: bytes) -> N8nFault:
     metadata = {"n8n_status": str(status)}
     if message:
         metadata["n8n_message"] = message
-    if "sandbox" not in headers.get("Content-Security-Policy", ""):
+    if not _is_by_workflow(headers):
         answer = _Answer(status, headers, body, message, metadata)
         for judge in (_not_registered, _away, _auth_rejected, _input_rejected, _redirected, _ended_by_n8n):
             made = judge(answer)
@@ -251,9 +262,7 @@ def _auth_rejected(answer: _Answer) -> N8nFault | None:
 
 
 def _input_rejected(answer: _Answer) -> N8nFault | None:
-    # n8n answers 500 to what is over its own limit, with the words of 413.
-    refused = {HTTPStatus.REQUEST_ENTITY_TOO_LARGE, HTTPStatus.UNPROCESSABLE_ENTITY}
-    if answer.status not in refused and answer.message != "request entity too large":
+    if answer.status not in {HTTPStatus.REQUEST_ENTITY_TOO_LARGE, HTTPStatus.UNPROCESSABLE_ENTITY}:
         return None
     text = f"n8n rejects the input: {answer.message or f'it answered {answer.status}'}"
     made = N8nInvalidArgument(text, reason="N8N_REJECTED_INPUT", metadata=answer.metadata)
