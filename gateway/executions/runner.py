@@ -8,9 +8,10 @@ loses nothing.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import structlog
 from protobuf import Oneof
@@ -26,11 +27,11 @@ from gateway.gen.n8ngateway.v1.execution_event_pb import (
     ExecutionFailed,
     ExecutionStarted,
 )
-from gateway.rpc.errors import Internal, RpcError, Unavailable, Unknown
+from gateway.rpc.errors import Internal, NotFound, RpcError, Unavailable, Unknown
 from gateway.rpc.status import status_of
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 
     from gateway.adapters.database import Database
     from gateway.adapters.n8n import N8n
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
     from gateway.gen.n8ngateway.v1.workflow_pb import Workflow
 
 log = structlog.get_logger("gateway.executions")
+
+T = TypeVar("T")
 
 RESULT_LIMIT = 16 << 20
 
@@ -99,26 +102,56 @@ class Runner:
         self._database = database
         self._n8n = n8n
         self._limits = limits
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    async def begin(self, execution_id: str, begin: Callable[[], Awaitable[T]]) -> T:
+        """Let `begin` charge for an execution and start it, whatever becomes of the caller meanwhile.
+
+        When the database breaks off, nobody knows whether it has charged: the execution
+        is then settled as failed, which gives back what was taken and else does nothing.
+        """
+        return await asyncio.shield(self._spawn(self._begin(execution_id, begin)))
 
     def start(self, job: Job) -> Run:
-        """Begin to run, in the background, whatever becomes of the caller."""
+        """Run it in the background, whatever becomes of the caller."""
         run = Run(job)
-        task = asyncio.create_task(self._see_through(run), name=f"run {job.execution_id}")
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._spawn(self._see_through(run))
         return run
 
     async def drain(self, grace: float) -> None:
         """Let the runs end for `grace` seconds; then cut off those that are left, as failed."""
-        if not self._tasks:
-            return
-        _, running = await asyncio.wait(self._tasks, timeout=grace)
-        for task in running:
-            task.cancel()
-        if running:
-            log.warning("runs cut off", count=len(running))
-            await asyncio.wait(running)
+        loop = asyncio.get_running_loop()
+        over = loop.time() + grace
+        while self._tasks and loop.time() < over:
+            await asyncio.wait(self._tasks, timeout=over - loop.time())
+        if self._tasks:
+            log.warning("runs cut off", count=len(self._tasks))
+        while self._tasks:
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.wait(self._tasks)
+
+    def _spawn(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+        return task
+
+    def _done(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled():
+            task.exception()  # looked at, even where the caller that waited for it has gone
+
+    async def _begin(self, execution_id: str, begin: Callable[[], Awaitable[T]]) -> T:
+        try:
+            return await begin()
+        except Unavailable as error:
+            self._spawn(self._give_back(execution_id, error))
+            raise
+
+    async def _give_back(self, execution_id: str, error: RpcError) -> None:
+        with contextlib.suppress(NotFound):
+            await settle(self._database, execution_id, Outcome(Output(0), error))
 
     async def _see_through(self, run: Run) -> None:
         try:

@@ -12,7 +12,7 @@ import structlog
 from protobuf.wkt import Value
 
 from gateway.gen.n8ngateway.v1.execution_pb import ExecutionState
-from gateway.rpc.errors import Cancelled, DeadlineExceeded, RpcError, Unavailable
+from gateway.rpc.errors import Cancelled, DeadlineExceeded, NotFound, RpcError, Unavailable
 from gateway.rpc.status import DETAIL_TYPES, status_of
 from gateway.transcoding import Options, json_encoder
 
@@ -66,7 +66,8 @@ async def settle(database: Database, execution_id: str, outcome: Outcome) -> Set
     """Write the outcome down; the database does so once, however often it is asked.
 
     While the database is away this waits and tries again, until cancelled: a run that
-    has ended must not stay unsettled for want of patience.
+    has ended must not stay unsettled for want of patience. Raises NotFound for an
+    execution that was never begun.
     """
     result, truncated = _kept_result(outcome)
     arguments: dict[str, Any] = {
@@ -80,6 +81,8 @@ async def settle(database: Database, execution_id: str, outcome: Outcome) -> Set
         return await _until_written(
             database, arguments | {"p_result": result, "p_result_truncated": truncated}
         )
+    except NotFound:
+        raise
     except RpcError as error:
         # What the database cannot keep of a result must not keep the credits from being settled.
         log.exception("result not kept", execution_id=execution_id, reason=error.reason)

@@ -81,8 +81,11 @@ class ExecutionService:
             yield event
 
     async def _begin(self, request: Request, call: Call) -> Run | _Replay:
-        payload = _encode_struct(request.data or request.payload or Struct())
         execution_id = str(uuid_utils.uuid7())
+        return await self._runner.begin(execution_id, lambda: self._charge(execution_id, request, call))
+
+    async def _charge(self, execution_id: str, request: Request, call: Call) -> Run | _Replay:
+        payload = _encode_struct(request.data or request.payload or Struct())
         text = await self._database.call(
             "begin_execution",
             call.caller,
