@@ -5,7 +5,7 @@ READY := .venv/.ready
 PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-n8n check generate lock clean
+.PHONY: help setup run test test-n8n bench check generate lock clean
 
 help:  ## Show this list.
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -28,6 +28,13 @@ test: $(READY)  ## Run the tests.
 test-n8n: $(READY)  ## Install and start a real n8n, and run the gateway against it.
 	$(BIN)/python -m pytest tests/live --live-n8n $(ARGS)
 
+bench: .venv/.bench  ## Measure the doors beside their peers. ARGS="--quick --json FILE --chart FILE".
+	@$(BIN)/python -m tests.bench $(ARGS)
+
+.venv/.bench: $(READY) requirements-bench.lock
+	$(BIN)/uv pip install --quiet --require-hashes -r requirements-bench.lock || $(PIP) --require-hashes -r requirements-bench.lock
+	@touch $@
+
 check: $(READY)  ## Lint, types, import contract, generated code, protos.
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -43,6 +50,7 @@ LOCK = $(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes
 lock: $(READY)  ## Resolve the dependencies again: names, versions and hashes only.
 	echo uv | $(LOCK) --upgrade -o requirements-setup.lock -
 	$(LOCK) --upgrade --extra dev --group test --group check -o requirements.lock pyproject.toml
+	$(LOCK) --upgrade -c requirements.lock --group bench -o requirements-bench.lock
 
 clean:  ## Remove everything that the commands above made.
 	rm -rf .venv .n8n-gateway .cache .n8n .pytest_cache .mypy_cache .ruff_cache .import_linter_cache build dist

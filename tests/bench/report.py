@@ -1,0 +1,152 @@
+"""What a run found: a table for people, JSON for machines, a chart (SVG)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from itertools import groupby
+from statistics import median
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from tests.bench.rows import AIMS, Row
+
+_BAR_HEIGHT, _LABEL_WIDTH, _BAR_WIDTH, _NUMBER_WIDTH = 22, 270, 420, 90
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One run of one row: calls a second, and CPU microseconds of its server for each call."""
+
+    rate: float
+    cpu_us: float | None
+
+
+Samples = Mapping[str, Sequence[Sample]]
+"""The runs of each row by its key, in the order of the rounds."""
+
+
+def rate(samples: Sequence[Sample]) -> float:
+    """The median of a row's rates."""
+    return median(sample.rate for sample in samples)
+
+
+def cpu_us(samples: Sequence[Sample]) -> float | None:
+    """The median of a row's CPU microseconds a call."""
+    known = [sample.cpu_us for sample in samples if sample.cpu_us is not None]
+    return median(known) if known else None
+
+
+def ratio(ours: Sequence[Sample], peers: Sequence[Sample]) -> float:
+    """The median of the rounds' ratios: both rows of a round ran within the same minute."""
+    return median(one.rate / other.rate for one, other in zip(ours, peers, strict=True))
+
+
+def groups(rows: Sequence[Row]) -> Iterator[tuple[str, list[Row]]]:
+    """The rows of each group, the gateway's own first."""
+    for group, members in groupby(rows, key=lambda row: row.group):
+        yield group, list(members)
+
+
+def as_json(rows: Sequence[Row], samples: Samples, about: Mapping[str, Any]) -> dict[str, Any]:
+    """Everything, for machines."""
+    return {
+        **about,
+        "rows": [
+            {
+                "group": row.group,
+                "name": row.name,
+                "calls_per_second": round(rate(samples[row.key]), 1),
+                "cpu_us_per_call": _rounded(cpu_us(samples[row.key])),
+                "runs": [[round(sample.rate, 1), _rounded(sample.cpu_us)] for sample in samples[row.key]],
+            }
+            for row in rows
+        ],
+        "ratios": [
+            {
+                "row": first.key,
+                "peer": row.key,
+                "ratio": round(ratio(samples[first.key], samples[row.key]), 3),
+            }
+            for _, (first, *others) in groups(rows)
+            for row in others
+        ],
+        "aims": [
+            {"row": aim.row, "peer": aim.peer, "aim": aim.ratio, "ratio": round(found, 3)}
+            for aim, found in _aims(samples)
+        ],
+    }
+
+
+def show(rows: Sequence[Row], samples: Samples, console: Console) -> None:
+    """The table and the aims."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("", "calls/s", "CPU us/call", "first row / this"):
+        table.add_column(name, justify="right" if name else "left", no_wrap=True)
+    for group, (first, *others) in groups(rows):
+        table.add_row(f"[bold]{group}[/]")
+        for row in (first, *others):
+            found = samples[row.key]
+            cpu = cpu_us(found)
+            times = "" if row is first else f"{ratio(samples[first.key], found):.2f}"
+            table.add_row(f"  {row.name}", f"{rate(found):,.0f}", "" if cpu is None else f"{cpu:,.0f}", times)
+    console.print(table)
+    aims = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("aim", "", "at least", "found", ""):
+        aims.add_column(name, justify="right" if name in ("at least", "found") else "left", no_wrap=True)
+    for aim, found in _aims(samples):
+        verdict = "[green]yes[/]" if found >= aim.ratio else "[red]no[/]"
+        aims.add_row(aim.row, f"/ {aim.peer}", f"{aim.ratio:.2f}", f"{found:.2f}", verdict)
+    if aims.row_count:
+        console.print()
+        console.print(aims)
+
+
+def chart(rows: Sequence[Row], samples: Samples, title: str) -> str:
+    """Bars of calls a second, each group on its own scale."""
+    parts: list[str] = []
+    y = 40
+    for group, members in groups(rows):
+        y += 14
+        parts.append(f'<text x="10" y="{y}" class="group">{escape(group)}</text>')
+        y += 8
+        longest = max(rate(samples[row.key]) for row in members)
+        for index, row in enumerate(members):
+            value = rate(samples[row.key])
+            width = _BAR_WIDTH * value / longest
+            middle = y + _BAR_HEIGHT - 7
+            box = f'x="{_LABEL_WIDTH}" y="{y + 3}" height="{_BAR_HEIGHT - 6}"'
+            parts += [
+                f'<text x="20" y="{middle}">{escape(row.name)}</text>',
+                f'<rect class="{"peer" if index else "ours"}" {box} width="{width:.1f}"/>',
+                f'<text x="{_LABEL_WIDTH + width + 6:.1f}" y="{middle}">{value:,.0f}</text>',
+            ]
+            y += _BAR_HEIGHT
+        y += 12
+    size = f'width="{_LABEL_WIDTH + _BAR_WIDTH + _NUMBER_WIDTH}" height="{y}"'
+    style = (
+        "text{font:13px sans-serif;fill:#222}.group{font-weight:bold}.title{font-size:15px;font-weight:bold}"
+        ".ours{fill:#e4572e}.peer{fill:#9aa5b1}"
+    )
+    return "\n".join(
+        [
+            f'<svg xmlns="http://www.w3.org/2000/svg" {size}>',
+            f'<style>{style}</style><rect {size} fill="#fff"/>',
+            f'<text x="10" y="24" class="title">{escape(title)}</text>',
+            *parts,
+            "</svg>\n",
+        ]
+    )
+
+
+def _aims(samples: Samples) -> Iterator[tuple[Any, float]]:
+    for aim in AIMS:
+        if aim.row in samples and aim.peer in samples:
+            yield aim, ratio(samples[aim.row], samples[aim.peer])
+
+
+def _rounded(number: float | None) -> float | None:
+    return None if number is None else round(number, 1)

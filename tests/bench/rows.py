@@ -1,0 +1,149 @@
+"""What is measured: groups of rows that do the same work, the gateway's own first."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+from bench.v1.bench_pb import CreateTaskRequest, ListLinesRequest, Schedule
+
+PROJECT = "0190a5b2-7c3d-7e4f-8a1b-2c3d4e5f6a7b"
+TITLE = "Write the report for the third quarter"
+LINES, LINE_BYTES = 100, 1024
+
+_TASK = CreateTaskRequest(
+    project=PROJECT,
+    title=TITLE,
+    priority=3,
+    tags=["report", "quarter", "finance"],
+    labels={"team": "operations", "region": "eu-west"},
+    schedule=Schedule(time_zone="Europe/Berlin", hour=9, minute=30, weekdays=True),
+)
+_LINES = ListLinesRequest(count=LINES, size=LINE_BYTES)
+
+_CREATE = "/bench.v1.BenchService/CreateTask"
+_LIST = "/bench.v1.BenchService/ListLines"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One request to one server. `http2` is gRPC with prior knowledge; everything else is HTTP/1.1 POST."""
+
+    group: str
+    name: str
+    server: str
+    port: str
+    path: str
+    content_type: str
+    body: bytes
+    accept: str = "*/*"
+    http2: bool = False
+
+    @property
+    def key(self) -> str:
+        """What the row is called on the command line and in results."""
+        return f"{self.group}: {self.name}"
+
+
+@dataclass(frozen=True)
+class Aim:
+    """How many times the first row's rate is to be the second one's, at least."""
+
+    row: str
+    peer: str
+    ratio: float
+
+
+def _json(message: CreateTaskRequest | ListLinesRequest, *, without: str = "") -> bytes:
+    fields = json.loads(message.to_json(use_proto_field_name=True))
+    fields.pop(without, None)
+    return json.dumps(fields).encode()
+
+
+def _framed(message: CreateTaskRequest | ListLinesRequest) -> bytes:
+    data = message.to_binary()
+    return b"\0" + len(data).to_bytes(4, "big") + data
+
+
+def _rest(group: str, name: str, server: str, port: str = "http", prefix: str = "/v1") -> Row:
+    body = _json(_TASK, without="project")
+    return Row(group, name, server, port, f"{prefix}/projects/{PROJECT}/tasks", "application/json", body)
+
+
+def _lines(group: str, name: str, server: str, port: str = "http", accept: str = "*/*") -> Row:
+    return Row(group, name, server, port, "/v1/lines", "application/json", _json(_LINES), accept)
+
+
+def _connect(name: str, server: str, codec: str) -> Row:
+    body = _TASK.to_json().encode() if codec == "json" else _TASK.to_binary()
+    return Row(f"Connect {codec}", name, server, "http", _CREATE, f"application/{codec}", body)
+
+
+def _web(name: str, server: str, port: str = "http") -> Row:
+    return Row("gRPC-Web", name, server, port, _CREATE, "application/grpc-web+proto", _framed(_TASK))
+
+
+def _grpc(name: str, server: str) -> Row:
+    return Row("gRPC", name, server, "grpc", _CREATE, "application/grpc", _framed(_TASK), http2=True)
+
+
+def _stream(group: str, name: str, server: str, kind: str, port: str = "http") -> Row:
+    return Row(group, name, server, port, _LIST, kind, _framed(_LINES), http2=port == "grpc")
+
+
+_CONNECT_STREAM = "application/connect+proto"
+_WEB_STREAM = "application/grpc-web+proto"
+_NDJSON = "application/x-ndjson"
+_OURS, _FASTAPI, _STARLETTE = "n8n-gateway", "FastAPI + pydantic", "Starlette, no rules"
+_CONNECT_ALONE, _GRPC_ALONE, _ENVOY = "connectrpc alone", "grpc.aio alone", "Envoy > grpc.aio"
+
+ROWS: tuple[Row, ...] = (
+    _rest("REST", _OURS, "gateway_doors"),
+    _rest("REST", _FASTAPI, "fastapi_pydantic"),
+    _rest("REST", _STARLETTE, "starlette_json"),
+    _rest("REST", _ENVOY, "envoy", "json"),
+    _connect(_OURS, "gateway_doors", "json"),
+    _connect(_CONNECT_ALONE, "connect_alone", "json"),
+    _connect(_OURS, "gateway_doors", "proto"),
+    _connect(_CONNECT_ALONE, "connect_alone", "proto"),
+    _web(_OURS, "gateway_doors"),
+    _web(_CONNECT_ALONE, "connect_alone"),
+    _web(_ENVOY, "envoy", "web"),
+    _grpc(_OURS, "gateway_doors"),
+    _grpc(_GRPC_ALONE, "grpc_alone"),
+    _rest("transcoder", "transcoder, 10 routes", "transcoder", "10", "/v1/group5"),
+    _rest("transcoder", "transcoder, 500 routes", "transcoder", "500", "/v1/group250"),
+    _rest("transcoder", f"{_FASTAPI}, 10 routes", "fastapi_pydantic", "10", "/v1/group5"),
+    _rest("transcoder", f"{_FASTAPI}, 500 routes", "fastapi_pydantic", "500", "/v1/group250"),
+    _lines("stream, REST NDJSON", _OURS, "gateway_doors", accept=_NDJSON),
+    _lines("stream, REST NDJSON", _FASTAPI, "fastapi_pydantic"),
+    _lines("stream, REST NDJSON", _STARLETTE, "starlette_json"),
+    _lines("stream, REST NDJSON", f"{_ENVOY}, array", "envoy", "json"),
+    _lines("stream, REST SSE", _OURS, "gateway_doors", accept="text/event-stream"),
+    _stream("stream, Connect proto", _OURS, "gateway_doors", _CONNECT_STREAM),
+    _stream("stream, Connect proto", _CONNECT_ALONE, "connect_alone", _CONNECT_STREAM),
+    _stream("stream, gRPC-Web", _OURS, "gateway_doors", _WEB_STREAM),
+    _stream("stream, gRPC-Web", _CONNECT_ALONE, "connect_alone", _WEB_STREAM),
+    _stream("stream, gRPC-Web", _ENVOY, "envoy", _WEB_STREAM, "web"),
+    _stream("stream, gRPC", _OURS, "gateway_doors", "application/grpc", "grpc"),
+    _stream("stream, gRPC", _GRPC_ALONE, "grpc_alone", "application/grpc", "grpc"),
+)
+
+AIMS: tuple[Aim, ...] = (
+    Aim(f"REST: {_OURS}", f"REST: {_FASTAPI}", 2.0),
+    Aim(f"REST: {_OURS}", f"REST: {_ENVOY}", 8.0),
+    Aim(f"Connect json: {_OURS}", f"Connect json: {_CONNECT_ALONE}", 0.75),
+    Aim(f"Connect proto: {_OURS}", f"Connect proto: {_CONNECT_ALONE}", 0.75),
+    Aim(f"gRPC: {_OURS}", f"gRPC: {_GRPC_ALONE}", 0.85),
+    Aim("transcoder: transcoder, 10 routes", f"transcoder: {_FASTAPI}, 10 routes", 2.0),
+    Aim("transcoder: transcoder, 500 routes", f"transcoder: {_FASTAPI}, 500 routes", 2.0),
+    Aim("transcoder: transcoder, 500 routes", "transcoder: transcoder, 10 routes", 0.95),
+    Aim("transcoder: transcoder, 10 routes", f"REST: {_ENVOY}", 8.0),
+)
+
+
+def holds(row: Row, answer: bytes) -> bool:
+    """Whether an answer is what the row is measured for."""
+    if row.path in (_LIST, "/v1/lines"):
+        return answer.count(b"x" * LINE_BYTES) == LINES
+    return TITLE.encode() in answer and b"Europe/Berlin" in answer

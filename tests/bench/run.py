@@ -1,0 +1,71 @@
+"""Runs the rows: each one checked once, warmed up, and then measured in every round."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.bench import load, session_token
+from tests.bench.processes import BenchError, Servers, cpu_seconds
+from tests.bench.report import Sample
+from tests.bench.rows import Row, holds
+
+_WARM_UP_SECONDS = 0.3
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How often and how long every row runs, and by which load generator."""
+
+    rounds: int
+    seconds: float
+    tool: str
+
+
+class Bench:
+    """One run of some rows on servers that are started for it."""
+
+    def __init__(self, plan: Plan, generated: Path, scratch: Path) -> None:
+        self._plan = plan
+        self._scratch = scratch
+        keys = scratch / "jwks.json"
+        self._token = session_token.issue(keys)
+        self.servers = Servers(generated, keys)
+
+    def check(self, row: Row) -> None:
+        """Make one call. Raises BenchError when the answer is not what the row is measured for."""
+        port = self.servers.get(row.server).ports[row.port]
+        answer = load.once(row, port, load.headers(row, self._token))
+        if not holds(row, answer):
+            raise BenchError(f"{row.key} answers something else: {answer[:300]!r}")
+
+    def measure(self, row: Row, seconds: float) -> Sample:
+        """Load the row's server for that long. Raises BenchError when calls fail."""
+        server = self.servers.get(row.server)
+        sent = load.headers(row, self._token)
+        before = cpu_seconds(server.pids)
+        result = load.run(row, server.ports[row.port], sent, seconds, self._plan.tool, self._scratch)
+        after = cpu_seconds(server.pids)
+        spent = None if before is None or after is None else after - before
+        return Sample(result.calls / result.seconds, None if spent is None else spent / result.calls * 1e6)
+
+
+def run(
+    rows: Sequence[Row], plan: Plan, generated: Path, progress: Callable[[str], None]
+) -> dict[str, list[Sample]]:
+    """The samples of every row by its key. Raises BenchError."""
+    samples: dict[str, list[Sample]] = {row.key: [] for row in rows}
+    with tempfile.TemporaryDirectory() as scratch:
+        bench = Bench(plan, generated, Path(scratch))
+        with bench.servers:
+            for row in rows:
+                progress(f"warming up: {row.key}")
+                bench.check(row)
+                bench.measure(row, _WARM_UP_SECONDS)
+            for number in range(1, plan.rounds + 1):
+                for row in rows:
+                    progress(f"round {number} of {plan.rounds}: {row.key}")
+                    samples[row.key].append(bench.measure(row, plan.seconds))
+    return samples
