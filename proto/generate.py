@@ -7,7 +7,12 @@ gateway/gen                               protobuf-py messages, and descriptors.
                                           with imports and comments, as protoc writes it
 gateway/transcoding/gen                   protobuf-py messages of google.api, google.rpc, buf.validate
 clients/python/src/n8n_gateway_client/v1  google.protobuf messages, grpcio stubs and their types
+clients/typescript/src/gen                protobuf-es messages and services
+clients/go/v1                             google.golang.org/protobuf messages and connect-go's services
 ========================================  =======================================================
+
+The last two need node and Go, and once a network to fetch their plugins: where one is missing, its client is
+left as it is, which is said.
 
 buf would fetch google.api and buf.validate from its registry. Here google.api comes from the package
 googleapis-common-protos, buf.validate from protovalidate's own descriptors, and buf works on the image that
@@ -24,14 +29,18 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+from functools import partial
 from pathlib import Path
 
 import protovalidate._gen.buf.validate.validate_pb as validate
+from client_plugins import GO, TYPESCRIPT, bare_descriptors, generate_go, generate_typescript
 from client_stubs import client_descriptors, typed_stub
 from google.api import http_pb2
 from google.protobuf import descriptor_pb2
+from google.rpc import error_details_pb2
 from protobuf import DescFile
 from protobuf.wkt.google.protobuf import descriptor_pb
+from toolchains import MissingToolchainError
 
 ROOT = Path(__file__).resolve().parent.parent
 SITE_PACKAGES = Path(http_pb2.__file__).parent.parent.parent
@@ -62,14 +71,16 @@ class GenerationError(Exception):
     """A tool refused; its own output has been shown."""
 
 
-def protoc(dependencies: Path, *arguments: str, root: Path = ROOT) -> None:
-    """Run protoc on the protos below `root`/proto, with plugins from this environment."""
-    command = [
-        *(sys.executable, "-m", "grpc_tools.protoc", f"--descriptor_set_in={dependencies}"),
-        *(f"-I{root / 'proto'}", f"-I{SITE_PACKAGES}", *arguments),
-    ]
+def protoc(descriptors: Path, *arguments: str) -> None:
+    """Run protoc on files of a FileDescriptorSet or below a `-I`, with plugins from this environment."""
+    command = [sys.executable, "-m", "grpc_tools.protoc", f"--descriptor_set_in={descriptors}", *arguments]
     if subprocess.run(command, env=environment(), check=False).returncode:
         raise GenerationError("protoc: " + " ".join(arguments[:1]))
+
+
+def sources(root: Path = ROOT) -> tuple[str, str]:
+    """Return where protoc finds the protos of the package, and those of google.api and google.rpc."""
+    return f"-I{root / 'proto'}", f"-I{SITE_PACKAGES}"
 
 
 def environment() -> dict[str, str]:
@@ -101,24 +112,28 @@ def write_descriptors(dependencies: Path, path: Path, root: Path = ROOT) -> Path
     """Write the protos of the package with imports and comments as a FileDescriptorSet."""
     path.parent.mkdir(parents=True, exist_ok=True)
     arguments = (f"--descriptor_set_out={path}", "--include_imports", "--include_source_info")
-    protoc(dependencies, *arguments, *names(root), root=root)
+    protoc(dependencies, *arguments, *sources(root), *names(root))
     return path
 
 
-def generate(out: Path) -> None:
-    """Write every generated file below `out`, at its path in the repository."""
+def generate(out: Path) -> list[Path]:
+    """Write every generated file below `out`, at its path in the repository, and return the directories.
+
+    A client whose plugins cannot be had is left out, which is said on standard error.
+    """
     dependencies = write_dependencies(out / "dependencies.binpb")
-    for directory in (GATEWAY, TRANSCODING, CLIENT):
+    for directory in (GATEWAY, TRANSCODING, CLIENT, TYPESCRIPT, GO):
         (out / directory).mkdir(parents=True)
     descriptors = write_descriptors(dependencies, out / DESCRIPTORS)
     image = write_image(descriptors, out / "image.binpb")
     if not buf("generate", str(image), "--output", str(out)):
         raise GenerationError("buf generate")
-    protoc(dependencies, f"--py_out={out / TRANSCODING}", *TRANSCODING_PROTOS)
-    generate_client(descriptors, out)
+    protoc(dependencies, f"--py_out={out / TRANSCODING}", *sources(), *TRANSCODING_PROTOS)
+    generate_python_client(descriptors, out)
+    return [GATEWAY, TRANSCODING, CLIENT, *generate_plugin_clients(descriptors, out)]
 
 
-def generate_client(descriptors: Path, out: Path) -> None:
+def generate_python_client(descriptors: Path, out: Path) -> None:
     """Write the Python client's messages and stubs, typed, from descriptors without rules for servers."""
     files = client_descriptors(descriptors.read_bytes(), PACKAGE, CLIENT_PACKAGE)
     stripped = out / "client.binpb"
@@ -136,10 +151,27 @@ def generate_client(descriptors: Path, out: Path) -> None:
     (out / CLIENT / "__init__.py").write_text('"""Messages and stubs generated from n8ngateway.v1."""\n')
 
 
-def differences(out: Path) -> list[str]:
+def generate_plugin_clients(descriptors: Path, out: Path) -> list[Path]:
+    """Write the clients whose plugins can be had, say which cannot, and return the directories written."""
+    errors = descriptor_pb2.FileDescriptorProto()
+    error_details_pb2.DESCRIPTOR.CopyToProto(errors)
+    bare = out / "bare.binpb"
+    bare.write_bytes(bare_descriptors(descriptors.read_bytes(), errors, PACKAGE).SerializeToString())
+    written = []
+    for directory, write in ((TYPESCRIPT, generate_typescript), (GO, generate_go)):
+        try:
+            write(ROOT, out, partial(protoc, bare), names())
+        except MissingToolchainError as missing:
+            print(f"{directory} skipped: {missing}", file=sys.stderr)
+        else:
+            written.append(directory)
+    return written
+
+
+def differences(out: Path, directories: list[Path]) -> list[str]:
     """Return one line for each file of the repository that is not as in `out`."""
     found = []
-    for directory in (GATEWAY, TRANSCODING, CLIENT):
+    for directory in directories:
         wanted, present = _files(out / directory), _files(ROOT / directory)
         for name in sorted(wanted | present):
             if name not in present:
@@ -156,9 +188,9 @@ def _files(directory: Path) -> set[Path]:
     return {path for path in found if "__pycache__" not in path.parts}
 
 
-def install(out: Path) -> None:
+def install(out: Path, directories: list[Path]) -> None:
     """Put the generated directories in the place of those in the repository."""
-    for directory in (GATEWAY, TRANSCODING, CLIENT):
+    for directory in directories:
         shutil.rmtree(ROOT / directory, ignore_errors=True)
         shutil.copytree(out / directory, ROOT / directory)
 
@@ -226,11 +258,11 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as directory:
         out = Path(directory)
         try:
-            generate(out)
+            directories = generate(out)
             if not options.check:
-                install(out)
+                install(out, directories)
                 return 0
-            found = differences(out)
+            found = differences(out, directories)
             good = check_protos(out, options.base)
         except GenerationError as error:
             print(error, file=sys.stderr)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -11,24 +12,62 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 PROTO = Path("proto/n8ngateway/v1/health_service.proto")
-COPIED = ("proto", "gateway/gen", "gateway/transcoding/gen", "clients/python/src/n8n_gateway_client/v1")
+COPIED = (
+    "proto",
+    "gateway/gen",
+    "gateway/transcoding/gen",
+    "clients/python/src/n8n_gateway_client/v1",
+    "clients/typescript/src/gen",
+    "clients/go/v1",
+)
+COPIED_FILES = (
+    "buf.yaml",
+    "buf.gen.yaml",
+    "clients/typescript/package.json",
+    "clients/typescript/package-lock.json",
+    "clients/typescript/.npmrc",
+    "clients/go/go.mod",
+    "clients/go/go.sum",
+)
+NODE_MODULES = Path("clients/typescript/node_modules")
+WITHOUT_TOOLCHAINS = (
+    "clients/typescript/src/gen skipped: node is not installed\nclients/go/v1 skipped: go is not installed\n"
+)
 
 pytest.importorskip("grpc_tools", reason="the code generators are not installed")
 
 
 @pytest.fixture
 def repository(tmp_path: Path) -> Path:
-    """Copy what generate.py reads and writes."""
+    """Copy what generate.py reads and writes, with the npm packages that are installed already."""
     for directory in COPIED:
         shutil.copytree(ROOT / directory, tmp_path / directory, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("buf.yaml", "buf.gen.yaml"):
-        shutil.copy(ROOT / name, tmp_path)
+    for name in COPIED_FILES:
+        shutil.copy(ROOT / name, tmp_path / name)
+    if (ROOT / NODE_MODULES).is_dir():
+        (tmp_path / NODE_MODULES).symlink_to(ROOT / NODE_MODULES)
     return tmp_path
 
 
-def run(repository: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+def run(repository: Path, *arguments: str, toolchains: bool = False) -> subprocess.CompletedProcess[str]:
+    """Run it, with node and Go hidden from it unless `toolchains` are asked for."""
     command = [sys.executable, "proto/generate.py", *arguments]
-    return subprocess.run(command, cwd=repository, check=False, capture_output=True, text=True)
+    search = os.environ["PATH"] if toolchains else str(hidden_toolchains(repository))
+    environment = {**os.environ, "PATH": search}
+    return subprocess.run(
+        command, cwd=repository, env=environment, check=False, capture_output=True, text=True
+    )
+
+
+def hidden_toolchains(repository: Path) -> Path:
+    """Make a directory with git and diff alone, for a PATH where neither node nor Go is."""
+    directory = repository.with_name(f"{repository.name}-bin")
+    directory.mkdir(exist_ok=True)
+    for command in ("git", "diff"):
+        path = shutil.which(command)
+        if path and not (directory / command).exists():
+            (directory / command).symlink_to(path)
+    return directory
 
 
 def replace(path: Path, old: str, new: str) -> None:
@@ -46,7 +85,34 @@ def commit(repository: Path) -> None:
 def test_committed_code_is_as_generated(repository: Path) -> None:
     commit(repository)
     result = run(repository, "--check")
-    assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
+    assert (result.returncode, result.stdout, result.stderr) == (0, "", WITHOUT_TOOLCHAINS)
+
+
+@pytest.mark.parametrize(
+    ("command", "generated"),
+    [("npm", "clients/typescript/src/gen/n8ngateway/v1/credit_pb.ts"), ("go", "clients/go/v1/credit.pb.go")],
+)
+def test_clients_with_toolchains_are_as_generated(repository: Path, command: str, generated: str) -> None:
+    if shutil.which(command) is None:
+        pytest.skip(f"{command} is not installed")
+    path = repository / generated
+    committed = path.read_bytes()
+    path.write_text("")
+    result = run(repository, "--check", toolchains=True)
+    if "skipped" in result.stderr:
+        pytest.skip(result.stderr)
+    assert f"differs: {generated} (run make generate)\n" in result.stderr
+    assert result.stderr.count("run make generate") == 1
+    assert run(repository, toolchains=True).returncode == 0
+    assert path.read_bytes() == committed
+
+
+def test_clients_without_toolchains_stay_as_they_are(repository: Path) -> None:
+    path = repository / "clients/typescript/src/gen/n8ngateway/v1/credit_pb.ts"
+    path.write_text("// stays\n")
+    result = run(repository)
+    assert (result.returncode, result.stderr) == (0, WITHOUT_TOOLCHAINS)
+    assert path.read_text() == "// stays\n"
 
 
 def test_check_names_what_differs_and_generate_mends_it(repository: Path) -> None:
@@ -56,7 +122,7 @@ def test_check_names_what_differs_and_generate_mends_it(repository: Path) -> Non
     replace(repository / "clients/python/src/n8n_gateway_client/v1/credit_pb2.pyi", "import", " import")
     result = run(repository, "--check")
     assert result.returncode == 1
-    assert {line.partition(" (")[0] for line in result.stderr.splitlines()[1:]} == {
+    assert {line.partition(" (")[0] for line in result.stderr.splitlines() if "make" in line} == {
         "missing: gateway/gen/n8ngateway/v1/credit_pb.py",
         "left over: gateway/gen/extra.py",
         "differs: clients/python/src/n8n_gateway_client/v1/credit_pb2.pyi",
@@ -70,7 +136,7 @@ def test_check_names_what_differs_and_generate_mends_it(repository: Path) -> Non
 def test_check_says_that_there_is_nothing_to_compare_with(repository: Path) -> None:
     result = run(repository, "--check")
     assert result.returncode == 0
-    assert result.stderr == "breaking changes not looked for: no n8ngateway/v1 in HEAD\n"
+    assert result.stderr == WITHOUT_TOOLCHAINS + "breaking changes not looked for: no n8ngateway/v1 in HEAD\n"
 
 
 def test_check_finds_lint_format_and_breaking_faults(repository: Path) -> None:
