@@ -17,8 +17,10 @@ from jwt.exceptions import (
     InvalidAudienceError,
     InvalidIssuerError,
     InvalidTokenError,
+    MissingRequiredClaimError,
 )
 
+from gateway.adapters.jwks import ALGORITHM
 from gateway.rpc.errors import Unauthenticated
 from gateway.rpc.principal import DatabaseRole, Kind, Principal
 
@@ -65,6 +67,8 @@ class ClerkTokens:
         if key is None:
             raise _invalid("The token is signed by a key that its issuer does not publish.")
         claims = self._claims(token, key)
+        if not claims["sub"]:
+            raise _invalid()
         self._check_party(claims)
         if claims.get("sts") == "pending":
             msg = "The session is pending: finish the sign-in first."
@@ -76,18 +80,23 @@ class ClerkTokens:
             return jwt.decode(
                 token,
                 key,
-                algorithms=["RS256"],
+                algorithms=[ALGORITHM],
                 issuer=self._issuer,
                 audience=self._audience,
                 leeway=LEEWAY_SECONDS,
                 options={"require": _REQUIRED, "verify_aud": self._audience is not None},
             )
         except InvalidTokenError as error:
+            if isinstance(error, MissingRequiredClaimError) and error.claim == "aud":
+                error = InvalidAudienceError()
             reason, message = _REASONS.get(type(error), ("TOKEN_INVALID", "The token is not valid."))
             raise Unauthenticated(message, reason=reason) from None
+        except (OverflowError, RecursionError):  # a time beyond all bounds, claims nested without end
+            raise _invalid() from None
 
     def _check_party(self, claims: dict[str, Any]) -> None:
-        if self._authorized_parties and claims.get("azp") not in self._authorized_parties:
+        party = claims.get("azp")
+        if self._authorized_parties and not (isinstance(party, str) and party in self._authorized_parties):
             msg = "The token was issued to an application that this gateway does not serve."
             raise Unauthenticated(msg, reason="TOKEN_PARTY")
 
@@ -98,7 +107,7 @@ def _key_id(token: str) -> str:
     except InvalidTokenError:
         raise _invalid() from None
     key_id = header.get("kid")
-    if header.get("alg") != "RS256" or not isinstance(key_id, str):
+    if header.get("alg") != ALGORITHM or not isinstance(key_id, str):
         raise _invalid()
     return key_id
 

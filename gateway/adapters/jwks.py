@@ -17,14 +17,20 @@ from gateway.rpc.errors import Unavailable
 
 log = structlog.get_logger("gateway.jwks")
 
+ALGORITHM = "RS256"
+
 FRESH_SECONDS = 300.0
 """Older keys are refreshed in the background, while they go on serving."""
 STALE_SECONDS = 3600.0
 """Older keys no longer serve, even when the provider is away."""
 UNKNOWN_KEY_SECONDS = 30.0
 """A key id that nobody knows causes at most one fetch in this time."""
+RETRY_SECONDS = 1.0
+"""After a failed fetch the next one waits this long."""
 FETCH_TIMEOUT_SECONDS = 5.0
 LARGEST_DOCUMENT = 1 << 20
+SMALLEST_KEY_BITS = 2048
+"""RFC 7518, section 3.3."""
 
 
 class Jwks:
@@ -47,6 +53,7 @@ class Jwks:
         self._keys: dict[str, PyJWK] = {}
         self._fetched_at = float("-inf")
         self._tried_at = float("-inf")
+        self._failed_at = float("-inf")
         self._fetching: asyncio.Task[None] | None = None
 
     async def key(self, key_id: str) -> PyJWK | None:
@@ -54,10 +61,9 @@ class Jwks:
 
         Raises Unavailable when no keys can be had.
         """
-        age = self._clock() - self._fetched_at
-        if age > STALE_SECONDS:
+        if self._age() > STALE_SECONDS:
             await self._fetched()
-        elif age > FRESH_SECONDS:
+        elif self._age() > FRESH_SECONDS:
             self._start()
         if key_id not in self._keys and self._clock() - self._tried_at > UNKNOWN_KEY_SECONDS:
             await self._fetched()
@@ -69,14 +75,22 @@ class Jwks:
             self._fetching.cancel()
             await asyncio.wait([self._fetching])
 
-    def _start(self) -> asyncio.Task[None]:
+    def _age(self) -> float:
+        return self._clock() - self._fetched_at
+
+    def _start(self) -> asyncio.Task[None] | None:
+        """The fetch under way, or a new one; None where one has just failed."""
         if self._fetching is None or self._fetching.done():
+            if self._clock() - self._failed_at < RETRY_SECONDS:
+                return None
             self._fetching = asyncio.create_task(self._fetch())
         return self._fetching
 
     async def _fetched(self) -> None:
-        await asyncio.shield(self._start())
-        if self._clock() - self._fetched_at > STALE_SECONDS:
+        fetching = self._start()
+        if fetching is not None:
+            await asyncio.shield(fetching)
+        if self._age() > STALE_SECONDS:
             msg = "The identity provider's keys cannot be had at the moment."
             raise Unavailable(msg, reason="IDENTITY_PROVIDER_UNREACHABLE", retry_after=FETCH_TIMEOUT_SECONDS)
 
@@ -86,24 +100,54 @@ class Jwks:
             timeout = aiohttp.ClientTimeout(total=FETCH_TIMEOUT_SECONDS)
             async with self._session.get(self._url, timeout=timeout, allow_redirects=False) as response:
                 response.raise_for_status()
-                document = json.loads(await response.content.read(LARGEST_DOCUMENT))
+                document = json.loads(await _body(response))
             self._keys = _signing_keys(document)
             self._fetched_at = self._clock()
-        except (aiohttp.ClientError, TimeoutError, ValueError, TypeError, AttributeError) as error:
+        except (aiohttp.ClientError, TimeoutError, ValueError, RecursionError) as error:
+            self._failed_at = self._clock()
             log.warning("keys not fetched", url=self._url, error=type(error).__name__)
+
+
+async def _body(response: aiohttp.ClientResponse) -> bytes:
+    body = bytearray()
+    async for part in response.content.iter_any():
+        body += part
+        if len(body) > LARGEST_DOCUMENT:
+            msg = "the document is too large"
+            raise ValueError(msg)
+    return bytes(body)
 
 
 def _signing_keys(document: Any) -> dict[str, PyJWK]:
     """RSA signature keys that have an id; others are of no use here and passed over."""
-    keys = {}
-    for entry in document["keys"] if isinstance(document, dict) and "keys" in document else []:
-        if entry.get("kty") != "RSA" or entry.get("use", "sig") != "sig" or not entry.get("kid"):
-            continue
-        try:
-            keys[entry["kid"]] = PyJWK.from_dict(entry, algorithm="RS256")
-        except PyJWTError as error:
-            log.warning("key not usable", kid=entry["kid"], error=type(error).__name__)
-    if not keys:
+    entries = document.get("keys") if isinstance(document, dict) else None
+    if not isinstance(entries, list):
+        entries = []
+    keys = {entry["kid"]: _key(entry) for entry in entries if _is_for_signatures(entry)}
+    usable = {key_id: key for key_id, key in keys.items() if key is not None}
+    if not usable:
         msg = "the document holds no RSA signing key"
         raise ValueError(msg)
-    return keys
+    return usable
+
+
+def _is_for_signatures(entry: Any) -> bool:
+    return (
+        isinstance(entry, dict)
+        and entry.get("kty") == "RSA"
+        and entry.get("use", "sig") == "sig"
+        and entry.get("alg", ALGORITHM) == ALGORITHM
+        and isinstance(entry.get("kid"), str)
+    )
+
+
+def _key(entry: dict[str, Any]) -> PyJWK | None:
+    try:
+        key = PyJWK.from_dict({name: entry.get(name) for name in ("kty", "n", "e")}, algorithm=ALGORITHM)
+    except (PyJWTError, ValueError, TypeError, AttributeError) as error:
+        log.warning("key not usable", kid=entry["kid"], error=type(error).__name__)
+        return None
+    if key.key.key_size < SMALLEST_KEY_BITS:
+        log.warning("key too short", kid=entry["kid"], bits=key.key.key_size)
+        return None
+    return key
