@@ -1,48 +1,104 @@
-"""Logging: structured lines on standard error, as JSON or for people."""
+"""Logging: structured lines on standard error, as JSON or for people.
+
+The gateway's own lines take a short way: one function makes the whole line and writes
+it. Records of libraries come out of the standard library's logging in the same form.
+A line that cannot be made or written never becomes an error of the code that logs.
+"""
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
+from datetime import UTC, datetime
+from typing import BinaryIO
 
 import orjson
 import structlog
+from structlog.typing import EventDict, Processor, WrappedLogger
 
 _TRACEBACKS = structlog.processors.ExceptionRenderer(
     structlog.tracebacks.ExceptionDictTransformer(show_locals=False),  # locals hold tokens and secrets
 )
+_add_time = structlog.processors.TimeStamper(fmt="iso")
+_OPTIONS = orjson.OPT_UTC_Z | orjson.OPT_NON_STR_KEYS
 
 
 def configure(level: str, form: str) -> None:
     """Send every log line of the process to standard error, from `level` up, in `form` (json or text)."""
-    shared: list[structlog.typing.Processor] = [
-        structlog.stdlib.add_log_level,
-        structlog.stdlib.add_logger_name,
-        structlog.processors.TimeStamper(fmt="iso"),
-    ]
-    renderer: list[structlog.typing.Processor] = (
-        [_TRACEBACKS, structlog.processors.JSONRenderer(serializer=_json)]
-        if form == "json"
-        else [structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]
-    )
+    renderer: Processor
+    if form == "json":
+        traceback, renderer = [_TRACEBACKS], _json_record
+        own: list[Processor] = [_json_line]
+    else:
+        traceback = []
+        renderer = structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
+        own = [_text_line(renderer)]
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=shared,
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *renderer],
+            foreign_pre_chain=[structlog.stdlib.add_log_level, structlog.stdlib.add_logger_name, _add_time],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *traceback, renderer],
         )
     )
     logging.basicConfig(level=level, handlers=[handler], force=True)
+    stream = sys.stderr.buffer
     structlog.configure(
-        processors=[
-            structlog.stdlib.filter_by_level,
-            *shared,
-            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
-        ],
-        logger_factory=structlog.stdlib.LoggerFactory(),
+        processors=own,
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=lambda name="": _Logger(name, stream),
         cache_logger_on_first_use=True,
     )
 
 
-def _json(event: object, **_options: object) -> str:
-    return orjson.dumps(event, default=str).decode()
+class _Logger:
+    """Writes the finished lines of one logger."""
+
+    def __init__(self, name: str, stream: BinaryIO) -> None:
+        self.name = name
+        self._stream = stream
+
+    def write(self, line: bytes) -> None:
+        try:
+            self._stream.write(line)
+            self._stream.flush()
+        except (OSError, ValueError):  # standard error is full or gone: there is nobody left to tell
+            return
+
+    debug = info = warning = error = critical = write
+
+
+def _json_line(logger: _Logger, method: str, event: EventDict) -> bytes:
+    try:
+        event["level"] = method
+        event["logger"] = logger.name
+        event["timestamp"] = datetime.now(UTC)
+        if "exc_info" in event:
+            _TRACEBACKS(logger, method, event)
+        return _dump(event) + b"\n"
+    except Exception as error:  # noqa: BLE001 - whatever a value's own methods raise
+        return b'{"event":"line lost","level":"error","error":"%b"}\n' % type(error).__name__.encode()
+
+
+def _text_line(renderer: Processor) -> Processor:
+    def line(logger: _Logger, method: str, event: EventDict) -> bytes:
+        try:
+            event["level"] = method
+            event["logger"] = logger.name
+            text = str(renderer(logger, method, _add_time(logger, method, event)))
+        except Exception as error:  # noqa: BLE001 - whatever a value's own methods raise
+            text = f"line lost: {type(error).__name__}"
+        return f"{text}\n".encode(errors="backslashreplace")
+
+    return line
+
+
+def _json_record(_logger: WrappedLogger, _method: str, event: EventDict) -> str:
+    return _dump(event).decode()
+
+
+def _dump(event: EventDict) -> bytes:
+    try:
+        return orjson.dumps(event, default=str, option=_OPTIONS)
+    except TypeError:  # a lone surrogate, or an integer beyond 64 bits
+        return json.dumps(event, default=str, skipkeys=True).encode()
