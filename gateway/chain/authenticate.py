@@ -61,14 +61,7 @@ class BearerToken:
         if scheme.lower() != "bearer" or not token:
             msg = "Send `Authorization: Bearer <token>` with a session token."
             raise Unauthenticated(msg, reason="TOKEN_MISSING")
-        principal = await self._principal(token)
-        tenant = call.metadata.get("x-tenant-id")
-        if not tenant:
-            return principal
-        if not _UUID.fullmatch(tenant):
-            msg = "X-Tenant-ID must be an organization's id (a UUID)."
-            raise InvalidArgument(msg, reason="INVALID_FIELD", fields={"X-Tenant-ID": "must be a UUID"})
-        return replace(principal, tenant=tenant.lower())
+        return _in_tenant(await self._principal(token), call)
 
     async def _principal(self, token: str) -> Principal:
         digest = hashlib.sha256(token.encode()).digest()
@@ -78,6 +71,7 @@ class BearerToken:
             return known[0]
         verified = await self._verify(token)
         self._known[digest] = verified
+        self._known.move_to_end(digest)
         if len(self._known) > self.REMEMBERED:
             self._known.popitem(last=False)
         return verified[0]
@@ -94,7 +88,7 @@ class InternalSecret:
     async def __call__(self, call: Call) -> Principal:
         """n8n itself. Raises Unauthenticated."""
         given = call.metadata.get(self.HEADER, "").encode()
-        if not hmac.compare_digest(given, self._secret):
+        if not given or not hmac.compare_digest(given, self._secret):
             msg = "X-N8N-Internal-Auth is missing or wrong."
             raise Unauthenticated(msg, reason="INTERNAL_AUTH")
         return Principal(kind=Kind.N8N, subject="n8n", database_role=DatabaseRole.SERVICE, claims="{}")
@@ -121,9 +115,21 @@ class DevelopmentHeaders:
         claims: dict[str, object] = {"sub": user, "role": DatabaseRole.AUTHENTICATED.value}
         if organization:
             claims["o"] = {"id": organization, "slg": organization, "rol": "admin"}
-        return Principal(
+        principal = Principal(
             kind=Kind.USER,
             subject=user,
             database_role=DatabaseRole.AUTHENTICATED,
             claims=json.dumps(claims),
         )
+        return _in_tenant(principal, call)
+
+
+def _in_tenant(principal: Principal, call: Call) -> Principal:
+    """The principal in the organization that X-Tenant-ID names, if it names one."""
+    tenant = call.metadata.get("x-tenant-id")
+    if not tenant:
+        return principal
+    if not _UUID.fullmatch(tenant):
+        msg = "X-Tenant-ID must be an organization's id (a UUID)."
+        raise InvalidArgument(msg, reason="INVALID_FIELD", fields={"X-Tenant-ID": "must be a UUID"})
+    return replace(principal, tenant=tenant.lower())

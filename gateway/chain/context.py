@@ -14,13 +14,19 @@ if TYPE_CHECKING:
 REQUEST_ID_HEADER = "x-request-id"
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._~-]{1,128}")
-_TRACEPARENT = re.compile(r"00-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-([0-9a-f]{2})")
+# Version 00 ends with its flags; one that is newer may go on.
+_TRACEPARENT = re.compile(
+    r"(?:00(?=.{53}\Z)|(?!00|ff)[0-9a-f]{2})"
+    r"-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-([0-9a-f]{2})(?:-.*)?"
+)
+_KNOWN_FLAGS = 0b11
 
 
 async def establish_context(call: Call) -> None:
     """Take the caller's request id and trace when they are well-formed, else start new ones.
 
-    Traces are those of W3C Trace Context, section 3.2.
+    Traces are those of W3C Trace Context, section 3.2; flags that are not known are not
+    passed on (sampled and random-trace-id are).
     """
     given = call.metadata.get(REQUEST_ID_HEADER, "")
     call.request_id = given if _REQUEST_ID.fullmatch(given) else str(uuid_utils.uuid7())
@@ -30,5 +36,5 @@ async def establish_context(call: Call) -> None:
 
 def _continued(traceparent: str) -> str:
     match = _TRACEPARENT.fullmatch(traceparent)
-    trace, flags = match.groups() if match else (secrets.token_hex(16), "00")
-    return f"00-{trace}-{secrets.token_hex(8)}-{flags}"
+    trace, flags = (match[1], int(match[2], 16) & _KNOWN_FLAGS) if match else (secrets.token_hex(16), 0)
+    return f"00-{trace}-{secrets.token_hex(8)}-{flags:02x}"

@@ -32,12 +32,16 @@ class Validate:
         request = call.decode()
         violations = self._validator.collect_violations(request)
         if violations:
-            problems = [(_path(violation), violation.proto.message) for violation in violations]
+            # A rule can be told twice, where it stands on a message within the request.
+            problems = list(dict.fromkeys((_path(v), v.proto.message) for v in violations))
             path, problem = problems[0]
+            fields: dict[str, list[str]] = {}
+            for field, wrong in problems:
+                fields.setdefault(field, []).append(wrong)
             raise InvalidArgument(
                 f"{path}: {problem}" if path else problem,
                 reason="INVALID_FIELD",
-                fields={path: problem for path, problem in problems if path},
+                fields={field: "; ".join(wrongs) for field, wrongs in fields.items() if field},
             )
         call.request = request
 

@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+import pytest
+import structlog
+
+from gateway.chain.access_log import log_access
+from gateway.gen.n8ngateway.v1.execution_service_pb import ExecuteRequest
+from gateway.rpc.errors import BY_CODE, Code, FailedPrecondition, RpcError
+from gateway.rpc.principal import DatabaseRole, Kind, Principal
+from tests.calls import call_of
+
+SECRETS = {
+    "authorization": "Bearer secret-token",
+    "x-n8n-internal-auth": "secret-internal",
+    "x-signature": "secret-signature",
+    "cookie": "secret-cookie",
+    "x-anything": "secret-header",
+}
+PRINCIPAL = Principal(
+    Kind.USER,
+    "user_1",
+    DatabaseRole.AUTHENTICATED,
+    '{"secret-claims": 1}',
+    tenant="t-1",
+    session="secret-session",
+    token="secret-token",
+)
+
+
+def logged(outcome: RpcError | None, principal: Principal | None = PRINCIPAL) -> dict[str, object]:
+    """The one line that a call full of secrets leaves."""
+    request = ExecuteRequest(workflow_id="secret-body", metadata={"secret-key": "secret-value"})
+    call = call_of(request=request, metadata=SECRETS, peer="192.0.2.1:5", request_id="r-1")
+    call.principal, call.request = principal, request
+    with structlog.testing.capture_logs() as lines:
+        log_access(call, outcome)
+    [line] = lines
+    assert "secret" not in str(line)
+    return dict(line)
+
+
+def test_a_line_tells_who_what_how_and_how_long() -> None:
+    line = logged(None)
+    assert line.pop("ms") >= 0  # type: ignore[operator]
+    assert line == {
+        "event": "call",
+        "log_level": "info",
+        "request_id": "r-1",
+        "method": "/n8ngateway.v1.ExecutionService/Execute",
+        "code": "OK",
+        "reason": None,
+        "caller": "user:user_1",
+        "tenant": "t-1",
+        "peer": "192.0.2.1:5",
+    }
+
+
+def test_a_call_of_nobody_has_a_line_too() -> None:
+    line = logged(None, principal=None)
+    assert (line["caller"], line["tenant"]) == (None, None)
+
+
+@pytest.mark.parametrize("code", BY_CODE)
+def test_only_a_fault_of_the_gateway_or_its_parts_is_a_warning(code: Code) -> None:
+    line = logged(BY_CODE[code]("secret-message", metadata={"k": "secret"}, fields={"f": "secret"}))
+    faults = {Code.INTERNAL, Code.DATA_LOSS, Code.UNAVAILABLE}
+    assert line["log_level"] == ("warning" if code in faults else "info")
+    assert (line["code"], line["reason"]) == (code.name, code.name)
+
+
+def test_the_reason_is_told() -> None:
+    assert logged(FailedPrecondition("m", reason="WORKFLOW_INACTIVE"))["reason"] == "WORKFLOW_INACTIVE"

@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+import pytest
+from protobuf import Message
+from protobuf.wkt import Struct
+
+from gateway.chain.validate import Validate
+from gateway.gen.n8ngateway.v1 import workflow_service_pb
+from gateway.gen.n8ngateway.v1.execution_service_pb import ExecuteRequest
+from gateway.gen.n8ngateway.v1.workflow_pb import UnknownOutcomePolicy, Workflow
+from gateway.gen.n8ngateway.v1.workflow_service_pb import RegisterWorkflowRequest
+from gateway.rpc.call import Call
+from gateway.rpc.errors import InvalidArgument
+from gateway.rpc.methods import MethodTable
+from tests.calls import EXECUTIONS, call_of
+
+METHODS = MethodTable([(EXECUTIONS, None), (workflow_service_pb.desc().services[0], None)])
+VALIDATE = Validate(METHODS)
+UUID = "0190c8a6-0000-7000-8000-00000000000a"
+
+
+def execute(request: Message) -> Call:
+    return call_of(METHODS["/n8ngateway.v1.ExecutionService/Execute"], request)
+
+
+def register(workflow: Workflow) -> Call:
+    method = METHODS["/n8ngateway.v1.WorkflowService/RegisterWorkflow"]
+    return call_of(method, RegisterWorkflowRequest(workflow=workflow))
+
+
+async def refused(call: Call) -> InvalidArgument:
+    with pytest.raises(InvalidArgument) as caught:
+        await VALIDATE(call)
+    assert caught.value.reason == "INVALID_FIELD"
+    assert call.request is None
+    return caught.value
+
+
+async def test_a_request_that_keeps_the_rules_is_decoded() -> None:
+    request = ExecuteRequest(workflow_id=UUID, metadata={"k": "v"})
+    call = execute(request)
+    await VALIDATE(call)
+    assert call.request == request
+
+
+async def test_a_field_is_named() -> None:
+    error = await refused(execute(ExecuteRequest(workflow_id="no-uuid")))
+    assert list(error.fields) == ["workflow_id"]
+    assert error.message == f"workflow_id: {error.fields['workflow_id']}"
+
+
+async def test_every_field_is_named_by_its_path() -> None:
+    workflow = Workflow(id="x", name="x" * 101, webhook_path="../up", credits_per_execution=-1)
+    error = await refused(register(workflow))
+    assert set(error.fields) == {
+        "workflow.id", "workflow.name", "workflow.webhook_path", "workflow.credits_per_execution",
+    }  # fmt: skip
+    assert all(error.fields.values())
+
+
+async def test_the_key_of_a_map_is_part_of_the_path() -> None:
+    error = await refused(execute(ExecuteRequest(metadata={"k": "v" * 100_000})))
+    assert list(error.fields) == ['metadata["k"]']
+
+
+async def test_all_that_is_wrong_with_a_field_is_told() -> None:
+    error = await refused(register(Workflow(name="ok", webhook_path="/" * 300)))
+    problems = error.fields["workflow.webhook_path"].split("; ")
+    assert len(problems) == 2
+    assert error.message == f"workflow.webhook_path: {problems[0]}"
+
+
+async def test_a_rule_of_the_whole_message_names_no_field() -> None:
+    error = await refused(execute(ExecuteRequest(data=Struct(), payload=Struct())))
+    assert error.message == "data and payload are two names of one field: give at most one"
+    assert error.fields == {}
+
+
+async def test_a_rule_of_a_nested_message_names_the_message() -> None:
+    workflow = Workflow(
+        name="w",
+        webhook_path="w",
+        unknown_outcome_policy=UnknownOutcomePolicy.RETRY,
+        is_idempotent=False,
+    )
+    error = await refused(register(workflow))
+    assert error.fields == {"workflow": "unknown_outcome_policy RETRY needs is_idempotent"}
+
+
+async def test_what_cannot_be_decoded_is_refused_without_a_word_of_it() -> None:
+    def fail() -> Message:
+        raise InvalidArgument("The message is no ExecuteRequest.", reason="MALFORMED_MESSAGE")
+
+    call = execute(ExecuteRequest())
+    call.decode = fail
+    with pytest.raises(InvalidArgument) as caught:
+        await VALIDATE(call)
+    assert caught.value.reason == "MALFORMED_MESSAGE"
+
+
+async def test_another_field_s_rule_does_not_change_what_is_handed_on() -> None:
+    call = execute(ExecuteRequest(credits=0))
+    await VALIDATE(call)
+    assert isinstance(call.request, ExecuteRequest)
+    assert call.request.has_field("credits")
