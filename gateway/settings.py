@@ -47,7 +47,9 @@ class Settings(BaseSettings):
     Where a setting has several names, the first is the documented one.
     """
 
-    model_config = SettingsConfigDict(env_file=".env", extra="ignore", frozen=True, populate_by_name=True)
+    model_config = SettingsConfigDict(
+        env_file=".env", env_ignore_empty=True, extra="ignore", frozen=True, populate_by_name=True
+    )
 
     environment: Environment = Environment.PRODUCTION
     debug: bool = False
@@ -143,6 +145,9 @@ class Settings(BaseSettings):
     @field_validator("n8n_internal_auth_secret", mode="after")
     @classmethod
     def _long_enough(cls, value: SecretStr, info: ValidationInfo) -> SecretStr:
+        if not value.get_secret_value():
+            msg = "must not be empty"
+            raise ValueError(msg)
         short = len(value.get_secret_value()) < MINIMUM_INTERNAL_SECRET
         if short and info.data.get("environment") is Environment.PRODUCTION:
             msg = f"needs at least {MINIMUM_INTERNAL_SECRET} characters in production"

@@ -124,3 +124,23 @@ def test_secrets_are_not_shown(environment: pytest.MonkeyPatch) -> None:
     shown = repr(Settings.load())
     assert SECRET not in shown
     assert "secret-password" not in shown
+
+
+@pytest.mark.parametrize("environment_name", ["production", "staging", "development"])
+def test_a_secret_must_not_be_empty_anywhere(environment: pytest.MonkeyPatch, environment_name: str) -> None:
+    environment.setenv("ENVIRONMENT", environment_name)
+    environment.setenv("N8N_INTERNAL_AUTH_SECRET", "")
+    assert faults() == ["N8N_INTERNAL_AUTH_SECRET is missing"]
+    with pytest.raises(SettingsError, match="N8N_INTERNAL_AUTH_SECRET must not be empty"):
+        Settings.load(n8n_internal_auth_secret="")
+
+
+def test_what_is_empty_is_not_set(environment: pytest.MonkeyPatch) -> None:
+    environment.setenv("CLERK_AUDIENCE", "")
+    environment.setenv("HTTP_PORT", "")
+    environment.setenv("CORS_ORIGINS", "")
+    environment.setenv("N8N_BASE_URL", "")
+    environment.setenv("N8N_WEBHOOK_URL", "http://n8n:5678")
+    settings = Settings.load()
+    assert (settings.clerk_audience, settings.http_port, settings.cors_origins) == (None, 8000, ())
+    assert settings.n8n_base_url == "http://n8n:5678"
