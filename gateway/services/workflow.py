@@ -10,16 +10,21 @@ from gateway.gen.n8ngateway.v1.workflow_service_pb import (
     ActivateWorkflowResponse,
     DeactivateWorkflowRequest,
     DeactivateWorkflowResponse,
+    DeleteWorkflowRequest,
+    DeleteWorkflowResponse,
     GetWorkflowRequest,
     GetWorkflowResponse,
     ListWorkflowsRequest,
     ListWorkflowsResponse,
     RegisterWorkflowRequest,
     RegisterWorkflowResponse,
+    UpdateWorkflowRequest,
+    UpdateWorkflowResponse,
 )
 from gateway.services.not_served import refuse_unserved
 from gateway.services.organization_of import organization_of
 from gateway.services.pages import decode_token, page_size, read_page
+from gateway.services.update_mask import changes, masked_fields
 
 if TYPE_CHECKING:
     from gateway.adapters.database import Database
@@ -77,6 +82,21 @@ class WorkflowService:
         """One workflow, by its id."""
         text = await self._database.call("get_workflow", call.caller, p_id=request.id)
         return GetWorkflowResponse(workflow=Workflow.from_json(text))
+
+    async def update_workflow(self, request: UpdateWorkflowRequest, call: Call) -> UpdateWorkflowResponse:
+        """Change the fields of the mask, all or none. Runs under way keep what they began with."""
+        workflow = request.workflow or Workflow()
+        names = masked_fields(workflow, request.update_mask)
+        refuse_unserved(workflow, [name for name in _NOT_SERVED_YET if name in names], within="workflow.")
+        text = await self._database.call(
+            "update_workflow", call.caller, p_id=workflow.id, p_changes=changes(workflow, names)
+        )
+        return UpdateWorkflowResponse(workflow=Workflow.from_json(text))
+
+    async def delete_workflow(self, request: DeleteWorkflowRequest, call: Call) -> DeleteWorkflowResponse:
+        """Archive it: its executions stay, and it runs no more."""
+        await self._database.call("delete_workflow", call.caller, p_id=request.id)
+        return DeleteWorkflowResponse()
 
     async def activate_workflow(
         self, request: ActivateWorkflowRequest, call: Call

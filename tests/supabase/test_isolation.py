@@ -109,6 +109,22 @@ FUNCTIONS = {
         other=NO_WORKFLOW,
         stranger=NO_WORKFLOW,
     ),
+    "update_workflow": Call(
+        """select update_workflow($1, '{"name": "renamed"}')""",
+        arguments=["workflow"],
+        member=ROLE,
+        viewer=ROLE,
+        other=NO_WORKFLOW,
+        stranger=NO_WORKFLOW,
+    ),
+    "delete_workflow": Call(
+        "select delete_workflow($1)",
+        arguments=["workflow"],
+        member=ROLE,
+        viewer=ROLE,
+        other=NO_WORKFLOW,
+        stranger=NO_WORKFLOW,
+    ),
     "begin_execution": Call(
         "select begin_execution(gen_random_uuid(), $1, $2)",
         arguments=["organization", "workflow"],

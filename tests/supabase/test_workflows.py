@@ -256,3 +256,93 @@ async def test_a_workflow_json_has_exactly_the_fields_of_the_message(database: P
     tenant = await new_tenant(database)
     text = await database.call("get_workflow", tenant.owner, p_id=tenant.workflow_id)
     assert set(json.loads(text)) == {field.name for field in Workflow.desc().fields}
+
+
+async def update(tenant: Tenant, **changes: Any) -> Workflow:
+    text = await tenant.database.call(
+        "update_workflow", tenant.owner, p_id=tenant.workflow_id, p_changes=changes
+    )
+    return Workflow.from_json(text)
+
+
+async def test_an_update_changes_what_it_names_and_nothing_else(database: PostgresDatabase) -> None:
+    tenant = await new_tenant(database, price=3)
+    before = Workflow.from_json(await database.call("get_workflow", tenant.owner, p_id=tenant.workflow_id))
+    after = await update(tenant, name="Neu", timeout_seconds=9, response_mode="RESPONSE_MODE_STREAMING")
+    before.name, before.timeout_seconds, before.response_mode = "Neu", 9, ResponseMode.STREAMING
+    assert before.updated_at != after.updated_at
+    before.updated_at = after.updated_at
+    assert after == before
+
+
+async def test_an_update_to_what_is_there_changes_nothing(database: PostgresDatabase) -> None:
+    tenant = await new_tenant(database, price=3)
+    before = await update(tenant)
+    assert await update(tenant, name=before.name, credits_per_execution=3, description=None) == before
+
+
+async def test_null_and_unspecified_stand_for_the_default(database: PostgresDatabase) -> None:
+    tenant = await new_tenant(database, price=3)
+    await update(tenant, description="x", is_idempotent=True, pricing_mode="PRICING_MODE_PER_SECOND")
+    after = await update(
+        tenant,
+        description="DESCRIPTION_UNSPECIFIED",
+        is_idempotent=None,
+        pricing_mode="PRICING_MODE_UNSPECIFIED",
+    )
+    assert (after.description, after.is_idempotent) == ("DESCRIPTION_UNSPECIFIED", False)
+    assert after.pricing_mode is PricingMode.FIXED
+
+
+@pytest.mark.parametrize(
+    ("changes", "wrong"),
+    [
+        ({"organization_id": str(uuid.uuid4())}, "update_mask"),
+        ({"id": str(uuid.uuid4())}, "update_mask"),
+        ({"archived_at": None}, "update_mask"),
+        ({"is_active": False}, "update_mask"),
+        ({"name": None}, "name"),
+        ({"webhook_path": "../rest/users"}, "webhook_path"),
+        ({"unknown_outcome_policy": "UNKNOWN_OUTCOME_POLICY_RETRY"}, "is_idempotent"),
+    ],
+)
+async def test_an_update_that_breaks_a_rule_changes_nothing(
+    database: PostgresDatabase, changes: dict[str, Any], wrong: str
+) -> None:
+    tenant = await new_tenant(database)
+    before = await update(tenant)
+    with pytest.raises(InvalidArgument) as raised:
+        await update(tenant, description="new", **changes)
+    assert list(raised.value.fields) == [wrong]
+    assert await update(tenant) == before
+
+
+async def test_a_workflow_cannot_take_a_name_that_is_taken(database: PostgresDatabase) -> None:
+    tenant = await new_tenant(database)
+    await register(tenant)
+    with pytest.raises(AlreadyExists) as raised:
+        await update(tenant, name="report")
+    assert raised.value.fields == {"name": "is taken"}
+
+
+async def test_a_deleted_workflow_is_archived_and_no_default(
+    database: PostgresDatabase, superuser: Any
+) -> None:
+    tenant = await new_tenant(database, balance=5)
+    await superuser.execute(
+        "update organizations set default_workflow_id = $2 where id = $1",
+        uuid.UUID(tenant.organization_id),
+        uuid.UUID(tenant.workflow_id),
+    )
+    await tenant.call("delete_workflow", p_id=tenant.workflow_id)
+    archived = await tenant.call("get_workflow", p_id=tenant.workflow_id)
+    assert archived["archived_at"]
+    await tenant.call("delete_workflow", p_id=tenant.workflow_id)
+    assert await tenant.call("get_workflow", p_id=tenant.workflow_id) == archived
+    organization = await tenant.call("get_organization", p_id=tenant.organization_id)
+    assert organization["default_workflow_id"] is None
+    with pytest.raises(NotFound):
+        await tenant.begin()
+    with pytest.raises(FailedPrecondition) as raised:
+        await update(tenant, name="again")
+    assert raised.value.reason == "WORKFLOW_ARCHIVED"

@@ -192,7 +192,11 @@ def _rest_request(method: Any, body: bytes) -> tuple[str, str, bytes | None, dic
         return verb, path, body, {}
     request = json.loads(body or b"{}")
     for name in [part.split("}")[0] for part in path.split("{")[1:]]:
-        path = path.replace(f"{{{name}}}", str(request.pop(name, "")))
+        *parents, leaf = name.split(".")
+        holder = request
+        for parent in parents:
+            holder = holder[parent]
+        path = path.replace(f"{{{name}}}", str(holder.pop(leaf, "")))
     if rule.body:
         content = json.dumps(request.pop(rule.body, {})).encode()
         return verb, path, content, request

@@ -1,0 +1,111 @@
+"""What is registered can be changed and ended, the same through every door."""
+
+from __future__ import annotations
+
+import uuid
+from typing import Any
+
+import pytest
+
+from gateway.rpc.errors import Code
+from tests.wire.clients import Client
+from tests.wire.conftest import World, call
+
+
+def register(client: Client, world: World, **fields: Any) -> dict[str, Any]:
+    workflow = {"name": uuid.uuid4().hex, "webhook_path": "echo", **fields}
+    outcome = call(client, world, "RegisterWorkflow", {"workflow": workflow})
+    assert outcome.code is Code.OK
+    return single(outcome.messages[0], "workflow")
+
+
+def single(message: dict[str, Any], name: str) -> dict[str, Any]:
+    """The resource of an answer; REST prints it bare."""
+    resource: dict[str, Any] = message.get(name, message)
+    return resource
+
+
+def test_a_workflow_is_updated_by_what_is_given(client: Client, world: World) -> None:
+    made = register(client, world, description="old", timeout_seconds=9)
+    outcome = call(client, world, "UpdateWorkflow", {"workflow": {"id": made["id"], "description": "new"}})
+    updated = single(outcome.messages[0], "workflow")
+    assert (updated["description"], updated["timeout_seconds"]) == ("new", 9)
+    assert updated["name"] == made["name"]
+
+
+def test_a_mask_clears_what_is_not_given(client: Client, world: World) -> None:
+    made = register(client, world, description="old", timeout_seconds=9)
+    request = {
+        "workflow": {"id": made["id"], "name": "ignored", "timeout_seconds": 3},
+        "update_mask": "description,timeoutSeconds",
+    }
+    updated = single(call(client, world, "UpdateWorkflow", request).messages[0], "workflow")
+    assert (updated["description"], updated["timeout_seconds"], updated["name"]) == ("", 3, made["name"])
+
+
+@pytest.mark.parametrize("path", ["id", "createdAt", "organizationId", "isActive", "nope", "name.first"])
+def test_a_mask_that_cannot_be_followed_is_named(client: Client, world: World, path: str) -> None:
+    made = register(client, world)
+    request = {"workflow": {"id": made["id"], "name": "new"}, "update_mask": path}
+    outcome = call(client, world, "UpdateWorkflow", request)
+    assert outcome.code is Code.INVALID_ARGUMENT
+    assert outcome.fields == ["update_mask"]
+
+
+def test_a_deleted_workflow_is_archived(client: Client, world: World) -> None:
+    made = register(client, world)
+    for _ in range(2):
+        assert call(client, world, "DeleteWorkflow", {"id": made["id"]}).code is Code.OK
+    got = single(call(client, world, "GetWorkflow", {"id": made["id"]}).messages[0], "workflow")
+    assert got["archived_at"]
+    assert call(client, world, "Execute", {"workflow_id": made["id"]}).code is Code.NOT_FOUND
+    renamed = call(client, world, "UpdateWorkflow", {"workflow": {"id": made["id"], "name": "again"}})
+    assert (renamed.code, renamed.reason) == (Code.FAILED_PRECONDITION, "WORKFLOW_ARCHIVED")
+
+
+@pytest.mark.parametrize("path", ["../rest/users", "//host", "http://host/x", "a/../b", "a%2e%2e/b", "a\\b"])
+def test_a_webhook_path_leads_nowhere_else(client: Client, world: World, path: str) -> None:
+    made = register(client, world)
+    for method, fields in (
+        ("RegisterWorkflow", {"name": uuid.uuid4().hex}),
+        ("UpdateWorkflow", {"id": made["id"]}),
+    ):
+        outcome = call(client, world, method, {"workflow": {"webhook_path": path, **fields}})
+        assert outcome.code is Code.INVALID_ARGUMENT
+        assert outcome.fields == ["workflow.webhook_path"]
+
+
+@pytest.mark.parametrize(
+    "name", ["a\0b", "x" * (1 << 20), "\u202ereversed", "a\u2066b", " padded", "line\nbreak"], ids=repr
+)
+def test_a_name_that_deceives_is_refused(client: Client, world: World, name: str) -> None:
+    outcome = call(client, world, "RegisterWorkflow", {"workflow": {"name": name, "webhook_path": "echo"}})
+    assert outcome.code is Code.INVALID_ARGUMENT
+    assert outcome.fields == ["workflow.name"]
+    assert len(outcome.message) < 1000
+
+
+def test_a_page_token_is_good_for_its_own_list_only(
+    client: Client, world: World, other_tenant: World
+) -> None:
+    first = call(client, world, "ListWorkflows", {"page_size": 1}).messages[0]
+    token = first["next_page_token"]
+    second = call(client, world, "ListWorkflows", {"page_size": 1, "page_token": token}).messages[0]
+    assert first["workflows"][0]["id"] != second["workflows"][0]["id"]
+    refused = [
+        ("ListOrganizations", {"page_token": token}),
+        ("ListWorkflows", {"page_token": token, "is_active": True}),
+        ("ListWorkflows", {"page_token": token[:-4] + "AAAA" + "A"}),
+        ("ListWorkflows", {"page_token": "forged"}),
+        ("ListWorkflows", {"page_token": "A" * 1024}),
+    ]
+    for method, request in refused:
+        outcome = call(client, world, method, request)
+        assert (outcome.code, outcome.reason) == (Code.INVALID_ARGUMENT, "INVALID_PAGE_TOKEN")
+        assert outcome.fields == ["page_token"]
+    theirs = call(client, other_tenant, "ListWorkflows", {"page_token": token})
+    assert all(
+        workflow["id"] in other_tenant.workflows.values()
+        for message in theirs.messages
+        for workflow in message["workflows"]
+    )
