@@ -1,6 +1,8 @@
 import type { MessageInitShape } from "@bufbuild/protobuf";
 import { Code, ConnectError, type CallOptions, type Client } from "@connectrpc/connect";
 
+import { backoff, DEFAULT_BACKOFF, pause } from "./backoff.js";
+import { errorInfo } from "./errors.js";
 import type { ExecutionEvent } from "./gen/n8ngateway/v1/execution_event_pb.js";
 import type { ExecuteStreamRequestSchema, ExecutionService } from "./gen/n8ngateway/v1/execution_service_pb.js";
 
@@ -28,8 +30,9 @@ export interface FollowOptions extends CallOptions {
  * Runs a workflow with ExecuteStream and yields its events to the last one, each once.
  *
  * A stream that breaks before that is handed to `onBreak`, and what it returns is read on from there; events that
- * it repeats are left out. An error before the first event, and the error that a failed run ends with, are thrown
- * as they are. Leaving the loop ends the call, but not the run.
+ * it repeats are left out. When that breaks too before a new event, there is a pause before `onBreak` is called
+ * again, longer each time. What the gateway itself refuses is no break, and is thrown as it is; so are an error
+ * before the first event and the one that a failed run ends with. Leaving the loop ends the call, but not the run.
  */
 export async function* follow(
   executions: Pick<Client<typeof ExecutionService>, "executeStream">,
@@ -53,7 +56,7 @@ export async function* follow(
         }
       } catch (thrown) {
         error = ConnectError.from(thrown);
-        if (last === undefined || isEnd(last) || signal?.aborted) {
+        if (last === undefined || isEnd(last) || signal?.aborted || !isBreak(error)) {
           throw error;
         }
       }
@@ -62,6 +65,9 @@ export async function* follow(
       }
       if (isEnd(last)) {
         return;
+      }
+      if (attempt > 1 && onBreak) {
+        await pause(backoff(attempt - 1, DEFAULT_BACKOFF), either);
       }
       const { executionId, sequence: lastSequence } = last;
       events = await onBreak?.({ executionId, lastSequence, attempt, error });
@@ -72,6 +78,12 @@ export async function* follow(
   } finally {
     left.abort();
   }
+}
+
+/** The gateway's own errors have a reason; of these only its being away is worth another attempt. */
+function isBreak(error: ConnectError): boolean {
+  const { code, reason } = errorInfo(error);
+  return code === Code.Unavailable || (reason === "" && code !== Code.DeadlineExceeded);
 }
 
 function isEnd({ event }: ExecutionEvent): boolean {

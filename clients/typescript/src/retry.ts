@@ -1,19 +1,14 @@
 import { MethodOptions_IdempotencyLevel as IdempotencyLevel } from "@bufbuild/protobuf/wkt";
 import { Code, type Interceptor, type StreamRequest, type UnaryRequest } from "@connectrpc/connect";
 
+import { backoff, DEFAULT_BACKOFF, pause, type Backoff } from "./backoff.js";
 import { errorInfo } from "./errors.js";
 
 /** How often and when a call that is safe to repeat is repeated. */
-export interface RetryPolicy {
+export interface RetryPolicy extends Backoff {
   /** Calls in all, the first included. */
   readonly attempts: number;
-  /** Pause before the second call; it doubles with each further one, and half of it is left to chance. */
-  readonly initialDelayMs: number;
-  /** Longest pause. A gateway that asks for a longer one is not called again. */
-  readonly maxDelayMs: number;
 }
-
-const DEFAULT: RetryPolicy = { attempts: 4, initialDelayMs: 100, maxDelayMs: 10_000 };
 
 /**
  * Returns an interceptor that repeats unary calls which end as UNAVAILABLE, when that cannot do anything twice:
@@ -21,7 +16,7 @@ const DEFAULT: RetryPolicy = { attempts: 4, initialDelayMs: 100, maxDelayMs: 10_
  * as the gateway asks (RetryInfo). Streams are not repeated: see `follow`.
  */
 export function retry(policy: Partial<RetryPolicy> = {}): Interceptor {
-  const { attempts, initialDelayMs, maxDelayMs } = { ...DEFAULT, ...policy };
+  const { attempts, initialDelayMs, maxDelayMs } = { attempts: 4, ...DEFAULT_BACKOFF, ...policy };
   return (next) => async (request) => {
     const most = isSafe(request) ? attempts : 1;
     for (let attempt = 1; ; attempt++) {
@@ -29,8 +24,7 @@ export function retry(policy: Partial<RetryPolicy> = {}): Interceptor {
         return await next(request);
       } catch (error) {
         const { code, retryAfterMs } = errorInfo(error);
-        const backoff = Math.min(initialDelayMs * 2 ** (attempt - 1), maxDelayMs);
-        const delay = retryAfterMs ?? backoff * (0.5 + Math.random() / 2);
+        const delay = retryAfterMs ?? backoff(attempt, { initialDelayMs, maxDelayMs });
         if (code !== Code.Unavailable || attempt >= most || delay > maxDelayMs) {
           throw error;
         }
@@ -55,23 +49,4 @@ function hasIdempotencyKey({ message, method, header }: UnaryRequest): boolean {
   }
   const key = (message as unknown as Record<string, unknown>)[field.localName];
   return (key !== undefined && key !== "") || Boolean(header.get("idempotency-key"));
-}
-
-/** Resolves after a time; rejects with the signal's reason as soon as the call is cancelled or its time is up. */
-function pause(milliseconds: number, signal: AbortSignal): Promise<void> {
-  return new Promise((resolve, reject) => {
-    const stop = () => {
-      clearTimeout(timer);
-      reject(signal.reason);
-    };
-    const timer = setTimeout(() => {
-      signal.removeEventListener("abort", stop);
-      resolve();
-    }, milliseconds);
-    if (signal.aborted) {
-      stop();
-    } else {
-      signal.addEventListener("abort", stop, { once: true });
-    }
-  });
 }

@@ -4,6 +4,7 @@ import { test } from "node:test";
 import type { MessageInitShape } from "@bufbuild/protobuf";
 import { Code, ConnectError, type HandlerContext } from "@connectrpc/connect";
 import { follow, type Break, type OnBreak } from "n8n-gateway-client";
+import { ErrorInfoSchema } from "n8n-gateway-client/google/rpc/error_details";
 import type { ExecutionEventSchema } from "n8n-gateway-client/v1/execution_event";
 import type { WatchExecutionRequest } from "n8n-gateway-client/v1/execution_service";
 
@@ -125,6 +126,20 @@ test("the error of a failed run is no break", async () => {
   const { sequences, error } = await read(executions, () => assert.fail("the run has ended"));
   assert.deepEqual(sequences, [1, 2]);
   assert.match(String(error), /a node failed/);
+});
+
+test("what the gateway refuses to resume is no break", async () => {
+  const gone = { desc: ErrorInfoSchema, value: { reason: "EXECUTION_NOT_FOUND" } };
+  const executions = gateway(broken, async function* () {
+    throw new ConnectError("no such execution", Code.NotFound, undefined, [gone]);
+  });
+  let attempts = 0;
+  const { sequences, error } = await read(executions, () => {
+    attempts++;
+    return executions.watchExecution({});
+  });
+  assert.deepEqual([sequences, attempts], [[1, 2], 1]);
+  assert.match(String(error), /no such execution/);
 });
 
 test("leaving the loop ends the call", async () => {
