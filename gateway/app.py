@@ -10,8 +10,7 @@ import aiohttp
 import structlog
 from redis.asyncio import Redis
 
-from gateway.adapters.clerk import ClerkTokens
-from gateway.adapters.jwks import Jwks
+from gateway.adapters.clerk import ClerkTokens, SigningKeys, signing_keys
 from gateway.adapters.n8n import N8n
 from gateway.adapters.postgres import PostgresDatabase
 from gateway.adapters.redis import ping as ping_redis
@@ -82,8 +81,15 @@ class Gateway:
     async def _start(self) -> None:
         settings = self._settings
         session = await self._parts.enter_async_context(aiohttp.ClientSession())
-        jwks = Jwks(settings.clerk_jwks_url, session)
-        self._parts.push_async_callback(jwks.close)
+        secret_key = settings.clerk_secret_key
+        keys = signing_keys(
+            session,
+            issuer=settings.clerk_jwt_issuer,
+            jwks_url=settings.clerk_jwks_url,
+            secret_key=secret_key.get_secret_value() if secret_key else None,
+            pem=settings.clerk_jwt_key,
+        )
+        self._parts.push_async_callback(keys.close)
         database = PostgresDatabase(
             settings.database_url.get_secret_value(),
             max_connections=settings.database_max_connections,
@@ -122,16 +128,16 @@ class Gateway:
         )
         chain = Chain(
             establish_context,
-            guards=[self._authenticate(jwks), Validate(methods)],
+            guards=[self._authenticate(keys), Validate(methods)],
             observers=[log_access],
             timeout=settings.request_timeout_seconds,
         )
         await self._open_doors(methods, chain, health)
 
-    def _authenticate(self, jwks: Jwks) -> Authenticate:
+    def _authenticate(self, keys: SigningKeys) -> Authenticate:
         settings = self._settings
         tokens = ClerkTokens(
-            jwks,
+            keys,
             issuer=settings.clerk_jwt_issuer,
             audience=settings.clerk_audience,
             authorized_parties=settings.clerk_authorized_parties,

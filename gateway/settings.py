@@ -6,6 +6,9 @@ import json
 from enum import StrEnum
 from typing import Annotated, Any
 
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from pydantic import (
     AliasChoices,
     Field,
@@ -78,7 +81,8 @@ class Settings(BaseSettings):
     clerk_secret_key: SecretStr | None = None
     clerk_publishable_key: str | None = None
     clerk_jwt_issuer: str = Field(validation_alias=_also("CLERK_JWT_ISSUER", "CLERK_ISSUER"))
-    clerk_jwks_url: str
+    clerk_jwks_url: str | None = None
+    clerk_jwt_key: str | None = None
     clerk_audience: str | None = None
     clerk_authorized_parties: CommaList = ()
 
@@ -141,6 +145,22 @@ class Settings(BaseSettings):
             msg = "must be an http:// or https:// URL"
             raise ValueError(msg)
         return value
+
+    @field_validator("clerk_jwt_key", mode="after")
+    @classmethod
+    def _public_key(cls, value: str | None) -> str | None:
+        r"""Accept PEM with its line ends, or with `\n` in their place as in single-line environments."""
+        if value is None:
+            return None
+        pem = value.replace("\\n", "\n")
+        try:
+            key = load_pem_public_key(pem.encode())
+        except (ValueError, UnsupportedAlgorithm):
+            key = None
+        if not isinstance(key, RSAPublicKey):
+            msg = "must be an RSA public key in PEM"
+            raise ValueError(msg)  # noqa: TRY004 - what pydantic takes for a fault of the setting
+        return pem
 
     @field_validator("n8n_internal_auth_secret", mode="after")
     @classmethod

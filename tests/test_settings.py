@@ -10,7 +10,6 @@ SECRET = "s" * 64
 GOOD = {
     "DATABASE_URL": "postgresql://authenticator:secret-password@localhost/postgres",
     "CLERK_JWT_ISSUER": "https://issuer.example",
-    "CLERK_JWKS_URL": "https://issuer.example/.well-known/jwks.json",
     "N8N_BASE_URL": "https://n8n.example",
     "N8N_INTERNAL_AUTH_SECRET": SECRET,
 }
@@ -93,11 +92,12 @@ def test_every_fault_is_told_at_once_and_no_value(environment: pytest.MonkeyPatc
     environment.setenv("LOG_LEVEL", "LOUD")
     environment.setenv("CORS_ORIGINS", "[")
     environment.setenv("CLERK_JWKS_URL", "ftp://issuer.example")
+    environment.setenv("CLERK_JWT_KEY", "-----BEGIN NONSENSE-----")
     environment.setenv("HTTP_PORT", "123456")
     environment.delenv("DATABASE_URL")
     told = faults()
     assert [line.split(" ")[0] for line in told] == [
-        "LOG_LEVEL", "HTTP_PORT", "CORS_ORIGINS", "DATABASE_URL", "CLERK_JWKS_URL",
+        "LOG_LEVEL", "HTTP_PORT", "CORS_ORIGINS", "DATABASE_URL", "CLERK_JWKS_URL", "CLERK_JWT_KEY",
         "N8N_INTERNAL_AUTH_SECRET", "RATE_LIMIT", "DEV_SKIP_AUTH",
     ]  # fmt: skip
     assert "too-short" not in "".join(told)

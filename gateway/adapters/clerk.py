@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import jwt
+from jwt import PyJWK
 from jwt.exceptions import (
     ExpiredSignatureError,
     ImmatureSignatureError,
@@ -20,12 +21,15 @@ from jwt.exceptions import (
     MissingRequiredClaimError,
 )
 
-from gateway.adapters.jwks import ALGORITHM
+from gateway.adapters.jwks import ALGORITHM, FixedKey, Jwks
 from gateway.rpc.errors import Unauthenticated
 from gateway.rpc.principal import DatabaseRole, Kind, Principal
 
 if TYPE_CHECKING:
-    from gateway.adapters.jwks import Jwks
+    import aiohttp
+
+BACKEND_JWKS_URL = "https://api.clerk.com/v1/jwks"
+"""Clerk's Backend API: the keys of the instance that the secret key belongs to."""
 
 LEEWAY_SECONDS = 5
 LONGEST_TOKEN = 16 * 1024
@@ -39,18 +43,51 @@ _REASONS: dict[type[InvalidTokenError], tuple[str, str]] = {
 }
 
 
+class SigningKeys(Protocol):
+    """Where the issuer's public keys come from."""
+
+    async def key(self, key_id: str) -> PyJWK | None:
+        """The key of that id, or None. Raises Unavailable when keys cannot be had."""
+        ...
+
+    async def close(self) -> None:
+        """Let go of what is open."""
+        ...
+
+
+def signing_keys(
+    session: aiohttp.ClientSession,
+    *,
+    issuer: str,
+    jwks_url: str | None,
+    secret_key: str | None,
+    pem: str | None,
+) -> SigningKeys:
+    """The keys by the nearest way there is: as given, from a URL given, from Clerk's API, or from the issuer.
+
+    Raises ValueError for a `pem` that is no RSA public key.
+    """
+    if pem is not None:
+        return FixedKey(pem)
+    if jwks_url is not None:
+        return Jwks(jwks_url, session)
+    if secret_key is not None:
+        return Jwks(BACKEND_JWKS_URL, session, bearer=secret_key)
+    return Jwks(f"{issuer.rstrip('/')}/.well-known/jwks.json", session)
+
+
 class ClerkTokens:
     """Verifies Clerk session tokens: RS256 only, by the issuer's own keys."""
 
     def __init__(
         self,
-        jwks: Jwks,
+        keys: SigningKeys,
         *,
         issuer: str,
         audience: str | None,
         authorized_parties: Collection[str],
     ) -> None:
-        self._jwks = jwks
+        self._keys = keys
         self._issuer = issuer
         self._audience = audience
         self._authorized_parties = frozenset(authorized_parties)
@@ -63,7 +100,7 @@ class ClerkTokens:
         """
         if len(token) > LONGEST_TOKEN:
             raise _invalid()
-        key = await self._jwks.key(_key_id(token))
+        key = await self._keys.key(_key_id(token))
         if key is None:
             raise _invalid("The token is signed by a key that its issuer does not publish.")
         claims = self._claims(token, key)
@@ -112,13 +149,43 @@ def _key_id(token: str) -> str:
     return key_id
 
 
+def permissions_of(claims: dict[str, Any]) -> frozenset[str]:
+    """The organization permissions of a token, as `org:feature:permission`.
+
+    Version 1 lists them. Version 2 packs them: `fea` names features with their scopes,
+    `o.per` permissions; the i-th number of `o.fpm` belongs to the i-th feature of the
+    organization, and its bit j, lowest first, grants the j-th permission.
+    """
+    organization = claims.get("o")
+    if not isinstance(organization, dict):
+        listed = claims.get("org_permissions")
+        return frozenset(p for p in listed if isinstance(p, str)) if isinstance(listed, list) else frozenset()
+    scoped = [feature.partition(":") for feature in _names(claims.get("fea"))]
+    features = [name for scopes, _, name in scoped if "o" in scopes]
+    granted = [int(bits) for bits in _names(organization.get("fpm")) if bits.isdecimal()]
+    names = _names(organization.get("per"))
+    return frozenset(
+        f"org:{feature}:{name}"
+        for feature, bits in zip(features, granted, strict=False)
+        for position, name in enumerate(names)
+        if bits >> position & 1
+    )
+
+
+def _names(packed: object) -> list[str]:
+    return [name.strip() for name in packed.split(",")] if isinstance(packed, str) else []
+
+
 def _principal(claims: dict[str, Any], token: str) -> Principal:
+    actor = claims.get("act")
     return Principal(
         kind=Kind.USER,
         subject=claims["sub"],
         database_role=DatabaseRole.AUTHENTICATED,
         claims=json.dumps(claims, separators=(",", ":")),
         session=claims.get("sid"),
+        permissions=permissions_of(claims),
+        impersonator=str(actor.get("sub")) if isinstance(actor, dict) else None,
         token=token,
     )
 

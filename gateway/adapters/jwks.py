@@ -10,7 +10,11 @@ from typing import Any
 
 import aiohttp
 import structlog
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from jwt import PyJWK
+from jwt.algorithms import RSAAlgorithm
 from jwt.exceptions import PyJWTError
 
 from gateway.rpc.errors import Unavailable
@@ -33,11 +37,35 @@ SMALLEST_KEY_BITS = 2048
 """RFC 7518, section 3.3."""
 
 
+class FixedKey:
+    """One public key that is known beforehand, as PEM: nothing is fetched, and key ids mean nothing."""
+
+    def __init__(self, pem: str) -> None:
+        """Raise ValueError for what is no RSA public key in PEM, or a weak one."""
+        try:
+            key = load_pem_public_key(pem.encode())
+        except (ValueError, UnsupportedAlgorithm) as error:
+            msg = "not a public key in PEM"
+            raise ValueError(msg) from error
+        if not isinstance(key, RSAPublicKey) or key.key_size < SMALLEST_KEY_BITS:
+            msg = f"not an RSA key of {SMALLEST_KEY_BITS} bits or more"
+            raise ValueError(msg)
+        self._key = PyJWK.from_json(RSAAlgorithm.to_jwk(key), algorithm=ALGORITHM)
+
+    async def key(self, _key_id: str) -> PyJWK | None:
+        """The key, whatever id a token names."""
+        return self._key
+
+    async def close(self) -> None:
+        """Nothing is open."""
+
+
 class Jwks:
     """Signing keys by their id, from the provider's JWKS document.
 
     One fetch runs at a time, however many callers wait for it. A stranger's unknown
-    key ids cannot make the gateway fetch without end.
+    key ids cannot make the gateway fetch without end. `bearer` is what the provider
+    wants to see before it shows its keys, if anything.
     """
 
     def __init__(
@@ -45,10 +73,12 @@ class Jwks:
         url: str,
         session: aiohttp.ClientSession,
         *,
+        bearer: str | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._url = url
         self._session = session
+        self._headers = {"Authorization": f"Bearer {bearer}"} if bearer else {}
         self._clock = clock
         self._keys: dict[str, PyJWK] = {}
         self._fetched_at = float("-inf")
@@ -98,7 +128,10 @@ class Jwks:
         self._tried_at = self._clock()
         try:
             timeout = aiohttp.ClientTimeout(total=FETCH_TIMEOUT_SECONDS)
-            async with self._session.get(self._url, timeout=timeout, allow_redirects=False) as response:
+            request = self._session.get(
+                self._url, headers=self._headers, timeout=timeout, allow_redirects=False
+            )
+            async with request as response:
                 response.raise_for_status()
                 document = json.loads(await _body(response))
             self._keys = _signing_keys(document)

@@ -26,9 +26,10 @@ class DatabaseRole(StrEnum):
 class Principal:
     """An authenticated caller.
 
-    `claims` is the JSON text that the database reads as `request.jwt.claims`;
-    `tenant` the organization that the caller chose with X-Tenant-ID, if it did;
-    `token` the bearer token as sent, never to be logged.
+    `permissions` are those that an identity provider granted, as `org:feature:permission`;
+    `impersonator` is who acts in the subject's name, where somebody does. `claims` is the
+    JSON text that the database reads as `request.jwt.claims`; `tenant` the organization
+    that the caller chose with X-Tenant-ID, if it did; `token` the bearer token as sent, never to be logged.
     """
 
     kind: Kind
@@ -37,4 +38,6 @@ class Principal:
     claims: str
     tenant: str | None = None
     session: str | None = None
+    permissions: frozenset[str] = frozenset()
+    impersonator: str | None = None
     token: str | None = field(default=None, repr=False)

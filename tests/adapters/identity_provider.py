@@ -78,6 +78,7 @@ class Provider:
         self.headers: dict[str, str] = {}
         self.parts = [document(jwk())]
         self.fetches = 0
+        self.authorization: list[str] = []
         self.asked = asyncio.Event()
         self.gate = asyncio.Event()
         self.gate.set()
@@ -88,6 +89,8 @@ class Provider:
 
     async def serve(self, request: web.Request) -> web.StreamResponse:
         self.fetches += 1
+        if "Authorization" in request.headers:
+            self.authorization.append(request.headers["Authorization"])
         self.asked.set()
         await self.gate.wait()
         response = web.StreamResponse(status=self.status, headers=self.headers)

@@ -12,8 +12,14 @@ import jwt
 import pytest
 import structlog
 
-from gateway.adapters.clerk import LEEWAY_SECONDS, ClerkTokens
-from gateway.adapters.jwks import Jwks
+from gateway.adapters.clerk import (
+    BACKEND_JWKS_URL,
+    LEEWAY_SECONDS,
+    ClerkTokens,
+    permissions_of,
+    signing_keys,
+)
+from gateway.adapters.jwks import FixedKey, Jwks
 from gateway.rpc.errors import Unauthenticated, Unavailable
 from gateway.rpc.principal import DatabaseRole, Kind
 from tests.adapters.identity_provider import (
@@ -275,3 +281,60 @@ async def test_no_shape_of_a_token_makes_the_gateway_fetch_from_elsewhere(
     claims = {"sub": "user_1", "iss": ISSUER, "iat": now(), "exp": now() + 60}
     assert await refusal(tokens, jwt.encode(claims, private_key("evil"), "RS256", headers)) == "TOKEN_INVALID"
     assert served.fetches == 1
+
+
+@pytest.mark.parametrize(
+    ("claims", "permissions"),
+    [
+        ({}, set()),
+        ({"org_permissions": ["org:workflows:read", 7]}, {"org:workflows:read"}),
+        ({"org_permissions": "org:workflows:read"}, set()),
+        (
+            {"o": {"per": "read,manage", "fpm": "3,2"}, "fea": "o:workflows,u:profile,o:credits"},
+            {"org:workflows:read", "org:workflows:manage", "org:credits:manage"},
+        ),
+        ({"o": {"per": "read", "fpm": "1"}, "fea": "uo:both"}, {"org:both:read"}),
+        ({"o": {"per": "read", "fpm": "x,1"}, "fea": "o:a,o:b"}, {"org:a:read"}),
+        ({"o": {"per": 1, "fpm": None}, "fea": ["o:a"]}, set()),
+        ({"o": {}}, set()),
+    ],
+)
+def test_permissions_are_unpacked(claims: dict[str, Any], permissions: set[str]) -> None:
+    assert permissions_of(claims) == permissions
+
+
+async def test_who_acts_for_another_is_known(tokens: ClerkTokens) -> None:
+    principal, _ = await tokens.verify(token(act={"sub": "user_support"}))
+    assert principal.impersonator == "user_support"
+
+
+async def test_a_key_known_beforehand_needs_no_provider() -> None:
+    fixed = FixedKey(public_pem().decode())
+    tokens = ClerkTokens(fixed, issuer=ISSUER, audience=None, authorized_parties=())
+    principal, _ = await tokens.verify(token())
+    assert principal.kind is Kind.USER
+
+
+async def test_clerks_api_wants_to_see_the_secret_key(served: Provider) -> None:
+    async with session() as opened:
+        keys = Jwks(served.url, opened, bearer="sk_test_of_the_instance")
+        assert await keys.key("key-1") is not None
+        await keys.close()
+    assert served.authorization == ["Bearer sk_test_of_the_instance"]
+
+
+@pytest.mark.parametrize(
+    ("given", "url"),
+    [
+        ({"jwks_url": "https://keys.example/jwks"}, "https://keys.example/jwks"),
+        ({"jwks_url": "https://keys.example/jwks", "secret_key": "sk"}, "https://keys.example/jwks"),
+        ({"secret_key": "sk"}, BACKEND_JWKS_URL),
+        ({}, f"{ISSUER}/.well-known/jwks.json"),
+    ],
+)
+async def test_keys_come_by_the_nearest_way(given: dict[str, str], url: str) -> None:
+    ways = {"jwks_url": None, "secret_key": None, "pem": None} | given
+    async with session() as opened:
+        keys = signing_keys(opened, issuer=ISSUER, **ways)
+    assert isinstance(keys, Jwks)
+    assert keys._url == url
