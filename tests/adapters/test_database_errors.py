@@ -9,7 +9,8 @@ import pytest
 from asyncpg import exceptions
 
 from gateway.adapters.postgres_connections import ClosedError
-from gateway.adapters.postgres_errors import RETRY_AFTER_SECONDS, translate
+from gateway.adapters.postgres_errors import translate
+from gateway.adapters.sqlstates import RETRY_AFTER_SECONDS
 from gateway.rpc.errors import Aborted, Internal, InvalidArgument, NotFound, RpcError, Unavailable
 
 SECRET = "hunter2"

@@ -161,6 +161,16 @@ FUNCTIONS = {
         stranger=DENIED,
         service=OK,
     ),
+    "function_parameters": Call(
+        "select function_parameters()",
+        owner=DENIED,
+        admin=DENIED,
+        member=DENIED,
+        viewer=DENIED,
+        other=DENIED,
+        stranger=DENIED,
+        service=OK,
+    ),
 }
 
 
