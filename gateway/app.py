@@ -17,6 +17,7 @@ from gateway.adapters.redis import ping as ping_redis
 from gateway.chain.access_log import log_access
 from gateway.chain.authenticate import Authenticate, BearerToken, DevelopmentHeaders, InternalSecret
 from gateway.chain.context import establish_context
+from gateway.chain.first_sight import FirstSight
 from gateway.chain.validate import Validate
 from gateway.doors.connect import ConnectDoor
 from gateway.doors.grpc import GrpcDoor
@@ -128,7 +129,7 @@ class Gateway:
         )
         chain = Chain(
             establish_context,
-            guards=[self._authenticate(keys), Validate(methods)],
+            guards=[self._authenticate(keys), Validate(methods), FirstSight(database)],
             observers=[log_access],
             timeout=settings.request_timeout_seconds,
         )

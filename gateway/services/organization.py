@@ -12,9 +12,14 @@ from gateway.gen.n8ngateway.v1.organization_service_pb import (
     GetOrganizationResponse,
     ListOrganizationsRequest,
     ListOrganizationsResponse,
+    UpdateOrganizationRequest,
+    UpdateOrganizationResponse,
 )
+from gateway.services.members import Members
 from gateway.services.not_served import refuse_unserved
+from gateway.services.organization_of import organization_of
 from gateway.services.pages import decode_token, page_size, read_page
+from gateway.services.update_mask import changes, masked_fields
 
 if TYPE_CHECKING:
     from gateway.adapters.database import Database
@@ -32,11 +37,11 @@ _NOT_SERVED_YET = (
 )
 
 
-class OrganizationService:
+class OrganizationService(Members):
     """Organizations of the caller; what is not the caller's does not exist for it."""
 
     def __init__(self, database: Database) -> None:
-        self._database = database
+        super().__init__(database)
 
     async def create_organization(
         self,
@@ -71,3 +76,19 @@ class OrganizationService:
         """One organization, by its id."""
         text = await self._database.call("get_organization", call.caller, p_id=request.id)
         return GetOrganizationResponse(organization=Organization.from_json(text))
+
+    async def update_organization(
+        self, request: UpdateOrganizationRequest, call: Call
+    ) -> UpdateOrganizationResponse:
+        """Change the fields of the mask, all or none."""
+        organization = request.organization or Organization()
+        names = masked_fields(organization, request.update_mask)
+        unserved = [name for name in _NOT_SERVED_YET if name in names]
+        refuse_unserved(organization, unserved, within="organization.")
+        text = await self._database.call(
+            "update_organization",
+            call.caller,
+            p_id=organization_of(organization.id, call, "organization.id"),
+            p_changes=changes(organization, [name for name in names if name not in _NOT_SERVED_YET]),
+        )
+        return UpdateOrganizationResponse(organization=Organization.from_json(text))

@@ -90,6 +90,25 @@ def user(subject: str | None = None, **claims: Any) -> Principal:
     )
 
 
+def api_key(organization_id: str, **claims: Any) -> Principal:
+    """Return an API key of the organization that nobody else in the tests is, with these claims."""
+    key_id = str(uuid.uuid4())
+    return Principal(
+        kind=Kind.API_KEY,
+        subject=key_id,
+        database_role=DatabaseRole.AUTHENTICATED,
+        claims=json.dumps(
+            {
+                "sub": f"key:{key_id}",
+                "role": "authenticated",
+                "key_id": key_id,
+                "organization_id": organization_id,
+                **claims,
+            }
+        ),
+    )
+
+
 @dataclass(frozen=True)
 class Tenant:
     """An organization with its owner and one workflow."""

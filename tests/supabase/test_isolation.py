@@ -6,8 +6,10 @@ a new one that is missing here fails.
 
 from __future__ import annotations
 
+import re
 import uuid
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import asyncpg
@@ -17,13 +19,18 @@ from yarl import URL
 
 from gateway.adapters.postgres import PostgresDatabase
 from gateway.rpc.principal import Principal
-from tests.adapters.databases import Tenant, add_member, login, new_tenant, user
+from tests.adapters.databases import Tenant, add_member, api_key, login, new_tenant, user
+
+PERMISSIONS = Path(__file__).parents[2] / "docs" / "permissions.md"
 
 OWN, ALL, NOTHING, DENIED = "own", "all", "nothing", "denied"
 OK = "ok"
 
 MEMBERS_OF_A = ["owner of A", "admin of A", "member of A", "viewer of A"]
-CALLERS = ["anonymous", *MEMBERS_OF_A, "owner of B", "stranger", "service"]
+KEYS = ["key of A", "key of B"]
+CALLERS = ["anonymous", *MEMBERS_OF_A, "owner of B", "stranger", *KEYS, "service"]
+OF_B = {"owner of B", "key of B"}
+WITHOUT_PROFILE = {"stranger", *KEYS}
 
 # Rows that a caller sees; "own" are those of its organizations. Nobody writes a table: functions do that.
 READS = {
@@ -34,6 +41,8 @@ READS = {
     "viewer of A": OWN,
     "owner of B": OWN,
     "stranger": NOTHING,
+    "key of A": OWN,
+    "key of B": OWN,
     "service": ALL,
 }
 # The column that says whose a row is.
@@ -50,12 +59,17 @@ TABLES = {
 NO_ORGANIZATION = "ORGANIZATION_NOT_FOUND"
 NO_WORKFLOW = "WORKFLOW_NOT_FOUND"
 NO_EXECUTION = "EXECUTION_NOT_FOUND"
+NO_MEMBER = "MEMBER_NOT_FOUND"
 ROLE = "ROLE_INSUFFICIENT"
+USER_REQUIRED = "USER_REQUIRED"
 
 
 @dataclass(frozen=True)
 class Call:
-    """A call about organization A, and what becomes of it for whom."""
+    """A call about organization A, and what becomes of it for whom; `key` and `other_key` where they differ.
+
+    A key of A fares like a member of A, one of B like the owner of B.
+    """
 
     sql: str
     owner: str = OK
@@ -65,16 +79,25 @@ class Call:
     other: str = NOTHING
     stranger: str = NOTHING
     service: str = DENIED
+    key: str | None = None
+    other_key: str | None = None
     arguments: list[str] = field(default_factory=list)
 
     def expected(self, caller: str) -> str:
         by_caller = dict(zip(MEMBERS_OF_A, (self.owner, self.admin, self.member, self.viewer), strict=True))
         by_caller |= {"owner of B": self.other, "stranger": self.stranger, "service": self.service}
+        by_caller |= {"key of A": self.key or self.member, "key of B": self.other_key or self.other}
         return by_caller.get(caller, DENIED)
 
 
 FUNCTIONS = {
-    "create_organization": Call("""select create_organization('{"name": "New"}')""", other=OK, stranger=OK),
+    "create_organization": Call(
+        """select create_organization('{"name": "New"}')""",
+        other=OK,
+        stranger=OK,
+        key=USER_REQUIRED,
+        other_key=USER_REQUIRED,
+    ),
     "list_organizations": Call("select list_organizations()", other=OK, stranger=OK, service=OK),
     "get_organization": Call(
         "select get_organization($1)",
@@ -82,6 +105,53 @@ FUNCTIONS = {
         other=NO_ORGANIZATION,
         stranger=NO_ORGANIZATION,
         service=OK,
+    ),
+    "update_organization": Call(
+        """select update_organization($1, '{"name": "renamed"}')""",
+        arguments=["organization"],
+        member=ROLE,
+        viewer=ROLE,
+        other=NO_ORGANIZATION,
+        stranger=NO_ORGANIZATION,
+    ),
+    "meet_caller": Call(
+        "select meet_caller()", other=OK, stranger=OK, key=USER_REQUIRED, other_key=USER_REQUIRED
+    ),
+    "add_member": Call(
+        "select add_member($1, 'user_new', 'MEMBER_ROLE_ADMIN')",
+        arguments=["organization"],
+        member=ROLE,
+        viewer=ROLE,
+        other=NO_ORGANIZATION,
+        stranger=NO_ORGANIZATION,
+    ),
+    "list_members": Call(
+        "select list_members($1)",
+        arguments=["organization"],
+        other=NO_ORGANIZATION,
+        stranger=NO_ORGANIZATION,
+    ),
+    "get_member": Call(
+        "select get_member($1, $2)",
+        arguments=["organization", "member"],
+        other=NO_ORGANIZATION,
+        stranger=NO_ORGANIZATION,
+    ),
+    "update_member": Call(
+        "select update_member($1, $2, 'MEMBER_ROLE_VIEWER')",
+        arguments=["organization", "member"],
+        member=ROLE,
+        viewer=ROLE,
+        other=NO_ORGANIZATION,
+        stranger=NO_ORGANIZATION,
+    ),
+    "remove_member": Call(
+        "select remove_member($1, $2)",
+        arguments=["organization", "guest"],
+        member=ROLE,
+        viewer=ROLE,
+        other=NO_ORGANIZATION,
+        stranger=NO_ORGANIZATION,
     ),
     "register_workflow": Call(
         "select register_workflow(jsonb_build_object("
@@ -180,11 +250,11 @@ class World:
 
     url: URL
     callers: dict[str, Principal]
-    a: dict[str, uuid.UUID]
-    b: dict[str, uuid.UUID]
+    a: dict[str, Any]
+    b: dict[str, Any]
 
 
-async def furnished(database: PostgresDatabase, owner: Principal) -> tuple[Tenant, dict[str, uuid.UUID]]:
+async def furnished(database: PostgresDatabase, owner: Principal) -> tuple[Tenant, dict[str, Any]]:
     tenant = await new_tenant(database, owner, balance=100)
     begun = await tenant.begin()
     ids = {
@@ -197,7 +267,7 @@ async def furnished(database: PostgresDatabase, owner: Principal) -> tuple[Tenan
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def world(superuser_url: URL) -> World:
-    callers = {name: user() for name in CALLERS if name not in {"anonymous", "service"}}
+    callers = {name: user() for name in CALLERS if name not in {"anonymous", "service", *KEYS}}
     database = PostgresDatabase(login(superuser_url))
     connection = await asyncpg.connect(str(superuser_url))
     try:
@@ -205,6 +275,10 @@ async def world(superuser_url: URL) -> World:
         _, b = await furnished(database, callers["owner of B"])
         for role in ("ADMIN", "MEMBER", "VIEWER"):
             await add_member(connection, tenant.organization_id, callers[f"{role.lower()} of A"], role)
+        guest = user()
+        await add_member(connection, tenant.organization_id, guest, "VIEWER")
+        a |= {"member": callers["member of A"].subject, "guest": guest.subject}
+        callers |= {"key of A": api_key(str(a["organization"])), "key of B": api_key(str(b["organization"]))}
     finally:
         await connection.close()
         await database.close()
@@ -256,16 +330,18 @@ async def test_rows_are_seen_by_their_own(world: World, table: str, caller: str)
     seen = {row["owner"] for row in rows}
     if table == "profiles" and caller != "service":
         own: set[Any] = {world.callers[caller].subject}
-        # A profile is its user's own, whatever organization it is in; strangers have none yet.
-        assert seen == (own if caller != "stranger" else set())
+        # A profile is its user's own, whatever organization it is in; strangers have none yet, and keys none.
+        assert seen == (own if caller not in WITHOUT_PROFILE else set())
     elif expected == ALL and table == "profiles":
-        assert seen >= {caller.subject for name, caller in world.callers.items() if name != "stranger"}
+        assert seen >= {
+            caller.subject for name, caller in world.callers.items() if name not in WITHOUT_PROFILE
+        }
     elif expected == ALL:
         assert seen >= {world.a["organization"], world.b["organization"]}
     elif expected == NOTHING:
         assert seen == set()
     else:
-        assert seen == {(world.b if caller == "owner of B" else world.a)["organization"]}
+        assert seen == {(world.b if caller in OF_B else world.a)["organization"]}
 
 
 @pytest.mark.parametrize("caller", CALLERS)
@@ -290,7 +366,7 @@ async def test_functions_are_called_by_who_may(world: World, function: str, call
     result = await attempt(world, caller, call.sql, *(world.a[name] for name in call.arguments))
     if call.expected(caller) == OK:
         assert isinstance(result, list)
-        assert str(world.b["organization"]) not in str(result) or caller in {"owner of B", "service"}
+        assert str(world.b["organization"]) not in str(result) or caller in OF_B | {"service"}
     else:
         assert result == call.expected(caller)
 
@@ -302,8 +378,8 @@ async def test_a_list_holds_only_the_callers_own(world: World, caller: str) -> N
         assert result == DENIED
         return
     text = str(result)
-    assert (str(world.a["organization"]) in text) == (caller in {*MEMBERS_OF_A, "service"})
-    assert (str(world.b["organization"]) in text) == (caller in {"owner of B", "service"})
+    assert (str(world.a["organization"]) in text) == (caller in {*MEMBERS_OF_A, "key of A", "service"})
+    assert (str(world.b["organization"]) in text) == (caller in OF_B | {"service"})
 
 
 async def test_a_caller_cannot_make_itself_another(world: World) -> None:
@@ -327,3 +403,20 @@ async def test_a_caller_cannot_make_itself_another(world: World) -> None:
                     assert await connection.fetch(f"select * from {table}") == []
     finally:
         await connection.close()
+
+
+def test_the_documented_permissions_are_these() -> None:
+    rows = re.findall(
+        r"^\| [^|]+ \| `(\w+)` \| ([\w ]+)", PERMISSIONS.read_text(encoding="utf-8"), re.MULTILINE
+    )
+    documented = {function: role.strip() for function, role in rows}
+    assert documented.keys() == FUNCTIONS.keys()
+    for function, role in documented.items():
+        call = FUNCTIONS[function]
+        allowed = [caller.removesuffix(" of A") for caller in MEMBERS_OF_A if call.expected(caller) == OK]
+        if role == "the platform":
+            assert (allowed, call.service) == ([], OK), function
+        else:
+            assert allowed[-1] == (role if role in allowed else "viewer"), function
+            assert (call.stranger == OK) == role.startswith("any"), function
+            assert (call.expected("key of A") == OK) == (role in {"member", "viewer", "any caller"}), function

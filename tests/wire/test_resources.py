@@ -109,3 +109,61 @@ def test_a_page_token_is_good_for_its_own_list_only(
         for message in theirs.messages
         for workflow in message["workflows"]
     )
+
+
+def organization(client: Client, world: World, **fields: Any) -> Any:
+    request = {"organization": {"id": world.dev.ready["organization_id"], **fields}}
+    return call(client, world, "UpdateOrganization", request)
+
+
+def test_the_default_workflow_runs_when_none_is_named(client: Client, world: World) -> None:
+    outcome = organization(client, world, default_workflow_id=world.workflows["echo"])
+    updated = single(outcome.messages[0], "organization")
+    assert updated["default_workflow_id"] == world.workflows["echo"]
+    ran = call(client, world, "Execute", {"data": {"n": 1}})
+    assert ran.messages[0]["data"]["echo"] == {"n": 1}
+
+
+def test_the_default_workflow_is_none_of_another_tenant(
+    client: Client, world: World, other_tenant: World
+) -> None:
+    for workflow_id in (other_tenant.workflows["echo"], str(uuid.uuid4())):
+        outcome = organization(client, world, default_workflow_id=workflow_id)
+        assert (outcome.code, outcome.fields) == (Code.INVALID_ARGUMENT, ["default_workflow_id"])
+
+
+def test_a_policy_that_nothing_enforces_is_not_taken(client: Client, world: World) -> None:
+    outcome = organization(client, world, auth_policy="AUTH_POLICY_SIGNED_KEY")
+    assert (outcome.code, outcome.fields) == (Code.UNIMPLEMENTED, ["organization.auth_policy"])
+
+
+def test_another_tenants_organization_is_not_found(client: Client, other_tenant: World) -> None:
+    outcome = organization(client, other_tenant, name="taken over")
+    assert (outcome.code, outcome.reason) == (Code.NOT_FOUND, "ORGANIZATION_NOT_FOUND")
+
+
+def test_members_come_and_go(client: Client, world: World, mint: Any) -> None:
+    of = {"organization_id": world.dev.ready["organization_id"]}
+    profile = f"user_{uuid.uuid4().hex}"
+    headers = {"Authorization": f"Bearer {mint(profile)}"}
+    member = {"profile_id": profile, "role": "MEMBER_ROLE_VIEWER"}
+    added = call(client, world, "AddMember", of | {"member": member})
+    assert single(added.messages[0], "member")["role"] == "MEMBER_ROLE_VIEWER"
+    twice = call(client, world, "AddMember", of | {"member": member})
+    assert (twice.code, twice.fields) == (Code.ALREADY_EXISTS, ["profile_id"])
+    assert call(client, world, "ListMembers", of, headers=headers).code is Code.OK
+    refused = call(client, world, "AddMember", of | {"member": member}, headers=headers)
+    assert (refused.code, refused.reason) == (Code.PERMISSION_DENIED, "ROLE_INSUFFICIENT")
+    changed = call(client, world, "UpdateMember", {"member": of | member | {"role": "MEMBER_ROLE_ADMIN"}})
+    assert single(changed.messages[0], "member")["role"] == "MEMBER_ROLE_ADMIN"
+    got = call(client, world, "GetMember", of | {"profile_id": profile}, headers=headers)
+    assert single(got.messages[0], "member")["profile_id"] == profile
+    assert call(client, world, "RemoveMember", of | {"profile_id": profile}, headers=headers).code is Code.OK
+    gone = call(client, world, "ListMembers", of, headers=headers)
+    assert (gone.code, gone.reason) == (Code.NOT_FOUND, "ORGANIZATION_NOT_FOUND")
+
+
+def test_the_last_owner_stays(client: Client, world: World) -> None:
+    of = {"organization_id": world.dev.ready["organization_id"], "profile_id": "user_dev"}
+    outcome = call(client, world, "RemoveMember", of)
+    assert (outcome.code, outcome.reason) == (Code.FAILED_PRECONDITION, "LAST_OWNER")

@@ -1,0 +1,95 @@
+"""The part of OrganizationService that is about members."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from gateway.gen.n8ngateway.v1.member_pb import Member
+from gateway.gen.n8ngateway.v1.organization_service_pb import (
+    AddMemberRequest,
+    AddMemberResponse,
+    GetMemberRequest,
+    GetMemberResponse,
+    ListMembersRequest,
+    ListMembersResponse,
+    RemoveMemberRequest,
+    RemoveMemberResponse,
+    UpdateMemberRequest,
+    UpdateMemberResponse,
+)
+from gateway.services.organization_of import organization_of
+from gateway.services.pages import decode_token, page_size, read_page
+from gateway.services.update_mask import masked_fields
+
+if TYPE_CHECKING:
+    from gateway.adapters.database import Database
+    from gateway.rpc.call import Call
+
+
+class Members:
+    """Who belongs to an organization, by invitation or by its Clerk organization."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def add_member(self, request: AddMemberRequest, call: Call) -> AddMemberResponse:
+        """Make a user a member, seen before or not."""
+        member = request.member or Member()
+        text = await self._database.call(
+            "add_member",
+            call.caller,
+            p_organization_id=organization_of(request.organization_id, call),
+            p_profile_id=member.profile_id,
+            p_role=_role(member),
+        )
+        return AddMemberResponse(member=Member.from_json(text))
+
+    async def list_members(self, request: ListMembersRequest, call: Call) -> ListMembersResponse:
+        """One page, oldest first."""
+        organization_id = organization_of(request.organization_id, call)
+        of_list = f"members {organization_id}"
+        text = await self._database.call(
+            "list_members",
+            call.caller,
+            p_organization_id=organization_id,
+            p_after=decode_token(of_list, request.page_token),
+            p_limit=page_size(request.page_size),
+        )
+        return read_page(text, ListMembersResponse, of_list)
+
+    async def get_member(self, request: GetMemberRequest, call: Call) -> GetMemberResponse:
+        """One member, by its profile."""
+        text = await self._database.call(
+            "get_member",
+            call.caller,
+            p_organization_id=organization_of(request.organization_id, call),
+            p_profile_id=request.profile_id,
+        )
+        return GetMemberResponse(member=Member.from_json(text))
+
+    async def update_member(self, request: UpdateMemberRequest, call: Call) -> UpdateMemberResponse:
+        """Give it another role, the one thing about it that can change."""
+        member = request.member or Member()
+        masked_fields(member, request.update_mask)
+        text = await self._database.call(
+            "update_member",
+            call.caller,
+            p_organization_id=organization_of(member.organization_id, call, "member.organization_id"),
+            p_profile_id=member.profile_id,
+            p_role=_role(member),
+        )
+        return UpdateMemberResponse(member=Member.from_json(text))
+
+    async def remove_member(self, request: RemoveMemberRequest, call: Call) -> RemoveMemberResponse:
+        """End its membership."""
+        await self._database.call(
+            "remove_member",
+            call.caller,
+            p_organization_id=organization_of(request.organization_id, call),
+            p_profile_id=request.profile_id,
+        )
+        return RemoveMemberResponse()
+
+
+def _role(member: Member) -> str:
+    return f"MEMBER_ROLE_{member.role.name}"
