@@ -2,6 +2,7 @@
 
 Readers never slow the run. The log keeps the newest events up to a bound in bytes;
 a reader that falls further behind is told so, rather than given a stream with a gap.
+Nor does a reader keep more alive than a few events that it has taken out.
 """
 
 from __future__ import annotations
@@ -39,12 +40,16 @@ if TYPE_CHECKING:
     )
 
 DEFAULT_CAPACITY = 16 << 20
+EVENT_BYTES = 1 << 10
+"""What an event takes beside its content; without it, a run of tiny events would know no bound."""
+
+_TAKEN_AT_ONCE = 64
 
 
 class EventLog:
     """Events of one execution in order, numbered from 1.
 
-    `capacity` bounds the content that is kept, in bytes.
+    `capacity` bounds what is kept, in bytes: content, and EVENT_BYTES for each event.
     """
 
     def __init__(self, execution_id: str, *, capacity: int = DEFAULT_CAPACITY) -> None:
@@ -53,7 +58,7 @@ class EventLog:
         self._events: deque[tuple[ExecutionEvent, int]] = deque()
         self._size = 0
         self._last = 0
-        self._closed = False
+        self._closed = asyncio.Event()
         self._waiting: set[asyncio.Future[None]] = set()
 
     def append(self, event: Event, *, size: int = 0) -> None:
@@ -65,6 +70,7 @@ class EventLog:
             time=Timestamp.now(),
             event=event,
         )
+        size += EVENT_BYTES
         self._events.append((message, size))
         self._size += size
         while self._size > self._capacity and len(self._events) > 1:
@@ -73,7 +79,7 @@ class EventLog:
 
     def close(self) -> None:
         """Nothing more will come: readers end after the last event."""
-        self._closed = True
+        self._closed.set()
         self._wake()
 
     async def read(self, after: int = 0) -> AsyncGenerator[ExecutionEvent, None]:
@@ -87,16 +93,16 @@ class EventLog:
                 yield event
             if self._last > after:
                 continue
-            if self._closed:
+            if self._closed.is_set():
                 return
             await self._changed()
 
     async def closed(self) -> None:
         """Wait until nothing more will come."""
-        while not self._closed:
-            await self._changed()
+        await self._closed.wait()
 
     def _since(self, after: int) -> Sequence[ExecutionEvent]:
+        """The next events, though not all of them: a slow reader would keep them alive."""
         if after >= self._last:
             return ()
         first = self._last - len(self._events) + 1
@@ -104,7 +110,8 @@ class EventLog:
             msg = f"Events up to {first - 1} are no longer kept: the reader was too slow, or came too late."
             raise OutOfRange(msg, reason="EVENTS_EXPIRED", metadata={"first_kept": str(first)})
         start = after + 1 - first
-        return [self._events[index][0] for index in range(start, len(self._events))]
+        end = min(start + _TAKEN_AT_ONCE, len(self._events))
+        return [self._events[index][0] for index in range(start, end)]
 
     async def _changed(self) -> None:
         future = asyncio.get_running_loop().create_future()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 from typing import TYPE_CHECKING, Literal
 
 from protobuf import Oneof
@@ -23,6 +24,10 @@ if TYPE_CHECKING:
 
 JSON = "application/json"
 TEXT = "text/plain"
+
+# Where a number beyond a double may be: an exponent of three digits, or so many digits before a shorter one.
+_HUGE = r"[0-9][eE]\+?0*[1-9][0-9]{2}|(?<![0-9])[0-9]{200}"
+_HUGE_TEXT, _HUGE_BYTES = re.compile(_HUGE), re.compile(_HUGE.encode())
 
 
 def event_of(piece: Piece) -> tuple[Event, str | bytes] | None:
@@ -71,7 +76,7 @@ class Output:
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._size = 0
-        self._outputs: dict[tuple[str, int, int], list[tuple[ExecutionChunk, str | bytes]]] = {}
+        self._outputs: dict[tuple[str, int, int], tuple[ExecutionChunk, list[str | bytes]]] = {}
         self.truncated = False
 
     def add(self, chunk: ExecutionChunk, raw: str | bytes) -> None:
@@ -81,11 +86,11 @@ class Output:
             self.truncated = True
             return
         key = (chunk.node_id, chunk.run_index, chunk.item_index)
-        self._outputs.setdefault(key, []).append((chunk, raw))
+        self._outputs.setdefault(key, (chunk, []))[1].append(raw)
 
     def value(self) -> Value | None:
         """The joined value; None when the run put out nothing."""
-        outputs = [_joined(parts) for parts in self._outputs.values()]
+        outputs = [_joined(first, parts) for first, parts in self._outputs.values()]
         if len(outputs) > 1:
             return Value(
                 kind=Oneof[Literal["list_value"], ListValue]("list_value", ListValue(values=outputs))
@@ -130,19 +135,23 @@ def _bytes_content(data: bytes) -> Oneof[Literal["data"], bytes]:
 
 def _json(text: str | bytes) -> Value | None:
     """The value; None for what protobuf's JSON cannot hold: numbers beyond a double, or nested too deep."""
+    huge = _HUGE_TEXT.search(text) if isinstance(text, str) else _HUGE_BYTES.search(text)
     try:
-        return Value.from_json(text)
+        value = Value.from_json(text)
+        if huge:
+            value.to_json()  # refuses the infinity that such a number has become
     except (ValueError, TypeError, OverflowError, RecursionError):
         return None
+    return value
 
 
-def _joined(parts: list[tuple[ExecutionChunk, str | bytes]]) -> Value:
-    chunk, raw = parts[0]
-    if len(parts) == 1 and chunk.content is not None and chunk.content.field == "json":
-        return chunk.content.value
-    if isinstance(raw, bytes) and chunk.content is not None and chunk.content.field == "data":
-        return _bytes_value(chunk.content_type, raw)
-    return _string("".join(raw if isinstance(raw, str) else raw.decode() for _, raw in parts))
+def _joined(first: ExecutionChunk, parts: list[str | bytes]) -> Value:
+    content = first.content
+    if len(parts) == 1 and content is not None and content.field == "json":
+        return content.value
+    if content is not None and content.field == "data" and isinstance(parts[0], bytes):
+        return _bytes_value(first.content_type, parts[0])
+    return _string("".join(part if isinstance(part, str) else part.decode() for part in parts))
 
 
 def _bytes_value(content_type: str, data: bytes) -> Value:

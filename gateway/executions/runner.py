@@ -8,8 +8,8 @@ loses nothing.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
+from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -31,7 +31,7 @@ from gateway.rpc.errors import Internal, NotFound, RpcError, Unavailable, Unknow
 from gateway.rpc.status import status_of
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterator
 
     from gateway.adapters.database import Database
     from gateway.adapters.n8n import N8n
@@ -43,6 +43,8 @@ log = structlog.get_logger("gateway.executions")
 T = TypeVar("T")
 
 RESULT_LIMIT = 16 << 20
+SETTLE_SECONDS = 5.0
+"""How long the settlements of runs that were cut off may take, before the gateway stops without them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,23 +75,30 @@ class Run:
         self.log = EventLog(job.execution_id)
         self.outcome: Outcome | None = None
         self.settlement: Settlement | None = None
+        self.broken: RpcError | None = None
 
     async def events(self) -> AsyncGenerator[ExecutionEvent, None]:
         """Everything that the run puts out, from its beginning, as it comes.
 
         A failed run's `failed` event is followed by the RpcError that failed it.
         """
-        async for event in self.log.read():
-            yield event
-        if self.outcome is not None and self.outcome.error is not None:
-            raise self.outcome.error
+        async with aclosing(self.log.read()) as events:
+            async for event in events:
+                yield event
+        self._settled()
 
     async def ended(self) -> tuple[Outcome, Settlement]:
         """Wait for the end. Raises the RpcError that failed the run."""
         await self.log.closed()
+        return self._settled()
+
+    def _settled(self) -> tuple[Outcome, Settlement]:
+        if self.broken is not None:
+            raise self.broken
         if self.outcome is None or self.settlement is None:
             msg = "The gateway stopped before the run was settled."
-            raise Unavailable(msg, reason="SHUTTING_DOWN", retry_after=1)
+            metadata = {"execution_id": self.job.execution_id}
+            raise Unavailable(msg, reason="SHUTTING_DOWN", retry_after=1, metadata=metadata)
         if self.outcome.error is not None:
             raise self.outcome.error
         return self.outcome, self.settlement
@@ -103,6 +112,7 @@ class Runner:
         self._n8n = n8n
         self._limits = limits
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._to_cut: set[asyncio.Task[Any]] = set()
 
     async def begin(self, execution_id: str, begin: Callable[[], Awaitable[T]]) -> T:
         """Let `begin` charge for an execution and start it, whatever becomes of the caller meanwhile.
@@ -119,17 +129,43 @@ class Runner:
         return run
 
     async def drain(self, grace: float) -> None:
-        """Let the runs end for `grace` seconds; then cut off those that are left, as failed."""
-        loop = asyncio.get_running_loop()
-        over = loop.time() + grace
-        while self._tasks and loop.time() < over:
-            await asyncio.wait(self._tasks, timeout=over - loop.time())
+        """Let the runs end for `grace` seconds; then cut off those that are left, as failed.
+
+        What then remains to be settled has SETTLE_SECONDS more: the database may be away.
+        """
+        await self._ended_within(grace)
+        # One turn of the loop, so that what has just been started can be cut off.
+        await asyncio.sleep(0)
+        if self._to_cut:
+            log.warning("runs cut off", count=len(self._to_cut))
+        for task in self._to_cut:
+            task.cancel()
+        await self._ended_within(SETTLE_SECONDS)
         if self._tasks:
-            log.warning("runs cut off", count=len(self._tasks))
+            log.error("runs left unsettled", count=len(self._tasks))
         while self._tasks:
             for task in self._tasks:
                 task.cancel()
             await asyncio.wait(self._tasks)
+
+    async def _ended_within(self, seconds: float) -> None:
+        loop = asyncio.get_running_loop()
+        over = loop.time() + seconds
+        while self._tasks and loop.time() < over:
+            await asyncio.wait(self._tasks, timeout=over - loop.time())
+
+    @contextmanager
+    def _may_be_cut(self) -> Iterator[None]:
+        """Mark the running task as one that waits for others, and not for its own settlement."""
+        task = asyncio.current_task()
+        if task is None:
+            msg = "outside of a task"
+            raise RuntimeError(msg)
+        self._to_cut.add(task)
+        try:
+            yield
+        finally:
+            self._to_cut.discard(task)
 
     def _spawn(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         task = asyncio.create_task(work)
@@ -144,24 +180,38 @@ class Runner:
 
     async def _begin(self, execution_id: str, begin: Callable[[], Awaitable[T]]) -> T:
         try:
-            return await begin()
+            with self._may_be_cut():
+                return await begin()
         except Unavailable as error:
             self._spawn(self._give_back(execution_id, error))
             raise
+        except asyncio.CancelledError:
+            self._spawn(self._give_back(execution_id, _stopped()))
+            raise
 
     async def _give_back(self, execution_id: str, error: RpcError) -> None:
-        with contextlib.suppress(NotFound):
+        try:
             await settle(self._database, execution_id, Outcome(Output(0), error))
+        except NotFound:
+            return
+        except Exception:
+            log.exception("run not settled", execution_id=execution_id)
 
     async def _see_through(self, run: Run) -> None:
         try:
-            run.outcome = outcome = await self._outcome(run)
+            with self._may_be_cut():
+                run.outcome = outcome = await self._outcome(run)
             run.settlement = settlement = await settle(self._database, run.job.execution_id, outcome)
             run.log.append(
                 _completed(outcome, settlement)
                 if outcome.error is None
                 else _failed(outcome.error, outcome, settlement)
             )
+        except Exception:
+            execution_id = run.job.execution_id
+            log.exception("run not settled", execution_id=execution_id)
+            msg = "Something went wrong in the gateway after the run had ended."
+            run.broken = Internal(msg, metadata={"execution_id": execution_id})
         finally:
             run.log.close()
 
@@ -175,9 +225,7 @@ class Runner:
         except RpcError as error:
             outcome.error = error
         except asyncio.CancelledError:
-            outcome.error = Unavailable(
-                "The gateway was stopped while the run was under way.", reason="SHUTTING_DOWN"
-            )
+            outcome.error = _stopped()
         except Exception:
             log.exception("run broke", execution_id=run.job.execution_id)
             outcome.error = Internal("Something went wrong in the gateway while it ran the workflow.")
@@ -214,6 +262,11 @@ class Runner:
             idle=workflow.idle_timeout_seconds or self._limits.idle,
             total=workflow.timeout_seconds or self._limits.total,
         )
+
+
+def _stopped() -> Unavailable:
+    msg = "The gateway was stopped while the run was under way."
+    return Unavailable(msg, reason="SHUTTING_DOWN", retry_after=1)
 
 
 def _hear(run: Run, output: Output, piece: Piece) -> None:

@@ -12,7 +12,7 @@ import structlog
 from protobuf.wkt import Value
 
 from gateway.gen.n8ngateway.v1.execution_pb import ExecutionState
-from gateway.rpc.errors import Cancelled, DeadlineExceeded, NotFound, RpcError, Unavailable
+from gateway.rpc.errors import Aborted, Cancelled, DeadlineExceeded, NotFound, RpcError, Unavailable
 from gateway.rpc.status import DETAIL_TYPES, status_of
 from gateway.transcoding import Options, json_encoder
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from gateway.adapters.database import Database
     from gateway.executions.output import Output
 
-_NUL = re.compile(rb"((?<!\\)(?:\\\\)*)\\u0000")
+_NUL = re.compile(r"((?<!\\)(?:\\\\)*)\\u0000")
 """An escaped NUL, which jsonb has no room for."""
 
 _encode_value = json_encoder(Value.desc(), Options())
@@ -84,9 +84,10 @@ async def settle(database: Database, execution_id: str, outcome: Outcome) -> Set
     except NotFound:
         raise
     except RpcError as error:
-        # What the database cannot keep of a result must not keep the credits from being settled.
+        # What the database cannot keep of a run must not keep the credits from being settled.
         log.exception("result not kept", execution_id=execution_id, reason=error.reason)
-        return await _until_written(database, arguments | {"p_result_truncated": True})
+        bare = {"p_error": None, "p_n8n_execution_id": None, "p_result_truncated": result is not None}
+        return await _until_written(database, arguments | bare)
 
 
 async def _until_written(database: Database, arguments: dict[str, Any]) -> Settlement:
@@ -94,7 +95,7 @@ async def _until_written(database: Database, arguments: dict[str, Any]) -> Settl
     while True:
         try:
             text = await database.call("settle_execution", None, **arguments)
-        except Unavailable:
+        except (Unavailable, Aborted):
             log.warning(
                 "settlement waits for the database", execution_id=arguments["p_execution_id"], seconds=delay
             )
@@ -110,9 +111,9 @@ def _kept_result(outcome: Outcome) -> tuple[str | None, bool]:
     value = None if outcome.error else outcome.output.value()
     if value is None:
         return None, False
-    text = _NUL.sub(rb"\1\\ufffd", _encode_value(value))
+    text = _encode_value(value)
     if len(text) <= KEPT_RESULT_BYTES:
-        return text.decode(), outcome.output.truncated
+        return _storable(text.decode()), outcome.output.truncated
     return orjson.dumps(text[:KEPT_RESULT_BYTES].decode(errors="ignore")).decode(), True
 
 
@@ -120,4 +121,8 @@ def _kept_error(error: RpcError | None) -> str | None:
     if error is None:
         return None
     status = status_of(error, request_id="")
-    return status.to_json(registry=DETAIL_TYPES, use_proto_field_name=True)
+    return _storable(status.to_json(registry=DETAIL_TYPES, use_proto_field_name=True))
+
+
+def _storable(json_text: str) -> str:
+    return _NUL.sub(r"\1\\ufffd", json_text)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -77,8 +78,9 @@ class ExecutionService:
         """Run a workflow and read its events out. A failed run ends with `failed`, then with its RpcError."""
         begun = await self._begin(request, call)
         events = _replayed_events(begun) if isinstance(begun, _Replay) else begun.events()
-        async for event in events:
-            yield event
+        async with aclosing(events):
+            async for event in events:
+                yield event
 
     async def _begin(self, request: Request, call: Call) -> Run | _Replay:
         execution_id = str(uuid_utils.uuid7())
@@ -99,8 +101,9 @@ class ExecutionService:
         )
         begun: dict[str, Any] = orjson.loads(text)
         if begun.get("replayed"):
-            execution = Execution.from_json(orjson.dumps(begun["execution"]))
-            return _Replay(execution, begun["credits_remaining"])
+            # SQL says null for what is not there, which a field that holds any JSON would take for a value.
+            fields = {name: value for name, value in begun["execution"].items() if value is not None}
+            return _Replay(Execution.from_json(orjson.dumps(fields)), begun["credits_remaining"])
         return self._runner.start(
             Job(
                 execution_id=execution_id,
@@ -151,7 +154,7 @@ def _replayed(replay: _Replay) -> ExecuteResponse:
     )
 
 
-async def _replayed_events(replay: _Replay) -> AsyncIterator[ExecutionEvent]:
+async def _replayed_events(replay: _Replay) -> AsyncGenerator[ExecutionEvent, None]:
     """The stored outcome as a stream: its result in one chunk, then its end."""
     execution = replay.execution
     if execution.state is not ExecutionState.COMPLETED:
@@ -165,7 +168,7 @@ async def _replayed_events(replay: _Replay) -> AsyncIterator[ExecutionEvent]:
         credits_remaining=replay.credits_remaining,
         execution_time_ms=execution.execution_time_ms,
     )
-    yield _event(execution, 2 if execution.result else 1, Oneof("completed", completed))
+    yield _event(execution, 1 if execution.result is None else 2, Oneof("completed", completed))
 
 
 def _event(execution: Execution, sequence: int, event: Any) -> ExecutionEvent:

@@ -1,0 +1,388 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import pytest
+import structlog
+from protobuf import message_to_json_value
+
+from gateway.adapters.n8n import N8n
+from gateway.executions import runner as runner_module
+from gateway.executions import settlement
+from gateway.executions.runner import Job, Limits, Run, Runner
+from gateway.gen.n8ngateway.v1.execution_event_pb import ExecutionEvent
+from gateway.gen.n8ngateway.v1.execution_pb import ExecutionState
+from gateway.gen.n8ngateway.v1.workflow_pb import Workflow
+from gateway.rpc.errors import (
+    Code,
+    DeadlineExceeded,
+    FailedPrecondition,
+    Internal,
+    NotFound,
+    RpcError,
+    Unavailable,
+    Unknown,
+)
+from gateway.transcoding.gen.google.rpc.error_details_pb import ErrorInfo
+from tests.executions.accounts import BALANCE, PRICE, Accounts
+from tests.stub_n8n import StubN8n
+
+TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+GRACE = 30.0
+
+
+@pytest.fixture(autouse=True)
+def logged(monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.setattr(settlement, "FIRST_RETRY_SECONDS", 0.001)
+    with structlog.testing.capture_logs() as lines:
+        yield lines
+
+
+@pytest.fixture
+async def n8n(stub_n8n: StubN8n) -> AsyncIterator[N8n]:
+    stub_n8n.close_gate()
+    async with N8n(stub_n8n.url, internal_secret="s" * 64) as opened:
+        yield opened
+    stub_n8n.open_gate()
+
+
+@pytest.fixture
+def accounts() -> Accounts:
+    return Accounts()
+
+
+@pytest.fixture
+async def runner(accounts: Accounts, n8n: N8n) -> AsyncIterator[Runner]:
+    running = Runner(accounts, n8n, Limits(total=GRACE, idle=GRACE))
+    yield running
+    accounts.gate.set()
+    await running.drain(0)
+
+
+def job(webhook: str, *, payload: bytes = b"{}", **fields: Any) -> Job:
+    workflow = Workflow(id="w-1", webhook_path=webhook, **fields)
+    return Job(f"run of {webhook}", workflow, PRICE, payload, TRACE)
+
+
+def kinds(events: list[ExecutionEvent]) -> list[str]:
+    return [event.event.field for event in events if event.event is not None]
+
+
+async def until_first(run: Run, kind: str) -> None:
+    """Wait until the run has put out an event of a kind."""
+    async for event in run.events():
+        if event.event is not None and event.event.field == kind:
+            return
+
+
+async def failure(run: Run) -> tuple[list[ExecutionEvent], RpcError]:
+    """The events of a run that fails, and its error."""
+    events: list[ExecutionEvent] = []
+
+    async def read() -> None:
+        async for event in run.events():
+            events.append(event)  # noqa: PERF401 - what came before the error counts
+
+    with pytest.raises(RpcError) as caught:
+        await read()
+    with pytest.raises(RpcError) as again:
+        await run.ended()
+    assert (again.value.reason, again.value.metadata) == (caught.value.reason, caught.value.metadata)
+    return events, caught.value
+
+
+async def test_a_run_tells_its_events_and_settles(runner: Runner, accounts: Accounts) -> None:
+    run = runner.start(job("stream"))
+    events = [event async for event in run.events()]
+    node = ["node_started", "chunk", "node_finished"]
+    assert kinds(events) == ["started", *node * 3, "completed"]
+    started, end = events[0].event, events[-1].event
+    assert started is not None
+    assert end is not None
+    assert (started.value.workflow_id, started.value.credits_reserved) == ("w-1", PRICE)
+    assert (end.value.credits_used, end.value.credits_remaining) == (PRICE, BALANCE - PRICE)
+    outcome, settled = await run.ended()
+    assert outcome.state is ExecutionState.COMPLETED
+    assert settled.credits_used == PRICE
+    assert end.value.execution_time_ms == outcome.duration_ms
+    kept = accounts.settled["run of stream"]
+    assert (kept["p_state"], kept["p_error"]) == ("EXECUTION_STATE_COMPLETED", None)
+
+
+async def test_the_request_reaches_n8n_with_its_trace(runner: Runner, stub_n8n: StubN8n) -> None:
+    outcome, _ = await runner.start(job("echo", payload=b'{"n":1}')).ended()
+    value = outcome.output.value()
+    assert value is not None
+    assert message_to_json_value(value) == {"echo": {"n": 1}, "executionId": "7"}
+    assert stub_n8n.headers["echo"]["traceparent"] == TRACE
+    assert stub_n8n.headers["echo"]["x-gateway-execution-id"] == "run of echo"
+
+
+async def test_every_reader_hears_the_same(runner: Runner) -> None:
+    run = runner.start(job("stream"))
+    readers = [[event async for event in run.events()] for _ in range(2)]
+    assert readers[0] == readers[1]
+
+
+async def test_a_run_survives_its_caller(runner: Runner, stub_n8n: StubN8n, accounts: Accounts) -> None:
+    run = runner.start(job("gated"))
+    reading = asyncio.create_task(run.ended())
+    await until_first(run, "chunk")
+    reading.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await reading
+    stub_n8n.open_gate()
+    outcome, _ = await run.ended()
+    assert outcome.error is None
+    assert accounts.settled["run of gated"]["p_state"] == "EXECUTION_STATE_COMPLETED"
+
+
+async def test_a_reader_that_leaves_leaves_nothing_behind(runner: Runner, stub_n8n: StubN8n) -> None:
+    run = runner.start(job("gated"))
+    events = run.events()
+    await anext(events)
+    await anext(events)
+    waiting = asyncio.ensure_future(anext(events))
+    await asyncio.sleep(0)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    await events.aclose()
+    assert not run.log._waiting
+    stub_n8n.open_gate()
+    await run.ended()
+
+
+@pytest.mark.parametrize(
+    ("webhook", "code", "reason"),
+    [
+        ("stream-fail", Code.UNKNOWN, "WORKFLOW_FAILED"),
+        ("n404", Code.FAILED_PRECONDITION, "N8N_WEBHOOK_NOT_REGISTERED"),
+        ("cut", Code.UNAVAILABLE, "N8N_CONNECTION_LOST"),
+    ],
+)
+async def test_a_failure_names_its_execution_and_costs_nothing(
+    runner: Runner, accounts: Accounts, webhook: str, code: Code, reason: str
+) -> None:
+    events, error = await failure(runner.start(job(webhook)))
+    assert (error.code, error.reason) == (code, reason)
+    assert error.metadata["execution_id"] == f"run of {webhook}"
+    assert kinds(events)[0] == "started"
+    end = events[-1].event
+    assert end is not None
+    assert end.field == "failed"
+    assert (end.value.credits_used, end.value.credits_remaining) == (0, BALANCE)
+    info = end.value.status.details[0].unpack(ErrorInfo)
+    assert (info.reason, info.metadata["execution_id"]) == (reason, f"run of {webhook}")
+    kept = accounts.settled[f"run of {webhook}"]
+    assert kept["p_state"] == "EXECUTION_STATE_FAILED"
+    assert reason in kept["p_error"]
+
+
+async def test_the_node_that_failed_is_named(runner: Runner) -> None:
+    events, error = await failure(runner.start(job("stream-fail")))
+    assert isinstance(error, Unknown)
+    assert error.metadata["node"] == "Stop and Error"
+    assert kinds(events) == ["started", "node_started", "chunk", "node_finished", "failed"]
+
+
+async def test_a_workflow_s_own_time_is_a_bound(runner: Runner, accounts: Accounts) -> None:
+    _, error = await failure(runner.start(job("hang", timeout_seconds=1)))
+    assert isinstance(error, DeadlineExceeded)
+    assert accounts.settled["run of hang"]["p_state"] == "EXECUTION_STATE_TIMED_OUT"
+
+
+async def test_so_is_its_own_silence(runner: Runner, accounts: Accounts) -> None:
+    events, error = await failure(runner.start(job("endless", idle_timeout_seconds=1)))
+    assert error.reason == "N8N_IDLE_TIMEOUT"
+    assert "chunk" in kinds(events)
+    assert accounts.settled["run of endless"]["p_state"] == "EXECUTION_STATE_TIMED_OUT"
+
+
+@pytest.mark.parametrize(
+    ("webhook", "limits"), [("hang", Limits(total=0.05)), ("endless", Limits(total=GRACE, idle=0.05))]
+)
+async def test_without_its_own_those_of_the_gateway_hold(
+    accounts: Accounts, n8n: N8n, webhook: str, limits: Limits
+) -> None:
+    _, error = await failure(Runner(accounts, n8n, limits).start(job(webhook)))
+    assert isinstance(error, DeadlineExceeded)
+
+
+async def test_n8n_away_is_unavailable(accounts: Accounts) -> None:
+    stub = StubN8n()
+    stub.close()
+    async with N8n(stub.url, internal_secret="s" * 64) as n8n:
+        _, error = await failure(Runner(accounts, n8n, Limits()).start(job("echo")))
+    assert (error.code, error.reason) == (Code.UNAVAILABLE, "N8N_UNREACHABLE")
+
+
+async def test_a_fault_of_the_gateway_fails_the_run_and_says_nothing(
+    runner: Runner, accounts: Accounts, monkeypatch: pytest.MonkeyPatch, logged: list[Any]
+) -> None:
+    def broken(*_arguments: Any) -> None:
+        raise RuntimeError("secret")
+
+    monkeypatch.setattr(runner_module, "_hear", broken)
+    _, error = await failure(runner.start(job("echo")))
+    assert isinstance(error, Internal)
+    assert "secret" not in error.message
+    assert error.metadata == {"execution_id": "run of echo"}
+    assert accounts.settled["run of echo"]["p_state"] == "EXECUTION_STATE_FAILED"
+    assert [line["event"] for line in logged if line["log_level"] == "error"] == ["run broke"]
+
+
+async def test_a_run_that_cannot_be_settled_is_an_error_and_not_an_end(n8n: N8n, logged: list[Any]) -> None:
+    accounts = Accounts(Internal("1"), Internal("2"))
+    events, error = await failure(Runner(accounts, n8n, Limits()).start(job("echo")))
+    assert isinstance(error, Internal)
+    assert error.metadata == {"execution_id": "run of echo"}
+    assert kinds(events) == ["started", "chunk"]
+    assert "run not settled" in [line["event"] for line in logged]
+
+
+async def test_draining_lets_runs_end(runner: Runner, stub_n8n: StubN8n) -> None:
+    run = runner.start(job("gated"))
+    await until_first(run, "chunk")
+    draining = asyncio.create_task(runner.drain(GRACE))
+    await asyncio.sleep(0)
+    assert not draining.done()
+    stub_n8n.open_gate()
+    await draining
+    outcome, _ = await run.ended()
+    assert outcome.error is None
+
+
+async def test_draining_nothing_ends_at_once(runner: Runner) -> None:
+    await runner.drain(GRACE)
+
+
+@pytest.mark.parametrize("grace", [0.0, 0.05])
+async def test_draining_cuts_off_what_is_left_and_settles_it_as_failed(
+    runner: Runner, accounts: Accounts, grace: float
+) -> None:
+    runs = [runner.start(job(webhook)) for webhook in ("hang", "gated", "endless")]
+    await runner.drain(grace)
+    for run in runs:
+        events, error = await failure(run)
+        assert (error.code, error.reason) == (Code.UNAVAILABLE, "SHUTTING_DOWN")
+        assert error.metadata == {"execution_id": run.job.execution_id}
+        assert kinds(events)[-1] == "failed"
+        assert accounts.settled[run.job.execution_id]["p_state"] == "EXECUTION_STATE_FAILED"
+
+
+async def test_draining_does_not_cut_off_a_settlement(runner: Runner, accounts: Accounts) -> None:
+    accounts.gate.clear()
+    run = runner.start(job("echo"))
+    await accounts.asked.wait()
+    draining = asyncio.create_task(runner.drain(0))
+    await asyncio.sleep(0.01)
+    accounts.gate.set()
+    await draining
+    outcome, settled = await run.ended()
+    assert (outcome.error, settled.credits_used) == (None, PRICE)
+
+
+async def test_draining_does_not_wait_for_ever_for_a_database_that_is_away(
+    runner: Runner, accounts: Accounts, monkeypatch: pytest.MonkeyPatch, logged: list[Any]
+) -> None:
+    monkeypatch.setattr(runner_module, "SETTLE_SECONDS", 0.05)
+    accounts.gate.clear()
+    runs = [runner.start(job("hang")), runner.start(job("echo"))]
+    await accounts.asked.wait()
+    await runner.drain(0)
+    for run in runs:
+        events, error = await failure(run)
+        assert error.reason == "SHUTTING_DOWN"
+        assert kinds(events)[-1] != "completed"
+    assert "runs left unsettled" in [line["event"] for line in logged]
+
+
+def beginning(do: Callable[[], Awaitable[str]]) -> tuple[Callable[[], Awaitable[str]], asyncio.Event]:
+    """A beginning that tells when it is under way."""
+    reached = asyncio.Event()
+
+    async def begin() -> str:
+        reached.set()
+        return await do()
+
+    return begin, reached
+
+
+async def test_a_beginning_outlives_its_caller(runner: Runner) -> None:
+    gate, ended = asyncio.Event(), asyncio.Event()
+
+    async def work() -> str:
+        await gate.wait()
+        ended.set()
+        return "begun"
+
+    begin, reached = beginning(work)
+    caller = asyncio.create_task(runner.begin("e", begin))
+    await reached.wait()
+    caller.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await caller
+    gate.set()
+    await ended.wait()
+
+
+async def test_a_beginning_gives_what_it_began(runner: Runner, accounts: Accounts) -> None:
+    async def work() -> str:
+        return "begun"
+
+    assert await runner.begin("e", work) == "begun"
+    assert not accounts.calls
+
+
+async def test_a_refused_beginning_settles_nothing(runner: Runner, accounts: Accounts) -> None:
+    async def work() -> str:
+        raise FailedPrecondition("no credits")
+
+    with pytest.raises(FailedPrecondition):
+        await runner.begin("e", work)
+    await runner.drain(GRACE)
+    assert not accounts.calls
+
+
+@pytest.mark.parametrize("found", [True, False])
+async def test_a_beginning_that_broke_off_is_given_back(n8n: N8n, found: bool) -> None:  # noqa: FBT001
+    accounts = Accounts(*([] if found else [NotFound("never begun")]))
+    runner = Runner(accounts, n8n, Limits())
+
+    async def work() -> str:
+        raise Unavailable("the connection broke")
+
+    with pytest.raises(Unavailable):
+        await runner.begin("e", work)
+    await runner.drain(GRACE)
+    assert [call["p_execution_id"] for call in accounts.calls] == ["e"]
+    assert {kept["p_state"] for kept in accounts.settled.values()} <= {"EXECUTION_STATE_FAILED"}
+
+
+async def test_a_beginning_that_draining_cuts_off_is_given_back(runner: Runner, accounts: Accounts) -> None:
+    async def work() -> str:
+        await asyncio.Event().wait()
+        return ""
+
+    begin, reached = beginning(work)
+    caller = asyncio.create_task(runner.begin("e", begin))
+    await reached.wait()
+    await runner.drain(0)
+    with pytest.raises(asyncio.CancelledError):
+        await caller
+    assert accounts.settled["e"]["p_state"] == "EXECUTION_STATE_FAILED"
+
+
+async def test_a_charge_that_cannot_be_given_back_is_logged(n8n: N8n, logged: list[Any]) -> None:
+    runner = Runner(Accounts(Internal("1"), Internal("2")), n8n, Limits())
+
+    async def work() -> str:
+        raise Unavailable("the connection broke")
+
+    with pytest.raises(Unavailable):
+        await runner.begin("e", work)
+    await runner.drain(GRACE)
+    assert ("run not settled", "e") in [(line["event"], line.get("execution_id")) for line in logged]
