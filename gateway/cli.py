@@ -20,6 +20,7 @@ from gateway import logs
 from gateway.adapters import migrations
 from gateway.adapters.migrations import MigrationError
 from gateway.app import Gateway
+from gateway.doors.description import describe_api
 from gateway.settings import Settings, SettingsError
 
 application = typer.Typer(
@@ -82,6 +83,12 @@ def migrate(
 ) -> None:
     """Bring a database's schema up to date, as the Supabase CLI would."""
     _run(_migrate(database_url, plan=plan))
+
+
+@application.command()
+def openapi() -> None:
+    """Print the OpenAPI document of the API, REST and Connect."""
+    sys.stdout.buffer.write(describe_api())
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""One HTTP port for the doors that speak HTTP: Connect and gRPC-Web by their paths, REST for the rest."""
+"""One HTTP port: Connect, gRPC-Web and the documentation by their paths, REST for the rest."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from typing import Any
 
 import uvicorn
 from starlette.middleware.cors import CORSMiddleware
+
+from gateway.doors.docs import FIRST_SEGMENTS, documentation
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -35,12 +37,12 @@ def http_application(
     services: Collection[str],
     cors_origins: Collection[str],
 ) -> Application:
-    """Send `/package.Service/…` to the Connect door and every other path to the REST door."""
-    names = frozenset(services)
+    """Send `/package.Service/…` to the Connect door, and what is no documentation to the REST door."""
+    doors = dict.fromkeys(services, connect) | dict.fromkeys(FIRST_SEGMENTS, documentation)
 
     async def dispatch(scope: Scope, receive: Receive, send: Send) -> None:
         path: str = scope["path"]
-        door = connect if path[1:].partition("/")[0] in names else rest
+        door = doors.get(path[1:].partition("/")[0], rest)
         await door(scope, receive, send)
 
     if not cors_origins:

@@ -1,0 +1,81 @@
+"""The API as an OpenAPI document: REST and Connect, from the committed descriptors."""
+
+from __future__ import annotations
+
+import importlib.resources
+from functools import cache
+from importlib.metadata import version
+from typing import TYPE_CHECKING
+
+from protobuf import DescService
+from protobuf.wkt.google.protobuf.descriptor_pb import FileDescriptorSet
+
+from gateway.doors.rest import HTTP_STATUS_BY_REASON
+from gateway.gen.n8ngateway.v1 import health_service_pb, internal_service_pb
+from gateway.rpc.errors import DOMAIN
+from gateway.transcoding import service_bindings
+from gateway.transcoding.fields import Json
+from gateway.transcoding.openapi import About, Comments, openapi_document, openapi_json
+
+if TYPE_CHECKING:
+    from protobuf import DescMethod
+
+    from gateway.transcoding.openapi import Security
+
+_SCHEMES: dict[str, dict[str, Json]] = {
+    "bearer": {
+        "type": "http",
+        "scheme": "bearer",
+        "bearerFormat": "JWT",
+        "description": "A session token of Clerk.",
+    },
+    "internal": {
+        "type": "apiKey",
+        "in": "header",
+        "name": "X-N8N-Internal-Auth",
+        "description": "The secret that the gateway shares with n8n.",
+    },
+}
+_SECURITY_BY_SERVICE: dict[str, Security] = {
+    health_service_pb.desc().services[0].type_name: [],
+    internal_service_pb.desc().services[0].type_name: [{"internal": []}],
+}
+_ABOUT = """\
+A multi-tenant gateway in front of private n8n instances. Every method is served over REST, at its own path,
+and over Connect, at `/package.Service/Method`.
+
+REST prints field names in snake_case and takes lowerCamelCase too. Unknown fields and parameters are refused
+by name. Every error is a google.rpc.Status whose google.rpc.ErrorInfo has a reason (domain `{domain}`); some
+reasons have an HTTP status of their own:
+
+{reasons}
+"""
+
+
+@cache
+def describe_api() -> bytes:
+    """The document as JSON, the same bytes for the same version."""
+    serialized = (importlib.resources.files("gateway.gen") / "descriptors.binpb").read_bytes()
+    registry = FileDescriptorSet.from_binary(serialized).to_registry()
+    services = [element for element in registry if isinstance(element, DescService)]
+    services.sort(key=lambda service: service.type_name)
+    reasons = "\n".join(f"- {reason}: {status}" for reason, status in sorted(HTTP_STATUS_BY_REASON.items()))
+    about = About(
+        title="n8n-gateway",
+        version=version("n8n-gateway"),
+        description=_ABOUT.format(domain=DOMAIN, reasons=reasons),
+        security_schemes=_SCHEMES,
+        security=_security_of,
+        error_details=[health_service_pb.GetReadinessResponse.desc()],
+    )
+    document = openapi_document(
+        service_bindings(services),
+        about,
+        comments=Comments.from_descriptor_set(serialized),
+        connect=services,
+    )
+    return openapi_json(document)
+
+
+def _security_of(method: DescMethod) -> Security:
+    return _SECURITY_BY_SERVICE.get(method.parent.type_name, [{"bearer": []}])
