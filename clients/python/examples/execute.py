@@ -17,16 +17,23 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Mapping
+import uuid
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import grpc
 from google.protobuf.json_format import MessageToDict, ParseDict
-from n8n_gateway_client import Client, error_info
+from n8n_gateway_client import Break, Client, error_info, follow
 from n8n_gateway_client.v1.execution_event_pb2 import ExecutionEvent
-from n8n_gateway_client.v1.execution_service_pb2 import ExecuteRequest, ExecuteStreamRequest
+from n8n_gateway_client.v1.execution_service_pb2 import (
+    ExecuteRequest,
+    ExecuteStreamRequest,
+    WatchExecutionRequest,
+)
+
+MOST_ATTEMPTS = 3
 
 
 class UsageError(Exception):
@@ -72,8 +79,9 @@ def main() -> int:
 
 
 def execute(client: Client, workflow_id: str) -> None:
-    """Run a workflow, wait, and print the answer."""
-    request = ExecuteRequest(workflow_id=workflow_id, metadata={"source": "example"})
+    """Run a workflow, wait, and print the answer. The key makes it safe to repeat the call."""
+    key = str(uuid.uuid4())
+    request = ExecuteRequest(workflow_id=workflow_id, metadata={"source": "example"}, idempotency_key=key)
     ParseDict({"message": "hello"}, request.data)
     answer = client.executions.Execute(request, timeout=60)
     print(json.dumps(MessageToDict(answer, preserving_proto_field_name=True), indent=2))
@@ -87,7 +95,15 @@ def execute_stream(client: Client, workflow_id: str) -> None:
     ParseDict({"message": "hello"}, request.data)
     started = time.monotonic()
     last = ExecutionEvent()
-    for event in client.executions.ExecuteStream(request, timeout=60):
+
+    def resume(where: Break) -> Iterable[ExecutionEvent] | None:
+        print(f"the stream of {where.execution_id} broke after event {where.last_sequence}", file=sys.stderr)
+        if where.attempt > MOST_ATTEMPTS:
+            return None
+        request = WatchExecutionRequest(execution_id=where.execution_id, after_sequence=where.last_sequence)
+        return client.executions.WatchExecution(request, timeout=60)
+
+    for event in follow(client.executions, request, on_break=resume, timeout=60):
         last = event
         print(f"+{time.monotonic() - started:.3f}s  {event.sequence:3}  {describe(event)}", flush=True)
     if not last.HasField("completed"):

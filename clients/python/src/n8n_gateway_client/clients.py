@@ -17,6 +17,7 @@ from n8n_gateway_client.identity import (
     IdentityInterceptor,
     TokenProvider,
 )
+from n8n_gateway_client.retries import AsyncRetryInterceptor, RetryInterceptor, RetryPolicy
 from n8n_gateway_client.v1.api_key_service_pb2_grpc import ApiKeyServiceStub
 from n8n_gateway_client.v1.credit_service_pb2_grpc import CreditServiceStub
 from n8n_gateway_client.v1.execution_service_pb2_grpc import ExecutionServiceStub
@@ -40,6 +41,7 @@ Options: TypeAlias = Sequence[tuple[str, Any]]
 
 # The gateway takes up to 16 MiB of an n8n answer, which is more than grpcio's own limit of 4 MiB.
 _DEFAULT_OPTIONS: Options = (("grpc.max_receive_message_length", 32 * 1024 * 1024),)
+_DEFAULT_RETRY = RetryPolicy()
 
 
 class Client:
@@ -48,10 +50,11 @@ class Client:
     `target` is "host:port". Of the identities give what the organization's policy asks for: `token`, a
     session token, or `token_provider`, called once a call because such tokens live for a minute; `api_key`;
     and `tenant`, the organization's id. `secure` says whether the channel is encrypted, verified against
-    `root_certificates` (PEM; the system's when absent). `options` are grpcio's channel arguments.
+    `root_certificates` (PEM; the system's when absent). `retry` says how calls that are safe to repeat are
+    repeated. `options` are grpcio's channel arguments.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 (all but the first are named)
         self,
         target: str,
         *,
@@ -61,6 +64,7 @@ class Client:
         tenant: str | None = None,
         secure: bool = True,
         root_certificates: bytes | None = None,
+        retry: RetryPolicy = _DEFAULT_RETRY,
         options: Options = (),
     ) -> None:
         identity = Identity(_provider(token, token_provider), api_key, tenant)
@@ -71,7 +75,8 @@ class Client:
             if credentials is None
             else grpc.secure_channel(target, credentials, options=arguments)
         )
-        self.channel = grpc.intercept_channel(channel, IdentityInterceptor(identity))
+        # Retries come first, so that each attempt asks for a token of its own.
+        self.channel = grpc.intercept_channel(channel, RetryInterceptor(retry), IdentityInterceptor(identity))
         self.organizations = OrganizationServiceStub(self.channel)
         self.api_keys = ApiKeyServiceStub(self.channel)
         self.credits = CreditServiceStub(self.channel)
@@ -100,7 +105,7 @@ class AsyncClient:
     As Client, but `token_provider` may also return an awaitable. Make it in the event loop that uses it.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 (all but the first are named)
         self,
         target: str,
         *,
@@ -110,11 +115,16 @@ class AsyncClient:
         tenant: str | None = None,
         secure: bool = True,
         root_certificates: bytes | None = None,
+        retry: RetryPolicy = _DEFAULT_RETRY,
         options: Options = (),
     ) -> None:
         identity = Identity(_provider(token, token_provider), api_key, tenant)
         arguments = [*_DEFAULT_OPTIONS, *options]
-        interceptors = [AsyncUnaryInterceptor(identity), AsyncStreamInterceptor(identity)]
+        interceptors = [
+            AsyncRetryInterceptor(retry),
+            AsyncUnaryInterceptor(identity),
+            AsyncStreamInterceptor(identity),
+        ]
         credentials = _credentials(secure=secure, root_certificates=root_certificates)
         self.channel = (
             grpc.aio.insecure_channel(target, options=arguments, interceptors=interceptors)

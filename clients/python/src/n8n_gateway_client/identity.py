@@ -6,6 +6,7 @@ organization. What a caller puts into a call's own metadata under one of these n
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
@@ -14,9 +15,10 @@ from typing import TypeAlias, TypeVar
 import grpc
 import grpc.aio
 
+from n8n_gateway_client.call_details import CallDetails, Pair
+
 TokenProvider: TypeAlias = Callable[[], str]
 AsyncTokenProvider: TypeAlias = Callable[[], str | Awaitable[str]]
-Pair: TypeAlias = tuple[str, str | bytes]
 _Request = TypeVar("_Request")
 _Call = TypeVar("_Call")
 
@@ -36,16 +38,6 @@ class Identity:
         fixed = (("x-api-key", self.api_key), ("x-tenant-id", self.tenant))
         metadata.extend((name, value) for name, value in fixed if value is not None and name not in given)
         return metadata, self.token is not None and "authorization" not in given
-
-
-@dataclass(frozen=True, slots=True, repr=False)
-class _CallDetails(grpc.ClientCallDetails):
-    method: str
-    timeout: float | None
-    metadata: tuple[Pair, ...] | None
-    credentials: grpc.CallCredentials | None
-    wait_for_ready: bool | None
-    compression: grpc.Compression | None
 
 
 class IdentityInterceptor(grpc.UnaryUnaryClientInterceptor, grpc.UnaryStreamClientInterceptor):
@@ -76,14 +68,7 @@ class IdentityInterceptor(grpc.UnaryUnaryClientInterceptor, grpc.UnaryStreamClie
         metadata, token_is_due = self._identity.pairs(details.metadata)
         if token_is_due and self._identity.token is not None:
             metadata.append(("authorization", f"Bearer {self._identity.token()}"))
-        return _CallDetails(
-            method=details.method,
-            timeout=details.timeout,
-            metadata=tuple(metadata),
-            credentials=details.credentials,
-            wait_for_ready=details.wait_for_ready,
-            compression=details.compression,
-        )
+        return dataclasses.replace(CallDetails.of(details), metadata=tuple(metadata))
 
 
 async def _identified(identity: Identity, details: grpc.aio.ClientCallDetails) -> grpc.aio.ClientCallDetails:
