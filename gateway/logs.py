@@ -32,7 +32,9 @@ def configure(level: str, form: str) -> None:
         own: list[Processor] = [_json_line]
     else:
         traceback = []
-        renderer = structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
+        renderer = structlog.dev.ConsoleRenderer(
+            colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
+        )
         own = [_text_line(renderer)]
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
@@ -42,6 +44,7 @@ def configure(level: str, form: str) -> None:
         )
     )
     logging.basicConfig(level=level, handlers=[handler], force=True)
+    logging.captureWarnings(capture=True)
     stream = sys.stderr.buffer
     structlog.configure(
         processors=own,

@@ -42,7 +42,7 @@ def logged(outcome: RpcError | None, principal: Principal | None = PRINCIPAL) ->
 def test_a_line_tells_who_what_how_and_how_long() -> None:
     line = logged(None)
     assert line.pop("ms") >= 0  # type: ignore[operator]
-    assert line == {
+    expected = {
         "event": "call",
         "log_level": "info",
         "request_id": "r-1",
@@ -53,6 +53,7 @@ def test_a_line_tells_who_what_how_and_how_long() -> None:
         "tenant": "t-1",
         "peer": "192.0.2.1:5",
     }
+    assert line.items() >= expected.items()
 
 
 def test_a_call_of_nobody_has_a_line_too() -> None:
