@@ -6,21 +6,24 @@ anything of it is decoded.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from connectrpc._server_shared import EndpointServerStream, EndpointUnary
 from connectrpc.code import Code as ConnectCode
 from connectrpc.errors import ConnectError
 from connectrpc.method import IdempotencyLevel, MethodInfo, StreamType
-from connectrpc._server_shared import EndpointServerStream, EndpointUnary
 from connectrpc.server import ConnectASGIApplication, Endpoint
+from protobuf import Registry
+from protobuf.wkt.google.protobuf.descriptor_pb import MethodOptions
 
 from gateway.rpc.call import Call
 from gateway.rpc.decode import decode_binary
 from gateway.rpc.errors import Code, InvalidArgument, RpcError
+from gateway.rpc.metadata import joined
 from gateway.rpc.status import DETAIL_TYPES, details_of
 from gateway.transcoding import Options, json_encoder
 from gateway.transcoding.json_check import JsonError
@@ -42,32 +45,39 @@ _CODES: dict[Code, ConnectCode] = {
 
 
 @dataclass(frozen=True, slots=True)
+class Encoding:
+    """A form of messages, by its part of the content type."""
+
+    name: str
+    decode: Decode
+    encode: Encode
+
+
+@dataclass(frozen=True, slots=True)
 class RawMessage:
-    """A request's message bytes, and how they are to be decoded."""
+    """A request's message bytes, and the form that they and the answer have."""
 
     body: bytes
-    decode: Decode
+    encoding: Encoding
 
 
 class RawCodec:
-    """A codec that keeps a request's bytes as they are, and encodes responses."""
+    """A codec that leaves bytes as they are: the chain decodes and encodes."""
 
-    def __init__(self, name: str, decode: Decode, encode: Encode) -> None:
-        self._name = name
-        self._decode = decode
-        self._encode = encode
+    def __init__(self, encoding: Encoding) -> None:
+        self._encoding = encoding
 
     def name(self) -> str:
         """The codec's part of the content type."""
-        return self._name
+        return self._encoding.name
 
-    def encode(self, message: Message) -> bytes:
-        """The message in this codec's form."""
-        return self._encode(message)
+    def encode(self, data: bytes) -> bytes:
+        """The bytes as they came from the chain."""
+        return data
 
     def decode(self, data: bytes | bytearray, message_class: type[Any]) -> RawMessage:  # noqa: ARG002
-        """The bytes as they came."""
-        return RawMessage(bytes(data), self._decode)
+        """The bytes as they came from the caller."""
+        return RawMessage(bytes(data), self._encoding)
 
 
 class ConnectDoor(ConnectASGIApplication[None]):
@@ -89,10 +99,7 @@ class ConnectDoor(ConnectASGIApplication[None]):
             service=None,
             endpoints=lambda _: endpoints,
             read_max_bytes=max_message_bytes,
-            codecs=[
-                RawCodec("proto", decode_binary, lambda message: message.to_binary()),
-                _json_codec(methods),
-            ],
+            codecs=[RawCodec(_binary()), RawCodec(_json(methods))],
         )
 
     @property
@@ -101,23 +108,24 @@ class ConnectDoor(ConnectASGIApplication[None]):
         return "/"
 
     def _endpoint(self, method: Method) -> EndpointUnary[Any, Any] | EndpointServerStream[Any, Any]:
+        safe = method.descriptor.idempotency == MethodOptions.IdempotencyLevel.NO_SIDE_EFFECTS
         stream_type = StreamType.SERVER_STREAM if method.server_streaming else StreamType.UNARY
         info: MethodInfo[Any, Any] = MethodInfo(
             name=method.name,
             service_name=method.service,
             input=RawMessage,
             output=method.output,
-            idempotency_level=_IDEMPOTENCY.get(method.descriptor.idempotency.name, IdempotencyLevel.UNKNOWN),
+            idempotency_level=IdempotencyLevel.NO_SIDE_EFFECTS if safe else IdempotencyLevel.UNKNOWN,
             stream_type=stream_type,
         )
         if method.server_streaming:
             return Endpoint.server_stream(info, partial(self._stream, method))
         return Endpoint.unary(info, partial(self._unary, method))
 
-    async def _unary(self, method: Method, request: RawMessage, context: RequestContext[Any, Any]) -> Message:
+    async def _unary(self, method: Method, request: RawMessage, context: RequestContext[Any, Any]) -> bytes:
         call = _call(method, request, context)
         try:
-            return await self._chain.unary(call)
+            return await self._chain.unary(call, request.encoding.encode)
         except RpcError as error:
             raise _connect_error(error, call) from None
         finally:
@@ -128,12 +136,15 @@ class ConnectDoor(ConnectASGIApplication[None]):
         method: Method,
         request: RawMessage,
         context: RequestContext[Any, Any],
-    ) -> AsyncIterator[Message]:
+    ) -> AsyncIterator[bytes]:
         call = _call(method, request, context)
         try:
-            async with aclosing(self._chain.stream(call)) as messages:
+            async with aclosing(self._chain.stream(call, request.encoding.encode)) as messages:
+                first = True
                 async for message in messages:
-                    _respond(call, context)
+                    if first:
+                        _respond(call, context)
+                        first = False
                     yield message
         except RpcError as error:
             raise _connect_error(error, call) from None
@@ -141,10 +152,16 @@ class ConnectDoor(ConnectASGIApplication[None]):
             _respond(call, context)
 
 
-def _json_codec(methods: MethodTable) -> RawCodec:
+def _binary() -> Encoding:
+    return Encoding("proto", decode_binary, lambda message: message.to_binary())
+
+
+def _json(methods: MethodTable) -> Encoding:
     """ProtoJSON in lowerCamel, as strict as over REST; compiled for the types of the table."""
-    options = Options(proto_names=False, emit_defaults=False, registry=DETAIL_TYPES)
-    decoders = {method.input: JsonDecoder(method.input.desc()) for method in methods}
+    files = {service.file.name: service.file for service in methods.services}.values()
+    registry = Registry(DETAIL_TYPES, *files)
+    options = Options(proto_names=False, emit_defaults=False, registry=registry)
+    decoders = {method.input: JsonDecoder(method.input.desc(), registry=registry) for method in methods}
     encoders = {method.output: json_encoder(method.output.desc(), options) for method in methods}
 
     def decode(message_type: type[Message], body: bytes) -> Message:
@@ -154,19 +171,16 @@ def _json_codec(methods: MethodTable) -> RawCodec:
             fields = {error.field: error.problem} if error.field else {}
             raise InvalidArgument(str(error), reason="MALFORMED_REQUEST", fields=fields) from None
 
-    return RawCodec("json", decode, lambda message: encoders[type(message)](message))
-
-
-_IDEMPOTENCY: Mapping[str, IdempotencyLevel] = {level.name: level for level in IdempotencyLevel}
+    return Encoding("json", decode, lambda message: encoders[type(message)](message))
 
 
 def _call(method: Method, request: RawMessage, context: RequestContext[Any, Any]) -> Call:
     timeout_ms = context.timeout_ms
     return Call(
         method=method,
-        metadata=context.request_headers,
+        metadata=joined(context.request_headers.allitems()),
         body=request.body,
-        decode=partial(request.decode, method.input, request.body),
+        decode=partial(request.encoding.decode, method.input, request.body),
         http_method=context.http_method,
         target=method.path,
         peer=context.client_address,
@@ -175,9 +189,14 @@ def _call(method: Method, request: RawMessage, context: RequestContext[Any, Any]
 
 
 def _respond(call: Call, context: RequestContext[Any, Any]) -> None:
-    """Hand over response headers; those set after a stream's first message come too late, as HTTP has it."""
-    for name, value in call.response_metadata:
-        context.response_headers[name] = value
+    """Hand over headers and trailers; headers come too late after a stream's first message."""
+    headers, trailers = context.response_headers, context.response_trailers
+    headers.clear()
+    for name, value in (*call.response_metadata, *call.leading_metadata):
+        headers.add(name, value)
+    trailers.clear()
+    for name, value in call.trailing_metadata:
+        trailers.add(name, value)
 
 
 def _connect_error(error: RpcError, call: Call) -> ConnectError:

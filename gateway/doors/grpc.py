@@ -6,7 +6,8 @@ a call before anything of it is decoded.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable
+from base64 import b64decode, b64encode
+from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import aclosing
 from dataclasses import dataclass
 from functools import partial
@@ -23,10 +24,11 @@ from grpc_reflection.v1alpha._async import ReflectionServicer
 from gateway.rpc.call import Call
 from gateway.rpc.decode import decode_binary
 from gateway.rpc.errors import RpcError
+from gateway.rpc.metadata import joined
 from gateway.rpc.status import status_of
 
 if TYPE_CHECKING:
-    from protobuf import DescFile
+    from protobuf import DescFile, Message
 
     from gateway.rpc.chain import Chain
     from gateway.rpc.methods import Method, MethodTable
@@ -54,6 +56,7 @@ class GrpcDoor:
 
     def __init__(self, methods: MethodTable, chain: Chain, *, max_message_bytes: int) -> None:
         self._chain = chain
+        self._services = [service.type_name for service in methods.services]
         self.health = HealthServicer()
         options = [
             ("grpc.max_receive_message_length", max_message_bytes),
@@ -71,6 +74,8 @@ class GrpcDoor:
         except RuntimeError as error:
             msg = f"cannot listen for gRPC on {address}: is the port in use?"
             raise OSError(msg) from error
+        for name in self._services:
+            await self.health.set(name, health_pb2.HealthCheckResponse.SERVING)
         await self._server.start()
         return port
 
@@ -87,21 +92,28 @@ class GrpcDoor:
     async def _unary(self, method: Method, body: bytes, context: Context) -> bytes:
         call = _call(method, body, context)
         try:
-            response = await self._chain.unary(call)
+            response = await self._chain.unary(call, _encode)
         except RpcError as error:
             await _abort(context, call, error)
-        context.set_trailing_metadata(tuple(call.response_metadata))
-        return response.to_binary()
+        if call.leading_metadata:
+            await context.send_initial_metadata(_wire(call.leading_metadata))
+        context.set_trailing_metadata(_trailers(call))
+        return response
 
     async def _stream(self, method: Method, body: bytes, context: Context) -> AsyncIterator[bytes]:
         call = _call(method, body, context)
         try:
-            async with aclosing(self._chain.stream(call)) as messages:
+            async with aclosing(self._chain.stream(call, _encode)) as messages:
                 async for message in messages:
-                    yield message.to_binary()
+                    if call.leading_metadata:
+                        await context.send_initial_metadata(_wire(call.leading_metadata))
+                        call.leading_metadata.clear()
+                    yield message
         except RpcError as error:
             await _abort(context, call, error)
-        context.set_trailing_metadata(tuple(call.response_metadata))
+        if call.leading_metadata:
+            await context.send_initial_metadata(_wire(call.leading_metadata))
+        context.set_trailing_metadata(_trailers(call))
 
 
 class _Handlers(grpc.GenericRpcHandler):
@@ -117,7 +129,7 @@ class _Handlers(grpc.GenericRpcHandler):
 def _call(method: Method, body: bytes, context: Context) -> Call:
     return Call(
         method=method,
-        metadata={key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)},
+        metadata=joined(_text(context.invocation_metadata() or ())),
         body=body,
         decode=partial(decode_binary, method.input, body),
         http_method="POST",
@@ -129,14 +141,37 @@ def _call(method: Method, body: bytes, context: Context) -> Call:
 
 async def _abort(context: Context, call: Call, error: RpcError) -> NoReturn:
     """End the call with the status, its details in `grpc-status-details-bin`."""
+    if call.leading_metadata:
+        await context.send_initial_metadata(_wire(call.leading_metadata))
     status = status_of(error, call.request_id)
     await context.abort_with_status(
         _Status(
             code=_CODES[status.code],
             details=status.message,
-            trailing_metadata=(*call.response_metadata, ("grpc-status-details-bin", status.to_binary())),
+            trailing_metadata=(*_trailers(call), ("grpc-status-details-bin", status.to_binary())),
         )
     )
+
+
+def _encode(message: Message) -> bytes:
+    return message.to_binary()
+
+
+def _text(metadata: Iterable[tuple[str, str | bytes]]) -> Iterator[tuple[str, str]]:
+    """Metadata as it is on the wire: values of `-bin` names in base64."""
+    for name, value in metadata:
+        yield name, value if isinstance(value, str) else b64encode(value).decode()
+
+
+def _wire(metadata: Iterable[tuple[str, str]]) -> tuple[tuple[str, str | bytes], ...]:
+    """Metadata as grpcio wants it: values of `-bin` names in bytes."""
+    return tuple(
+        (name, b64decode(value + "==") if name.endswith("-bin") else value) for name, value in metadata
+    )
+
+
+def _trailers(call: Call) -> tuple[tuple[str, str | bytes], ...]:
+    return _wire((*call.response_metadata, *call.trailing_metadata))
 
 
 def _serve_reflection(server: grpc.aio.Server, methods: MethodTable) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import Awaitable, Callable, Collection, Iterator, MutableMapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, MutableMapping
 from typing import Any
 
 import uvicorn
@@ -42,7 +42,10 @@ def http_application(
 
     async def dispatch(scope: Scope, receive: Receive, send: Send) -> None:
         path: str = scope["path"]
-        door = doors.get(path[1:].partition("/")[0], rest)
+        segment = path[1:].partition("/")[0]
+        door = doors.get(segment)
+        if door is None:
+            door = connect if "." in segment and _is_rpc(scope["headers"]) else rest
         await door(scope, receive, send)
 
     if not cors_origins:
@@ -54,6 +57,15 @@ def http_application(
         allow_headers=["*"],
         expose_headers=_EXPOSED_HEADERS,
         max_age=7200,
+    )
+
+
+def _is_rpc(headers: Iterable[tuple[bytes, bytes]]) -> bool:
+    """Whether a request is of a protocol that the Connect door speaks, by its headers."""
+    return any(
+        name == b"connect-protocol-version"
+        or (name == b"content-type" and value.startswith((b"application/grpc", b"application/connect+")))
+        for name, value in headers
     )
 
 

@@ -10,6 +10,7 @@ from protobuf import Registry
 
 from gateway.rpc.call import Call
 from gateway.rpc.errors import BY_CODE, Code, RpcError
+from gateway.rpc.metadata import joined
 from gateway.rpc.status import DETAIL_TYPES, details_of
 from gateway.transcoding import LazyRequest, Options, RequestMetadata, StatusError, Transcoder
 from gateway.transcoding.gen.google.rpc.error_details_pb import BadRequest
@@ -47,7 +48,7 @@ class RestDoor:
         method = self._methods.of(descriptor)
         call = Call(
             method=method,
-            metadata=metadata.headers,
+            metadata=joined(metadata.headers.items_all()),
             body=request.body,
             decode=lambda: _decode(request),
             http_method=metadata.http_method,
@@ -55,21 +56,27 @@ class RestDoor:
             peer=f"{metadata.client[0]}:{metadata.client[1]}" if metadata.client else None,
             timeout=metadata.timeout,
         )
-        call.response_metadata = metadata.response_headers
+        call.response_metadata = call.leading_metadata = metadata.response_headers
+        call.trailing_metadata = metadata.trailers
         if method.server_streaming:
             return self._stream(call)
         try:
-            return await self._chain.unary(call)
+            return await self._chain.unary(call, _unencoded)
         except RpcError as error:
             raise _status_error(error, call) from None
 
     async def _stream(self, call: Call) -> AsyncIterator[Message]:
         try:
-            async with aclosing(self._chain.stream(call)) as messages:
+            async with aclosing(self._chain.stream(call, _unencoded)) as messages:
                 async for message in messages:
                     yield message
         except RpcError as error:
             raise _status_error(error, call) from None
+
+
+def _unencoded(message: Message) -> Message:
+    """The transcoder encodes."""
+    return message
 
 
 def _decode(request: LazyRequest) -> Message:

@@ -18,13 +18,16 @@ if TYPE_CHECKING:
 class Call:
     """A request as it came, and what the chain has found out about it.
 
-    `metadata` holds the request headers by lower-case name. `body` is the request
-    message as sent: uncompressed and unframed, and not yet decoded. `target` is
-    what a signature covers: `path?query` over REST, `/package.Service/Method`
-    elsewhere. `timeout` is the caller's deadline in seconds from `started`.
+    `metadata` holds the request headers by lower-case name; several values of one
+    name are joined by commas (RFC 9110, 5.3), those of `-bin` names are base64.
+    `body` is the request message as sent: uncompressed and unframed, and not yet
+    decoded. `target` is what a signature covers: `path?query` over REST,
+    `/package.Service/Method` elsewhere. `timeout` is the caller's deadline in seconds
+    from `started`.
 
-    `response_metadata` reaches the caller as headers (trailers over gRPC), whatever
-    the outcome.
+    Whatever the outcome, the caller gets `response_metadata` as headers (over gRPC as
+    trailers, which cost no write of their own), `leading_metadata` as headers on every
+    door if it is set before the first message, and `trailing_metadata` after the last.
     """
 
     method: Method
@@ -41,6 +44,8 @@ class Call:
     principal: Principal | None = None
     request: Message | None = None
     response_metadata: list[tuple[str, str]] = field(default_factory=list)
+    leading_metadata: list[tuple[str, str]] = field(default_factory=list)
+    trailing_metadata: list[tuple[str, str]] = field(default_factory=list)
 
     @property
     def caller(self) -> Principal:

@@ -2,7 +2,7 @@
 
 ::
 
-    errors > context > deadline > guards (authenticate, …, validate) > service
+    errors > context > deadline > guards (authenticate, …, validate) > service > encode
 
 A guard is one concern, written once for all doors: it looks at the call, adds what
 it found out, or refuses by raising an RpcError. Whatever ends a call, each observer
@@ -12,9 +12,9 @@ is told once.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import structlog
 
@@ -28,6 +28,13 @@ if TYPE_CHECKING:
     Guard = Callable[[Call], Awaitable[None]]
     Observer = Callable[[Call, RpcError | None], None]
 
+Encoded = TypeVar("Encoded")
+
+_HEADROOM = 0.005
+"""Seconds before the caller's deadline, which the servers below hold too: they end a call without details."""
+
+_OVER = "The deadline passed before the call was done."
+
 log = structlog.get_logger("gateway")
 
 
@@ -36,6 +43,8 @@ class Chain:
 
     `timeout` is the longest that a unary call may take, in seconds; a caller's own
     shorter deadline wins. A server stream is bounded by the caller's deadline alone.
+    Each answer leaves through the door's `encode`, so that a message which its encoding
+    cannot carry is told and observed as any other fault.
     """
 
     def __init__(
@@ -51,38 +60,49 @@ class Chain:
         self._observers = tuple(observers)
         self._timeout = timeout
 
-    async def unary(self, call: Call) -> Message:
+    async def unary(self, call: Call, encode: Callable[[Message], Encoded]) -> Encoded:
         """Answer one request. Raises RpcError, and nothing else but cancellation."""
-        deadline = _deadline(call, self._timeout)
+        limit = asyncio.timeout_at(_deadline(call, self._timeout))
         outcome: RpcError | None = None
         try:
-            async with asyncio.timeout_at(deadline):
+            async with limit:
                 await self._admit(call)
-                return await call.method.implementation(call.request, call)  # type: ignore[no-any-return]
+                return encode(await call.method.implementation(call.request, call))
         except asyncio.CancelledError:
             outcome = Cancelled("The caller went away.")
             raise
         except BaseException as error:
-            outcome = _shown(error, call, deadline)
+            outcome = _shown(error, call, expired=limit.expired())
+            if outcome is error:
+                raise
             raise outcome from error
         finally:
             self._observe(call, outcome)
 
-    async def stream(self, call: Call) -> AsyncGenerator[Message, None]:
+    async def stream(self, call: Call, encode: Callable[[Message], Encoded]) -> AsyncGenerator[Encoded, None]:
         """Answer one request with a stream. Raises RpcError, and nothing else but cancellation."""
         deadline = _deadline(call, None)
+        limit = asyncio.timeout_at(deadline)
         outcome: RpcError | None = None
         try:
-            async with asyncio.timeout_at(deadline):
+            async with limit:
                 await self._admit(call)
             async with aclosing(call.method.implementation(call.request, call)) as messages:
-                while (message := await _next(messages, deadline)) is not None:
-                    yield message
+                while True:
+                    _refuse_late(deadline)
+                    limit = asyncio.timeout_at(deadline)
+                    async with limit:
+                        message = await anext(messages, None)
+                    if message is None:
+                        return
+                    yield encode(message)
         except (asyncio.CancelledError, GeneratorExit):
             outcome = Cancelled("The caller went away.")
             raise
         except BaseException as error:
-            outcome = _shown(error, call, deadline)
+            outcome = _shown(error, call, expired=limit.expired())
+            if outcome is error:
+                raise
             raise outcome from error
         finally:
             self._observe(call, outcome)
@@ -90,38 +110,37 @@ class Chain:
     async def _admit(self, call: Call) -> None:
         await self._context(call)
         if call.timeout is not None and call.timeout <= 0:
-            raise TimeoutError
+            raise DeadlineExceeded(_OVER)
         for guard in self._guards:
             await guard(call)
 
     def _observe(self, call: Call, outcome: RpcError | None) -> None:
         for observer in self._observers:
-            observer(call, outcome)
+            try:
+                observer(call, outcome)
+            except Exception:
+                log.exception("observer failed", method=call.method.path, request_id=call.request_id)
 
 
 def _deadline(call: Call, longest: float | None) -> float | None:
     """The event loop's time at which the call is over."""
-    seconds = min((t for t in (call.timeout, longest) if t is not None), default=None)
+    own = None if call.timeout is None else call.timeout - _HEADROOM
+    seconds = min((t for t in (own, longest) if t is not None), default=None)
     return None if seconds is None else asyncio.get_running_loop().time() + seconds
 
 
-async def _next(messages: AsyncIterator[Message], deadline: float | None) -> Message | None:
-    """Wait for one message, until the deadline; the time a slow reader takes is not counted."""
-    async with asyncio.timeout_at(deadline):
-        return await anext(messages, None)
+def _refuse_late(deadline: float | None) -> None:
+    """Raise DeadlineExceeded when a slow reader comes too late for the next message, were it ready."""
+    if deadline is not None and asyncio.get_running_loop().time() >= deadline:
+        raise DeadlineExceeded(_OVER)
 
 
-def _shown(error: BaseException, call: Call, deadline: float | None) -> RpcError:
+def _shown(error: BaseException, call: Call, *, expired: bool) -> RpcError:
     """What the caller may know of an error: nothing of one that nobody foresaw."""
     if isinstance(error, RpcError):
         return error
-    if isinstance(error, TimeoutError) and _is_over(call, deadline):
-        return DeadlineExceeded("The deadline passed before the call was done.")
+    # The clock cannot tell whose timeout it was: loops ring a little early, and handlers have their own.
+    if expired and isinstance(error, TimeoutError):
+        return DeadlineExceeded(_OVER)
     log.error("unexpected error", method=call.method.path, request_id=call.request_id, exc_info=error)
     return Internal(f"Something went wrong in the gateway. Quote request {call.request_id} to its operator.")
-
-
-def _is_over(call: Call, deadline: float | None) -> bool:
-    if call.timeout is not None and call.timeout <= 0:
-        return True
-    return deadline is not None and asyncio.get_running_loop().time() >= deadline

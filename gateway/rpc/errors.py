@@ -61,8 +61,8 @@ class Code(IntEnum):
 class RpcError(Exception):
     """An outcome other than OK, with all that the caller may know of it.
 
-    `reason` refines the code for machines, `metadata` carries its facts
-    (ErrorInfo.metadata: strings), `fields` names wrong fields as
+    `reason` refines the code for machines (empty: no ErrorInfo is sent), `metadata`
+    carries its facts (ErrorInfo.metadata: strings), `fields` names wrong fields as
     ``{"path.to.field": "what is wrong"}``, `retry_after` is in seconds, and `details`
     are messages that go along with those made from the rest.
     """

@@ -43,7 +43,7 @@ class MethodTable:
 
     A service is any object with one coroutine (async generator for a server
     stream) per RPC, named in snake_case. An RPC without one answers UNIMPLEMENTED.
-    Client streaming is refused when the table is built.
+    Methods whose callers stream are left out: no door serves them.
     """
 
     def __init__(self, services: Iterable[tuple[DescService, object]]) -> None:

@@ -21,7 +21,9 @@ DETAIL_TYPES = Registry(error_details_pb.desc())
 
 def details_of(error: RpcError, request_id: str) -> list[Message]:
     """The details that go with an error: what is wrong, where, and when to come back."""
-    details: list[Message] = [ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=error.metadata)]
+    details: list[Message] = []
+    if error.reason:
+        details.append(ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=error.metadata))
     if error.fields:
         violations = [BadRequest.FieldViolation(field=f, description=d) for f, d in error.fields.items()]
         details.append(BadRequest(field_violations=violations))
