@@ -5,10 +5,10 @@ READY := .venv/.ready
 PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-n8n bench check generate lock clean
+.PHONY: help setup run test test-n8n bench conformance check generate lock clean
 
 help:  ## Show this list.
-	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
 setup: $(READY)  ## Make .venv ready, and nothing else.
 
@@ -34,6 +34,9 @@ bench: .venv/.bench  ## Measure the doors beside their peers. ARGS="--quick --js
 .venv/.bench: $(READY) requirements-bench.lock
 	$(BIN)/uv pip install --quiet --require-hashes -r requirements-bench.lock || $(PIP) --require-hashes -r requirements-bench.lock
 	@touch $@
+
+conformance: $(READY)  ## Run the public Connect conformance suite against the doors. Needs Go.
+	$(BIN)/python -m tests.conformance.suite $(ARGS)
 
 check: $(READY)  ## Lint, types, import contract, generated code, protos.
 	$(BIN)/ruff check .

@@ -1,0 +1,105 @@
+"""The server under test: reads from standard input which door to open, and tells its port on standard output.
+
+Both messages come behind their length, four bytes in network order.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+from pathlib import Path
+from typing import Any
+
+import uvloop
+from protobuf import Message, Registry
+from protobuf.wkt import FileDescriptorSet
+
+from gateway import logs
+from gateway.doors.connect import ConnectDoor
+from gateway.doors.grpc import GrpcDoor
+from gateway.doors.http import HttpServer, http_application
+from gateway.doors.rest import RestDoor
+from gateway.rpc.call import Call
+from gateway.rpc.chain import Chain, Encoded
+from gateway.rpc.errors import RpcError
+from gateway.rpc.methods import MethodTable
+from tests.conformance.service import PACKAGE, ConformanceService
+
+HOST = "127.0.0.1"
+UNLIMITED = 4 << 20
+GRPC = 2
+"""Protocol.PROTOCOL_GRPC"""
+
+
+class PlainChain(Chain):
+    """The chain, with the details of errors as the suite counts them: those of the service alone."""
+
+    async def unary(self, call: Call, encode: Callable[[Message], Encoded]) -> Encoded:
+        try:
+            return await super().unary(call, encode)
+        except RpcError as error:
+            error.reason = ""
+            raise
+
+    async def stream(self, call: Call, encode: Callable[[Message], Encoded]) -> AsyncGenerator[Encoded, None]:
+        try:
+            async with aclosing(super().stream(call, encode)) as messages:
+                async for message in messages:
+                    yield message
+        except RpcError as error:
+            error.reason = ""
+            raise
+
+
+async def serve(registry: Registry) -> None:
+    """Serve one configuration until the runner ends the process."""
+    wanted = _read(registry, "ServerCompatRequest")
+    service = ConformanceService(registry)
+    methods = MethodTable([(service.descriptor, service)])
+    chain = PlainChain(_no_context, guards=[_decode], observers=[], timeout=30)
+    limit = wanted.message_receive_limit or UNLIMITED
+    if int(wanted.protocol) == GRPC:
+        port = await GrpcDoor(methods, chain, max_message_bytes=limit).start(f"{HOST}:0")
+    else:
+        application = http_application(
+            ConnectDoor(methods, chain, max_message_bytes=limit),
+            RestDoor(methods, chain, max_message_bytes=limit).application,
+            services=[service.descriptor.type_name],
+            cors_origins=[],
+        )
+        port = await HttpServer(application, grace=1).start(HOST, 0)
+    _write(_make(registry, "ServerCompatResponse", host=HOST, port=port))
+    await asyncio.Event().wait()
+
+
+async def _no_context(_call: Call) -> None:
+    """No request id, which would be one more detail of errors."""
+
+
+async def _decode(call: Call) -> None:
+    call.request = call.decode()
+
+
+def _make(registry: Registry, name: str, /, **fields: Any) -> Any:
+    descriptor = registry.message(f"{PACKAGE}.{name}")
+    assert descriptor is not None
+    return descriptor.type(**fields)
+
+
+def _read(registry: Registry, name: str) -> Any:
+    length = int.from_bytes(sys.stdin.buffer.read(4), "big")
+    return type(_make(registry, name)).from_binary(sys.stdin.buffer.read(length))
+
+
+def _write(message: Message) -> None:
+    body = message.to_binary()
+    sys.stdout.buffer.write(len(body).to_bytes(4, "big") + body)
+    sys.stdout.buffer.flush()
+
+
+if __name__ == "__main__":
+    logs.configure("WARNING", "text")
+    descriptors = FileDescriptorSet.from_binary(Path(sys.argv[1]).read_bytes())
+    uvloop.run(serve(descriptors.to_registry()))
