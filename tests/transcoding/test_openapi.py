@@ -201,7 +201,7 @@ def test_every_operation_may_answer_with_a_status_and_its_details(shelves: dict[
     assert "- 503: UNAVAILABLE" in error["description"]
     assert error["content"]["application/json"]["schema"]["$ref"] == "#/components/schemas/Status"
     details = shelves["components"]["schemas"]["Status"]["properties"]["details"]["items"]["anyOf"]
-    assert {"$ref": "#/components/schemas/BadRequest"} in [part["allOf"][0] for part in details[:-1]]
+    assert {"$ref": "#/components/schemas/details.BadRequest"} in [part["allOf"][0] for part in details[:-1]]
     assert len(details[-1]["properties"]["@type"]["not"]["enum"]) == len(details) - 1
 
 

@@ -117,7 +117,6 @@ class _Document:
         document: Schema = {
             "openapi": "3.1.0",
             "info": info,
-            "jsonSchemaDialect": "https://spec.openapis.org/oas/3.1/dialect/base",
             "servers": [{"url": "/"}],
             "tags": list(self._tags()),
             "paths": paths,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Final
 
 from protobuf import DescMessage
@@ -20,6 +21,7 @@ STANDARD_DETAILS: Final[Sequence[DescMessage]] = tuple(error_details_pb.desc().m
 
 CONNECT_ERROR: Final = "connectrpc.Error"
 _TYPE_PREFIX: Final = "type.googleapis.com/"
+_DETAIL_PREFIX: Final = "details."
 _CONNECT_NAMES: Final = {Code.CANCELLED: "canceled"}
 
 
@@ -43,7 +45,11 @@ def connect_response() -> Schema:
 
 
 def status_schema(details: Sequence[DescMessage], schemas: Schemas, form: Form) -> Schema:
-    """google.rpc.Status, whose details are known by their @type. Other types are taken too."""
+    """google.rpc.Status, whose details are known by their @type. Other types are taken too.
+
+    Details are printed without the fields that are not set, so their schemas are apart from others.
+    """
+    form = replace(form, defaults=False, prefix=_DETAIL_PREFIX)
     known: list[Json] = [f"{_TYPE_PREFIX}{detail.type_name}" for detail in details]
     typed: list[Json] = []
     for name, detail in zip(known, details, strict=True):
