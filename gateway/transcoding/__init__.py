@@ -17,6 +17,8 @@ from gateway.transcoding.errors import (
     TranscodingError,
 )
 from gateway.transcoding.exchange import Handler
+from gateway.transcoding.json_check import JsonError
+from gateway.transcoding.json_decoder import JsonDecoder, JsonLimits
 from gateway.transcoding.json_encoder import json_encoder
 from gateway.transcoding.metadata import Headers, RequestMetadata
 from gateway.transcoding.options import Options
@@ -35,6 +37,9 @@ __all__ = [
     "EncodedRequest",
     "Handler",
     "Headers",
+    "JsonDecoder",
+    "JsonError",
+    "JsonLimits",
     "LazyRequest",
     "Match",
     "Options",

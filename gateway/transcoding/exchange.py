@@ -14,10 +14,10 @@ from gateway.transcoding.body import Disconnected, content_coding, read_body
 from gateway.transcoding.client_stream import request_stream
 from gateway.transcoding.errors import Code, StatusError
 from gateway.transcoding.metadata import Headers, RequestMetadata, parse_timeout
-from gateway.transcoding.negotiation import is_json, is_ndjson, negotiate
+from gateway.transcoding.negotiation import accepts_gzip, is_json, is_ndjson, negotiate
 from gateway.transcoding.options import Options
 from gateway.transcoding.responder import Receive, Responder, Response, Scope, Send
-from gateway.transcoding.response import error_response, unary_response
+from gateway.transcoding.response import compressed, error_response, unary_response
 from gateway.transcoding.route import LazyRequest, Route
 from gateway.transcoding.router import Match, Router
 from gateway.transcoding.status import status_json
@@ -53,7 +53,6 @@ class Exchange:
     """Serves one request: routes, negotiates, reads, calls the handler, answers."""
 
     __slots__ = (
-        "_done",
         "_frames",
         "_gone",
         "_headers",
@@ -73,7 +72,7 @@ class Exchange:
         self._responder = Responder(
             send, head=scope["method"] == "HEAD", trailers=_can_send_trailers(scope, self._headers)
         )
-        self._done = self._gone = False
+        self._gone = False
         self._frames: Framing | None = None
         self._task: asyncio.Task[Any] | None = None
         self._watcher: asyncio.Task[None] | None = None
@@ -94,7 +93,6 @@ class Exchange:
             _logger.exception("a request failed unexpectedly")
             await self._fail(StatusError(Code.INTERNAL, "internal error"))
         finally:
-            self._done = True
             self._service.watch.discard(self._start_watching)
             if self._watcher is not None:
                 self._watcher.cancel()
@@ -165,20 +163,21 @@ class Exchange:
         request = await self._request(match, query)
         pending = self._service.handler(route.method, request, metadata)
         answer = pending if isinstance(pending, AsyncIterator) else await pending
-        if route.binding.server_streaming:
+        if route.server_streaming:
             self._frames = route.frames(content_type)
             stream = cast("AsyncIterator[Message]", answer)
             await send_stream(stream, self._frames, metadata, self._responder, options.heartbeat)
         else:
             message = cast("Message", answer)
-            response = await unary_response(route, message, metadata, self._headers, options)
-            self._done = True
+            response = unary_response(route, message, metadata, self._headers, options)
+            if response.compressible and accepts_gzip(self._headers.joined(b"accept-encoding")):
+                response = await compressed(response)
             await self._responder.respond(response)
 
     async def _request(self, match: Match[Route], query: bytes) -> LazyRequest | AsyncIterator[LazyRequest]:
         route = match.target
         self._task = asyncio.current_task()
-        if route.binding.client_streaming:
+        if route.client_streaming:
             self._check_content_type(route)
             content_coding(self._headers)
             limit = self._service.options.max_body
@@ -205,7 +204,7 @@ class Exchange:
         content_type = self._headers.raw(b"content-type")
         if content_type is None or not route.binding.body or route.raw_request or is_json(content_type):
             return
-        if route.binding.client_streaming and is_ndjson(content_type):
+        if route.client_streaming and is_ndjson(content_type):
             return
         problem = "the Content-Type must be application/json, in UTF-8"
         raise StatusError(
@@ -222,12 +221,11 @@ class Exchange:
         """Cancel the handler when its client goes away."""
         while (await self._receive())["type"] != "http.disconnect":
             pass
-        if not self._done and self._task is not None:
+        if not self._responder.finished and self._task is not None:
             self._gone = True
             self._task.cancel()
 
     async def _fail(self, error: StatusError) -> None:
-        self._done = True
         options, responder = self._service.options, self._responder
         if responder.finished:
             return

@@ -30,6 +30,8 @@ Reader: TypeAlias = Callable[[str], Json]
 """Text -> ProtoJSON value; raises ValueError with what is expected, without quoting the text."""
 
 INTEGER = re.compile(r"-?[0-9]{1,40}(?:\.0{1,40})?(?:[eE]\+?[0-9]{1,3})?")
+INT32_MIN, INT32_MAX = -(2**31), 2**31 - 1
+_ENUM_NUMBER = re.compile(r"-?[0-9]{1,10}")
 _FLOAT = re.compile(r"-?[0-9]{1,400}(?:\.[0-9]{1,400})?(?:[eE][+-]?[0-9]{1,4})?|NaN|-?Infinity")
 _BASE64 = re.compile(r"[A-Za-z0-9+/]*={0,2}|[A-Za-z0-9_-]*={0,2}")
 _SNAKE = re.compile(r"_([a-z])")
@@ -204,7 +206,7 @@ def _enum_reader(enum: DescEnum) -> Reader:
             return text
         if null and text == "null":
             return None
-        if INTEGER.fullmatch(text) is None or not text.lstrip("-").isdecimal():
+        if _ENUM_NUMBER.fullmatch(text) is None or not INT32_MIN <= int(text) <= INT32_MAX:
             raise ValueError(expected(enum))
         return int(text)
 

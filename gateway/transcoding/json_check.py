@@ -24,6 +24,8 @@ from protobuf import (
 
 from gateway.transcoding.fields import (
     FIELD_MASK,
+    INT32_MAX,
+    INT32_MIN,
     INTEGER,
     INTEGERS,
     WELL_KNOWN,
@@ -164,14 +166,14 @@ def _field_check(field: DescField, checks: dict[str, MessageCheck]) -> ValueChec
     match field.value:
         case DescFieldValueScalar(scalar=kind):
             return _kind_check(kind, checks)
+        case DescFieldValueEnum(enum=enum):
+            return _kind_check(enum, checks)
         case DescFieldValueMessage(message=message):
             return _kind_check(message, checks)
         case DescFieldValueList(element=element):
             return _each(_kind_check(element, checks), list)
         case DescFieldValueMap(value=element):
             return _each(_kind_check(element, checks), dict)
-        case _:
-            return None
 
 
 def _kind_check(
@@ -179,15 +181,25 @@ def _kind_check(
 ) -> ValueCheck | None:
     if isinstance(kind, DescMessage):
         return _check_mask if kind.type_name == FIELD_MASK else message_check(kind, checks)
-    if isinstance(kind, DescEnum) or kind not in INTEGERS:
-        return None
-    return _integer_check(kind)
+    if isinstance(kind, DescEnum):
+        return _enum_check(kind)
+    return _integer_check(kind) if kind in INTEGERS else None
 
 
 def _integer_check(kind: ScalarType) -> ValueCheck:
     def check(value: Json) -> Json:
         if type(value) is str and INTEGER.fullmatch(value) is None:
             raise JsonError("", f"expected {expected(kind)}")
+        return value
+
+    return check
+
+
+def _enum_check(enum: DescEnum) -> ValueCheck:
+    def check(value: Json) -> Json:
+        # The runtime keeps any number of an open enum, which then fails to be written.
+        if type(value) is int and not INT32_MIN <= value <= INT32_MAX:
+            raise JsonError("", f"expected {expected(enum)}")
         return value
 
     return check
@@ -204,11 +216,8 @@ def _each(check: ValueCheck | None, container: type) -> ValueCheck | None:
 
 
 def _list_check(check: ValueCheck) -> ValueCheck:
-    needed = dict if isinstance(check, MessageCheck) else str
-
     def check_items(value: Json) -> Json:
-        # Long lists of plain numbers are common: their types are looked at in one pass.
-        if type(value) is list and needed in set(map(type, value)):
+        if type(value) is list:
             for index, item in enumerate(value):
                 try:
                     value[index] = check(item)

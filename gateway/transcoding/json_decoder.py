@@ -11,9 +11,10 @@ from __future__ import annotations
 import json
 import re
 from array import array
+from collections import Counter
 from collections.abc import Callable
 from itertools import accumulate
-from typing import TypeVar, cast
+from typing import NamedTuple, TypeVar, cast
 
 import orjson
 from protobuf import (
@@ -37,8 +38,9 @@ from gateway.transcoding.json_check import JsonError, MessageCheck, join_path, m
 _STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
 _NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 _STEPS = bytes.maketrans(b"[]{}", b"\x01\xff\x01\xff")
+_ESCAPED_COLON = b"\\u003"
 _GOOD_KEYS = {ScalarType.STRING: "", ScalarType.BOOL: "true"}
-_TOO_DEEP = "is nested too deeply"
+_TOO_DEEP = "the JSON is nested too deeply"
 
 _Item = TypeVar("_Item")
 
@@ -46,22 +48,52 @@ DECODE_ERRORS = (ValueError, TypeError, OverflowError, RecursionError)
 """What the runtime's decoder raises for JSON that does not fit."""
 
 
-def parse_json(text: bytes, max_depth: int) -> Json:
-    """The value of a JSON text (RFC 8259). Raises JsonError with line and column."""
+class JsonLimits(NamedTuple):
+    """How much one JSON text may hold: levels of nesting, and values and keys together."""
+
+    depth: int = 100
+    values: int = 250_000
+
+
+def parse_json(text: bytes, limits: JsonLimits) -> Json:
+    """The value of a JSON text (RFC 8259). Raises JsonError, with line and column for wrong syntax."""
     try:
         value = orjson.loads(text)
     except orjson.JSONDecodeError as error:
         problem = f"invalid JSON at line {error.lineno}, column {error.colno}: {error.msg}"
         raise JsonError("", problem) from None
-    if text.count(b"[") + text.count(b"{") > max_depth:
-        _check_depth(text, max_depth)
-    if b"\\" in text:
-        _check_keys(text)
-    elif text.count(b":") != orjson.dumps(value).count(b":"):
-        # Each key has one colon, and without escapes strings print as they were
-        # read: a smaller count says that a key replaced an earlier one.
+    if text.count(b"[") + text.count(b"{") > limits.depth:
+        _check_depth(text, limits.depth)
+    if _separators(text) >= limits.values:
+        _check_count(text, limits.values)
+    if not _keeps_all_keys(text, value):
         _check_keys(text)
     return cast("Json", value)
+
+
+def _separators(text: bytes) -> int:
+    """One less than the values and keys of a text, or more if its strings hold separators."""
+    return text.count(b",") + text.count(b":")
+
+
+def _check_count(text: bytes, limit: int) -> None:
+    if _separators(_STRING.sub(b"", text)) >= limit:
+        problem = f"the JSON has more than {limit} values"
+        raise JsonError("", problem)
+
+
+def _keeps_all_keys(text: bytes, value: object) -> bool:
+    """Whether no key replaced an earlier one; False also when that is not known.
+
+    Each key has one colon, and a colon inside a string prints as one colon too,
+    unless it was written as an escape.
+    """
+    if _ESCAPED_COLON in text:
+        return False
+    try:
+        return text.count(b":") == orjson.dumps(value).count(b":")
+    except orjson.JSONEncodeError:
+        return False
 
 
 def _check_depth(text: bytes, max_depth: int) -> None:
@@ -75,15 +107,18 @@ def _check_keys(text: bytes) -> None:
     def unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
         members = dict(pairs)
         if len(members) != len(pairs):
-            seen: set[str] = set()
-            for key, _ in pairs:
-                if key in seen:
-                    problem = f"the JSON has the key {shown(key)} twice in one object"
-                    raise JsonError("", problem)
-                seen.add(key)
+            (key, _), *_ = Counter(key for key, _ in pairs).most_common(1)
+            problem = f"the JSON has the key {shown(key)} twice in one object"
+            raise JsonError("", problem)
         return members
 
-    json.loads(text, object_pairs_hook=unique, parse_int=len, parse_float=len)
+    try:
+        json.loads(text, object_pairs_hook=unique, parse_int=len, parse_float=len)
+    except RecursionError:
+        raise JsonError("", _TOO_DEEP) from None
+
+
+_DEFAULT_LIMITS = JsonLimits()
 
 
 class JsonDecoder:
@@ -94,20 +129,20 @@ class JsonDecoder:
         message: DescMessage,
         *,
         ignore_unknown_fields: bool = False,
-        max_depth: int = 100,
+        limits: JsonLimits = _DEFAULT_LIMITS,
         registry: Registry | None = None,
         checks: dict[str, MessageCheck] | None = None,
     ) -> None:
         self._desc = message
         self._type = message.type
         self._ignore = ignore_unknown_fields
-        self._max_depth = max_depth
+        self._limits = limits
         self._registry = registry
         self._check = message_check(message, {} if checks is None else checks)
 
     def decode(self, text: bytes) -> Message:
         """The message of a JSON text. Raises JsonError."""
-        return self.from_value(parse_json(text, self._max_depth))
+        return self.from_value(parse_json(text, self._limits))
 
     def from_value(self, value: Json, field: str = "") -> Message:
         """The message of a parsed JSON value; `field` is where it stands. Raises JsonError.

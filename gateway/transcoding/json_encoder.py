@@ -95,23 +95,25 @@ def json_value_encoder(field: DescField, options: EncoderOptions) -> JsonEncoder
     key = field.name if options.proto_names else field.json_name
     walk = _Walks(proto_names=options.proto_names).of_field(field)
 
+    def members(message: Message, *, emit: bool) -> dict[str, Json]:
+        tree = message_to_json_value(
+            message,
+            always_emit_implicit=emit,
+            use_proto_field_name=options.proto_names,
+            print_enums_as_ints=options.enums_as_numbers,
+            registry=options.registry,
+        )
+        return cast("dict[str, Json]", tree)
+
     def encode(message: Message) -> bytes:
         if isinstance(field.value, DescFieldValueMessage) and field not in message:
             return b"null"
         alone = owner.type()
         alone[field] = message[field]
-        value: Json = None
-        for emit in (options.emit_defaults, True):
-            printed = message_to_json_value(
-                alone,
-                always_emit_implicit=emit,
-                use_proto_field_name=options.proto_names,
-                print_enums_as_ints=options.enums_as_numbers,
-                registry=options.registry,
-            )
-            if isinstance(printed, dict) and key in printed:
-                value = printed[key]
-                break
+        printed = members(alone, emit=options.emit_defaults)
+        if key not in printed:
+            printed = members(alone, emit=True)
+        value = printed[key]
         return orjson.dumps(value if walk is None else walk(value))
 
     return encode
@@ -166,10 +168,10 @@ class _MessageWalk:
         return any(_reaches_struct(walk, seen) for walk in self.members.values())
 
     def __call__(self, value: Json) -> Json:
-        if type(value) is dict:
-            for key, walk in self.members.items():
-                if key in value:
-                    value[key] = walk(value[key])
+        members = cast("dict[str, Json]", value)
+        for key, walk in self.members.items():
+            if key in members:
+                members[key] = walk(members[key])
         return value
 
 
@@ -178,7 +180,7 @@ class _ListWalk:
         self.item = item
 
     def __call__(self, value: Json) -> Json:
-        return [self.item(element) for element in value] if type(value) is list else value
+        return [self.item(element) for element in cast("list[Json]", value)]
 
 
 class _DictWalk:
@@ -186,7 +188,7 @@ class _DictWalk:
         self.item = item
 
     def __call__(self, value: Json) -> Json:
-        return {key: self.item(element) for key, element in value.items()} if type(value) is dict else value
+        return {key: self.item(element) for key, element in cast("dict[str, Json]", value).items()}
 
 
 def _reaches_struct(walk: _Walk, seen: set[int]) -> bool:

@@ -51,8 +51,9 @@ class Headers(Mapping[str, str]):
         value = self._first.get(name)
         if value is None:
             return b""
-        values = [other for key, other in self._raw if key == name]
-        return value if len(values) == 1 else b", ".join(values)
+        if len(self._first) == len(self._raw):
+            return value
+        return b", ".join(other for key, other in self._raw if key == name)
 
 
 class RequestMetadata:

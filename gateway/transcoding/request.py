@@ -89,12 +89,12 @@ class RequestDecoder:
 
     def __init__(self, binding: Binding, options: Options, checks: dict[str, MessageCheck]) -> None:
         self._binding = binding
-        self._max_depth = options.max_depth
+        self._limits = options.json_limits
         self._path_fields = [_PathField(resolved) for resolved in binding.path_fields]
         self._json = JsonDecoder(
             binding.method.input,
             ignore_unknown_fields=options.ignore_unknown_fields,
-            max_depth=options.max_depth,
+            limits=options.json_limits,
             registry=options.registry,
             checks=checks,
         )
@@ -148,7 +148,7 @@ class RequestDecoder:
         binding = self._binding
         if not binding.body:
             raise JsonError("", f"{binding.http_method} {binding.template} takes no request body")
-        value = parse_json(body, self._max_depth)
+        value = parse_json(body, self._limits)
         if binding.body != WHOLE:
             return {self._body_key: value}
         if not isinstance(value, dict) and not self._any_json:

@@ -16,11 +16,12 @@ OCTETS: Final = "application/octet-stream"
 
 
 class Response(NamedTuple):
-    """Status, headers and body as they are sent."""
+    """Status, headers and body as they are sent; `compressible` says that gzip is worth it."""
 
     status: int
     headers: RawHeaders
     body: bytes
+    compressible: bool = False
 
 
 class Responder:
@@ -28,16 +29,17 @@ class Responder:
 
     `head` says that only the headers are wanted, `trailers` that the server and
     the client can do HTTP trailers, `started` that a status has been sent,
-    `finished` that the last part has been, and `writes` counts the parts.
+    `finished` that the last part has been, `busy` that a part is being taken by
+    the server, and `writes` counts the parts.
     """
 
-    __slots__ = ("_send", "finished", "head", "started", "trailers", "writes")
+    __slots__ = ("_send", "busy", "finished", "head", "started", "trailers", "writes")
 
     def __init__(self, send: Send, *, head: bool, trailers: bool = False) -> None:
         self._send = send
         self.head = head
         self.trailers = trailers and not head
-        self.started = self.finished = False
+        self.started = self.finished = self.busy = False
         self.writes = 0
 
     async def start(self, status: int, headers: RawHeaders, *, trailers: bool = False) -> None:
@@ -46,12 +48,16 @@ class Responder:
         message: AsgiMessage = {"type": "http.response.start", "status": status, "headers": headers}
         if trailers:
             message["trailers"] = True
+        self.busy = True
         await self._send(message)
+        self.busy = False
 
     async def write(self, data: bytes) -> None:
         """Send a part of the body at once."""
         self.writes += 1
+        self.busy = True
         await self._send({"type": "http.response.body", "body": data, "more_body": True})
+        self.busy = False
 
     async def finish(self, data: bytes) -> None:
         """Send the last part of the body."""
@@ -65,8 +71,11 @@ class Responder:
 
     async def respond(self, response: Response) -> None:
         """Send a whole response."""
-        await self.start(response.status, response.headers)
-        await self.finish(response.body)
+        self.started = self.finished = True
+        status, headers, body, _ = response
+        await self._send({"type": "http.response.start", "status": status, "headers": headers})
+        sent = b"" if self.head else body
+        await self._send({"type": "http.response.body", "body": sent, "more_body": False})
 
 
 def raw_headers(fixed: Iterable[tuple[str, str]], added: Iterable[tuple[str, str]]) -> RawHeaders:

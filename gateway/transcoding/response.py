@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import zlib
+from functools import lru_cache
 from http import HTTPStatus
 from typing import Final
 
@@ -12,9 +13,9 @@ from protobuf import Message
 from gateway.transcoding.conditional import entity_tag, none_match
 from gateway.transcoding.errors import StatusError
 from gateway.transcoding.metadata import Headers, RequestMetadata
-from gateway.transcoding.negotiation import JSON, accepts_gzip
+from gateway.transcoding.negotiation import JSON
 from gateway.transcoding.options import Options
-from gateway.transcoding.responder import OCTETS, Response, raw_headers
+from gateway.transcoding.responder import OCTETS, RawHeaders, Response, raw_headers
 from gateway.transcoding.route import Route
 from gateway.transcoding.status import HTTP_STATUS, retry_after, status_json
 
@@ -25,10 +26,10 @@ _GZIP: Final = 31
 """zlib's window bits for the gzip format."""
 
 
-async def unary_response(
+def unary_response(
     route: Route, answer: Message, metadata: RequestMetadata, headers: Headers, options: Options
 ) -> Response:
-    """The response of a unary method. Raises ValueError for an answer that cannot be sent."""
+    """The response of a unary method, not compressed yet. Raises ValueError for what cannot be sent."""
     content_type = JSON
     if route.raw_answer is None:
         body = route.encode(answer)
@@ -39,29 +40,32 @@ async def unary_response(
     added = metadata.response_headers
     if metadata.trailers:
         added = [*added, *((f"grpc-trailer-{name}", value) for name, value in metadata.trailers)]
-    sent = raw_headers([("content-type", content_type)], added)
+    sent = raw_headers([("content-type", content_type)], added) if added else [_type_header(content_type)]
     if status in _BODILESS:
-        return Response(status, [pair for pair in sent if pair[0] != b"content-type"], b"")
-    names = dict(sent)
+        return _without_body(status, sent)
     if route.tagged and status == HTTPStatus.OK:
-        tag = names.get(b"etag")
-        if tag is None:
+        tag = next((value for name, value in sent if name == b"etag"), b"")
+        if not tag:
             tag = entity_tag(body)
             sent.append((b"etag", tag))
         wanted = headers.joined(b"if-none-match")
         if wanted and none_match(wanted, tag):
-            return Response(304, [pair for pair in sent if pair[0] != b"content-type"], b"")
-    if (
-        len(body) >= options.compression_minimum
-        and b"content-encoding" not in names
-        and _is_text(content_type)
-    ):
+            return _without_body(HTTPStatus.NOT_MODIFIED, sent)
+    compressible = len(body) >= options.compression_minimum and _is_text(content_type)
+    if compressible:
+        compressible = all(name != b"content-encoding" for name, _ in sent)
         sent.append((b"vary", b"accept-encoding"))
-        if accepts_gzip(headers.joined(b"accept-encoding")):
-            body = await asyncio.to_thread(_gzip, body) if len(body) >= _IN_THREAD else _gzip(body)
-            sent.append((b"content-encoding", b"gzip"))
     sent.append((b"content-length", b"%d" % len(body)))
-    return Response(status, sent, body)
+    return Response(status, sent, body, compressible)
+
+
+async def compressed(response: Response) -> Response:
+    """The response in gzip; a large one is compressed beside the event loop."""
+    body = response.body
+    packed = await asyncio.to_thread(_gzip, body) if len(body) >= _IN_THREAD else _gzip(body)
+    sent = [pair for pair in response.headers if pair[0] != b"content-length"]
+    sent += [(b"content-encoding", b"gzip"), (b"content-length", b"%d" % len(packed))]
+    return Response(response.status, sent, packed)
 
 
 def error_response(error: StatusError, options: Options) -> Response:
@@ -85,6 +89,16 @@ def http_status(error: StatusError, options: Options) -> int:
         if refined is not None:
             return refined
     return HTTP_STATUS.get(error.code, 500)
+
+
+@lru_cache(maxsize=64)
+def _type_header(content_type: str) -> tuple[bytes, bytes]:
+    (header,) = raw_headers([("content-type", content_type)], ())
+    return header
+
+
+def _without_body(status: int, headers: RawHeaders) -> Response:
+    return Response(status, [pair for pair in headers if pair[0] != b"content-type"], b"")
 
 
 def _is_text(content_type: str) -> bool:

@@ -32,12 +32,14 @@ class Route:
     __slots__ = (
         "_sequence",
         "binding",
+        "client_streaming",
         "decoder",
         "encode",
         "method",
         "offers",
         "raw_answer",
         "raw_request",
+        "server_streaming",
         "tagged",
     )
 
@@ -45,6 +47,8 @@ class Route:
         method = binding.method
         self.binding = binding
         self.method = method
+        self.client_streaming = binding.client_streaming
+        self.server_streaming = binding.server_streaming
         self.decoder = RequestDecoder(binding, options, checks)
         field = binding.response_field
         self.encode = (

@@ -18,6 +18,8 @@ from gateway.transcoding.uri import ascii_path, comparable_segment, decode_segme
 
 ANY_METHOD = "*"
 
+_HEAD = ("HEAD", "GET", ANY_METHOD)
+
 T = TypeVar("T")
 OnConflict = Literal["error", "first", "last"]
 
@@ -118,25 +120,29 @@ class Router(Generic[T]):
         static = self._static.get((http_method, path))
         if static is not None:
             return static
-        wanted = (http_method, "GET", ANY_METHOD) if http_method == "HEAD" else (http_method, ANY_METHOD)
+        wanted = _HEAD if http_method == "HEAD" else (http_method, ANY_METHOD)
         for verb, segments, keys in self._readings(path):
             route = _find(self._root, keys, 0, verb, wanted)
             if route is not None:
                 return route.match(segments)
         return self._allowed(path)
 
-    def _readings(self, path: str) -> Iterator[tuple[str, list[str], list[str]]]:
-        """The ways to read a path: with its verb if some rule has that verb, then as plain text."""
+    def _readings(self, path: str) -> list[tuple[str, list[str], list[str]]]:
+        """The ways to read a path: with its verb if some rule has that verb, then as plain text.
+
+        Each is the verb, the segments as sent, and the segments to compare.
+        """
         if not path.startswith("/"):
-            return
+            return []
         segments = path[1:].split("/") if path != "/" else []
         keys = [comparable_segment(segment) for segment in segments] if "%" in path else segments
-        if segments and self._verbs and ":" in segments[-1]:
+        plain = ("", segments, keys)
+        if self._verbs and segments and ":" in segments[-1]:
             head, _, verb = segments[-1].rpartition(":")
             verb = comparable_segment(verb)
             if verb in self._verbs:
-                yield verb, [*segments[:-1], head], [*keys[:-1], comparable_segment(head)]
-        yield "", segments, keys
+                return [(verb, [*segments[:-1], head], [*keys[:-1], comparable_segment(head)]), plain]
+        return [plain]
 
     def _allowed(self, path: str) -> tuple[str, ...]:
         methods: set[str] = set()

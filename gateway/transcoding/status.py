@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from base64 import b64encode
 from collections.abc import Sequence
+from operator import attrgetter
 from typing import Final
 
 import orjson
@@ -36,6 +37,7 @@ HTTP_STATUS: Final[dict[int, int]] = {
 """google.rpc.Code -> HTTP status; a code outside of it is 500."""
 
 _TYPE_PREFIX = "type.googleapis.com/"
+_ANY = "google.protobuf.Any"
 _RETRY_INFO = "google.rpc.RetryInfo"
 
 
@@ -60,6 +62,15 @@ def retry_after(details: Sequence[Message]) -> str | None:
     return None
 
 
+def _opaque(detail: Message) -> Json:
+    """A detail that JSON cannot show, or whose type is not known here: its bytes in base64."""
+    if detail.desc().type_name == _ANY:
+        type_url, value = attrgetter("type_url", "value")(detail)
+    else:
+        type_url, value = _TYPE_PREFIX + detail.desc().type_name, detail.to_binary()
+    return {"@type": type_url, "value": b64encode(value).decode()}
+
+
 def _detail(detail: Message, options: EncoderOptions) -> Json:
     type_name = detail.desc().type_name
     try:
@@ -70,8 +81,8 @@ def _detail(detail: Message, options: EncoderOptions) -> Json:
             registry=options.registry,
         )
     except ValueError:
-        return {"@type": _TYPE_PREFIX + type_name, "value": b64encode(detail.to_binary()).decode()}
-    if type_name == "google.protobuf.Any":
+        return _opaque(detail)
+    if type_name == _ANY:
         return value
     if type_name in WELL_KNOWN or not isinstance(value, dict):
         return {"@type": _TYPE_PREFIX + type_name, "value": value}

@@ -170,10 +170,12 @@ async def send_stream(
     """
     beat = None
     if heartbeat is not None and frames.content_type == EVENT_STREAM and not responder.head:
-        beat = asyncio.get_running_loop().create_task(_beat(metadata, responder, heartbeat))
+        beat = _Heartbeat(metadata, responder, heartbeat)
     try:
         async for message in answer:
             encoded = frames.message(message)
+            if beat is not None and not beat.idle.is_set():
+                await beat.idle.wait()
             if not responder.started:
                 await _start(frames.content_type, metadata, responder)
                 if responder.head:
@@ -181,7 +183,7 @@ async def send_stream(
             await responder.write(encoded)
     finally:
         if beat is not None:
-            beat.cancel()
+            beat.stop()
         close = getattr(answer, "aclose", None)
         if close is not None:
             await close()
@@ -205,11 +207,40 @@ async def _start(content_type: str, metadata: RequestMetadata, responder: Respon
     await responder.start(metadata.http_status or 200, headers, trailers=responder.trailers)
 
 
-async def _beat(metadata: RequestMetadata, responder: Responder, interval: float) -> None:
-    while True:
-        written = responder.writes
-        await asyncio.sleep(interval)
-        if responder.writes == written:
-            if not responder.started:
-                await _start(EVENT_STREAM, metadata, responder)
-            await responder.write(_HEARTBEAT)
+class _Heartbeat:
+    """Writes a comment after each interval of silence, beside what writes the messages.
+
+    `idle` is set unless a comment is just being written; nobody else may write then.
+    """
+
+    def __init__(self, metadata: RequestMetadata, responder: Responder, interval: float) -> None:
+        self.idle = asyncio.Event()
+        self.idle.set()
+        self._metadata = metadata
+        self._responder = responder
+        self._interval = interval
+        self._task = asyncio.get_running_loop().create_task(self._run())
+
+    def stop(self) -> None:
+        """Write no more."""
+        self._task.cancel()
+
+    async def _run(self) -> None:
+        responder = self._responder
+        while True:
+            writes = responder.writes
+            await asyncio.sleep(self._interval)
+            if responder.writes == writes and not responder.busy:
+                self.idle.clear()
+                try:
+                    await self._beat()
+                except (OSError, ValueError):
+                    # The next message meets the same fault, and its error is told.
+                    return
+                finally:
+                    self.idle.set()
+
+    async def _beat(self) -> None:
+        if not self._responder.started:
+            await _start(EVENT_STREAM, self._metadata, self._responder)
+        await self._responder.write(_HEARTBEAT)

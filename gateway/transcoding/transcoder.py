@@ -10,6 +10,7 @@ from protobuf import DescMethod, DescService, Message
 from protobuf.wkt.google.protobuf.descriptor_pb import FileDescriptorSet
 
 from gateway.transcoding.binding import Binding, service_bindings
+from gateway.transcoding.errors import TranscodingError
 from gateway.transcoding.exchange import Answer, Exchange, Handler, Service
 from gateway.transcoding.gen.google.api.http_pb import HttpRule
 from gateway.transcoding.json_check import MessageCheck
@@ -62,8 +63,13 @@ class Transcoder:
 
         The set must hold the imports (``protoc --include_imports``). Its own
         types resolve google.protobuf.Any when the options name no registry.
+        Raises TranscodingError for any other bytes, and as the class does.
         """
-        registry = FileDescriptorSet.from_binary(serialized).to_registry()
+        try:
+            registry = FileDescriptorSet.from_binary(serialized).to_registry()
+        except ValueError as error:
+            message = f"not a FileDescriptorSet with its imports: {error}"
+            raise TranscodingError(message) from error
         services = [element for element in registry if isinstance(element, DescService)]
         options = options or Options()
         if options.registry is None:

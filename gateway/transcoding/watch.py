@@ -24,11 +24,13 @@ class ClientWatch:
 
     def add(self, start: Callable[[], None]) -> None:
         """Call `start` if it is not discarded within two periods."""
-        self._new.add(start)
         loop = asyncio.get_running_loop()
         if self._loop is not loop:
+            # The first request, or requests left over from a loop that is gone.
+            self._old, self._new = set(), set()
             self._loop = loop
             loop.call_later(_PERIOD, self._look)
+        self._new.add(start)
 
     def discard(self, start: Callable[[], None]) -> None:
         """The request is done."""

@@ -78,11 +78,9 @@ async def call(
 
 
 def _chunks(body: bytes | str | Iterable[bytes] | None) -> list[bytes]:
-    if body is None:
-        return []
-    if isinstance(body, str):
-        return [body.encode()]
-    return [body] if isinstance(body, bytes) else list(body)
+    if body is None or isinstance(body, bytes):
+        return [body or b""]
+    return [body.encode()] if isinstance(body, str) else list(body)
 
 
 def _headers(

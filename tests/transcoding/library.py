@@ -36,6 +36,8 @@ class Library:
         if answer is not None:
             result = answer(request, metadata)
             return result if isinstance(result, AsyncIterator) else await result
+        if method.method_kind in ("server_streaming", "bidi_streaming"):
+            return one(method.output.type())
         if isinstance(request, AsyncIterator):
             async for message in request:
                 self.requests.append(message)
@@ -46,6 +48,10 @@ class Library:
         if isinstance(request, method.output.type):
             return request
         return method.output.type()
+
+
+async def one(message: Message) -> AsyncIterator[Message]:
+    yield message
 
 
 async def fail(_request: Any, _metadata: RequestMetadata) -> Any:

@@ -97,9 +97,7 @@ async def serve(app: Transcoder, http: Literal["h11", "httptools"] = "httptools"
         await task
 
 
-def request(
-    method: str, target: str, headers: Iterable[str] = (), body: bytes | None = None
-) -> bytes:
+def request(method: str, target: str, headers: Iterable[str] = (), body: bytes | None = None) -> bytes:
     """An HTTP/1.1 request as it goes over the wire."""
     lines = [f"{method} {target} HTTP/1.1", "Host: localhost", *headers]
     if body is not None:

@@ -10,11 +10,11 @@ from gateway.transcoding import StatusError
 from gateway.transcoding.elements import LineSplitter, Splitter, ValueSplitter
 
 VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.text(),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    st.none() | st.booleans() | st.integers() | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
     max_leaves=8,
 )
-OBJECTS = st.dictionaries(st.text(), VALUES, max_size=3)
+OBJECTS = st.dictionaries(st.text(max_size=5), VALUES, max_size=3)
 
 
 def split(splitter: Splitter, data: bytes, size: int) -> list[bytes]:
@@ -24,21 +24,26 @@ def split(splitter: Splitter, data: bytes, size: int) -> list[bytes]:
     return values + splitter.finish()
 
 
-@given(st.lists(VALUES), st.integers(1, 9), st.sampled_from([None, 1]))
+@given(st.lists(VALUES, max_size=5), st.integers(1, 9), st.sampled_from([None, 1]))
 def test_the_elements_of_an_array(values: list[object], size: int, indent: int | None) -> None:
     data = json.dumps(values, indent=indent).encode()
     assert [json.loads(value) for value in split(ValueSplitter(1_000_000), data, size)] == values
 
 
-@given(st.lists(OBJECTS), st.integers(1, 9), st.sampled_from(["", " ", "\n", "\r\n\t"]))
+@given(st.lists(OBJECTS, max_size=5), st.integers(1, 9), st.sampled_from(["", " ", "\n", "\r\n\t"]))
 def test_objects_one_after_the_other(values: list[object], size: int, between: str) -> None:
     data = between.join(map(json.dumps, values)).encode()
     assert [json.loads(value) for value in split(ValueSplitter(1_000_000), data, size)] == values
 
 
-@given(st.lists(VALUES), st.integers(1, 9), st.sampled_from(["\n", "\r\n", "\n\n \n"]), st.booleans())
-def test_values_by_line(values: list[object], size: int, between: str, ended: bool) -> None:
-    data = (between.join(map(json.dumps, values)) + (between if ended else "")).encode()
+@given(
+    st.lists(VALUES, max_size=5),
+    st.integers(1, 9),
+    st.sampled_from(["\n", "\r\n", "\n\n \n"]),
+    st.integers(0, 1),
+)
+def test_values_by_line(values: list[object], size: int, between: str, ended: int) -> None:
+    data = (between.join(map(json.dumps, values)) + between * ended).encode()
     assert [json.loads(value) for value in split(LineSplitter(1_000_000), data, size)] == values
 
 

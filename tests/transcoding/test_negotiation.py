@@ -69,7 +69,7 @@ def test_any_header_is_read(header: bytes) -> None:
         (b"br", False),
     ],
 )
-def test_accept_encoding(header: bytes, accepted: bool) -> None:
+def test_accept_encoding(header: bytes, *, accepted: bool) -> None:
     assert accepts_gzip(header) is accepted
 
 
@@ -86,7 +86,7 @@ def test_accept_encoding(header: bytes, accepted: bool) -> None:
         (b"", False),
     ],
 )
-def test_content_type(content_type: bytes, json: bool) -> None:
+def test_content_type(content_type: bytes, *, json: bool) -> None:
     assert is_json(content_type) is json
 
 

@@ -148,7 +148,9 @@ def test_a_malformed_path_is_an_error(path: str) -> None:
     assert "%" not in str(caught.value).removesuffix("percent-encoding").replace("percent-", "")
 
 
-@pytest.mark.parametrize("path", ["", "*", "files/x", "http://x/files/x", "/files/", "/files/x/", "//files/x"])
+@pytest.mark.parametrize(
+    "path", ["", "*", "files/x", "http://x/files/x", "/files/", "/files/x/", "//files/x"]
+)
 def test_what_is_no_path_matches_nothing(path: str) -> None:
     router: Router[str] = Router()
     router.add("GET", "/files/{name}", "target")
