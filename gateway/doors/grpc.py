@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import aclosing
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import grpc
 from google.protobuf.descriptor_pb2 import FileDescriptorProto
@@ -188,7 +188,7 @@ def _serve_reflection(server: grpc.aio.Server, methods: MethodTable) -> None:
         pool.AddSerializedFile(serialized)
     names = [service.type_name for service in methods.services]
     servicer = ReflectionServicer(
-        [*names, "grpc.health.v1.Health", _REFLECTION_V1, _REFLECTION_V1ALPHA], pool
+        [*names, "grpc.health.v1.Health", _REFLECTION_V1, _REFLECTION_V1ALPHA], _Symbols(pool)
     )
     handler = grpc.stream_stream_rpc_method_handler(
         servicer.ServerReflectionInfo,
@@ -198,6 +198,23 @@ def _serve_reflection(server: grpc.aio.Server, methods: MethodTable) -> None:
     for name in (_REFLECTION_V1, _REFLECTION_V1ALPHA):
         handlers = {"ServerReflectionInfo": handler}
         server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler(name, handlers)])
+
+
+class _Symbols:
+    """A descriptor pool that finds methods too, as `file_containing_symbol` asks."""
+
+    def __init__(self, pool: DescriptorPool) -> None:
+        self._pool = pool
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._pool, name)
+
+    def FindFileContainingSymbol(self, symbol: str) -> Any:  # noqa: N802 - the pool's own name
+        try:
+            return self._pool.FindFileContainingSymbol(symbol)
+        except KeyError:
+            service, _, method = symbol.rpartition(".")
+            return self._pool.FindServiceByName(service).methods_by_name[method].containing_service.file
 
 
 def _add_file(pool: DescriptorPool, file: DescFile, added: set[str]) -> None:
