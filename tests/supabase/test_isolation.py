@@ -231,8 +231,8 @@ FUNCTIONS = {
         stranger=DENIED,
         service=OK,
     ),
-    "function_parameters": Call(
-        "select function_parameters()",
+    "describe_functions": Call(
+        "select describe_functions()",
         owner=DENIED,
         admin=DENIED,
         member=DENIED,

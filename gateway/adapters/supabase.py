@@ -1,0 +1,155 @@
+"""The `Database` port on Supabase's REST API, through supabase-py's client of PostgREST."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, cast
+
+import orjson
+from postgrest import AsyncPostgrestClient
+
+from gateway.adapters import sqlstates
+from gateway.adapters.supabase_arguments import fitted
+from gateway.adapters.supabase_errors import NO_PRIVILEGE, translate
+from gateway.adapters.supabase_http import HttpSession, Timeouts
+from gateway.adapters.supabase_tokens import Signer
+from gateway.rpc.errors import PermissionDenied, RpcError, Unauthenticated
+from gateway.rpc.principal import DatabaseRole, Kind
+
+if TYPE_CHECKING:
+    from gateway.adapters.database import Json
+    from gateway.rpc.principal import Principal
+
+_IDENTIFIER = re.compile(r"[a-z_][a-z0-9_]{0,62}")
+_TIMEOUTS = Timeouts()
+_UNDEFINED_FUNCTION = "42883"
+# Keys of this kind are no JWTs: Supabase's gateway takes them in the header apikey alone.
+_OPAQUE_KEY = "sb_"
+
+
+@dataclass(frozen=True, slots=True)
+class _Function:
+    """Types of the parameters by name, and who may call it."""
+
+    parameters: Mapping[str, str]
+    roles: frozenset[str]
+
+
+class SupabaseDatabase:
+    """Calls SQL functions as `Database` says, each as an `rpc` of PostgREST in one request.
+
+    `url` is the project's (https://<ref>.supabase.co). A user's own session token goes through, so that
+    Supabase verifies it again; it must carry the claim `role: authenticated`. The gateway itself calls with
+    `service_role_key`. Everyone else gets a token of one minute, signed with `jwt_secret`; without it such
+    calls raise FailedPrecondition, reason SUPABASE_JWT_SECRET_MISSING. Both kinds of keys are taken: JWTs
+    (anon, service_role) and sb_publishable_… / sb_secret_….
+
+    Who calls stands in the headers of a client made for the one call; calls share connections alone.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        anon_key: str,
+        service_role_key: str,
+        jwt_secret: str | None = None,
+        max_connections: int = 100,
+        timeouts: Timeouts = _TIMEOUTS,
+        rest_path: str = "/rest/v1",
+    ) -> None:
+        self._url = url.rstrip("/") + rest_path
+        self._anon_key = anon_key
+        self._service_headers = {"apikey": service_role_key}
+        if not service_role_key.startswith(_OPAQUE_KEY):
+            self._service_headers["Authorization"] = f"Bearer {service_role_key}"
+        self._signer = Signer(jwt_secret)
+        self._http = HttpSession(connections=max_connections, timeouts=timeouts)
+        self._functions: Mapping[str, _Function] = {}
+        self._learning: asyncio.Task[None] | None = None
+
+    async def call(self, function: str, principal: Principal | None, /, **arguments: Json) -> str:
+        """See `Database.call`."""
+        known = self._functions.get(function)
+        if known is None or not known.parameters.keys() >= arguments.keys():
+            known = await self._learned(function, arguments)
+        try:
+            return await self._rpc(function, principal, fitted(arguments, known.parameters))
+        except PermissionDenied as error:
+            if error.reason == NO_PRIVILEGE:
+                raise _denied(function, known, principal) from None
+            raise
+
+    async def ping(self) -> None:
+        """See `Database.ping`."""
+        await self._learn()
+
+    async def check_signing(self) -> None:
+        """Raise FailedPrecondition when callers without a session token cannot be served."""
+        self._signer.check()
+
+    async def close(self) -> None:
+        """See `Database.close`."""
+        await self._http.aclose()
+
+    async def _learned(self, function: str, arguments: Mapping[str, Json]) -> _Function:
+        """Ask what functions there are; once for all who wait for it, whoever of them gives up."""
+        for name in (function, *arguments):
+            if not _IDENTIFIER.fullmatch(name):
+                msg = f"not a name of SQL: {name!r}"
+                raise ValueError(msg)
+        if self._learning is None or self._learning.done():
+            self._learning = asyncio.create_task(self._learn())
+            # A failure that nobody waits for any more is none.
+            self._learning.add_done_callback(lambda task: task.cancelled() or task.exception())
+        await asyncio.shield(self._learning)
+        known = self._functions.get(function)
+        if known is None or not known.parameters.keys() >= arguments.keys():
+            raise sqlstates.internal(function, {"sqlstate": _UNDEFINED_FUNCTION})
+        return known
+
+    async def _learn(self) -> None:
+        described = orjson.loads(await self._rpc("describe_functions", None, {}))
+        self._functions = {
+            name: _Function(function["parameters"], frozenset(function["roles"]))
+            for name, function in described.items()
+        }
+
+    async def _rpc(self, function: str, principal: Principal | None, arguments: dict[str, Json]) -> str:
+        client = AsyncPostgrestClient(
+            self._url, headers=self._headers(principal), http_client=self._http, retry_enabled=False
+        )
+        try:
+            answer = await client.rpc(function, cast("dict[str, str]", arguments)).execute()
+        except (ValueError, RecursionError):
+            # Text that is not Unicode, a number that is none, nesting without end: nothing has been sent.
+            raise sqlstates.unfit({}) from None
+        except Exception as error:  # noqa: BLE001 - translate knows them all
+            raise translate(error, function, own_token=_own_token(principal) is not None) from None
+        return cast("str", answer.data)
+
+    def _headers(self, principal: Principal | None) -> dict[str, str]:
+        if principal is None:
+            return self._service_headers
+        token = _own_token(principal) or self._signer.token(principal)
+        return {"apikey": self._anon_key, "Authorization": f"Bearer {token}"}
+
+
+def _own_token(principal: Principal | None) -> str | None:
+    """Return the session token of a user; an API key that came as a bearer token is none."""
+    return principal.token if principal is not None and principal.kind is Kind.USER else None
+
+
+def _denied(function: str, known: _Function, principal: Principal | None) -> RpcError:
+    """Tell a caller who may not from a token without its role, and from a function that lacks a privilege."""
+    role = principal.database_role if principal else DatabaseRole.SERVICE
+    if role not in known.roles:
+        return PermissionDenied("The caller may not do this.")
+    if principal is not None and _own_token(principal) and orjson.loads(principal.claims).get("role") != role:
+        return Unauthenticated(
+            f'The session token lacks the claim "role": "{role}".', reason="TOKEN_WITHOUT_ROLE"
+        )
+    return sqlstates.internal(function, {"sqlstate": NO_PRIVILEGE})
