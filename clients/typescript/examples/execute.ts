@@ -17,9 +17,9 @@ import { readFileSync } from "node:fs";
 import { parseArgs } from "node:util";
 
 import { toJson } from "@bufbuild/protobuf";
-import { Code, ConnectError, type Interceptor, type Transport } from "@connectrpc/connect";
+import { Code, ConnectError, type Transport } from "@connectrpc/connect";
 import { createConnectTransport, createGrpcTransport, createGrpcWebTransport } from "@connectrpc/connect-node";
-import { createGatewayClient, errorInfo, follow, identity, retry, type GatewayClient } from "n8n-gateway-client";
+import { createGatewayClient, errorInfo, follow, transportOptions, type GatewayClient } from "n8n-gateway-client";
 import { ExecutionChunkSchema, type ExecutionEvent } from "n8n-gateway-client/v1/execution_event";
 import { ExecuteResponseSchema } from "n8n-gateway-client/v1/execution_service";
 
@@ -35,20 +35,22 @@ interface Place {
   readonly stream: string;
 }
 
-const PROTOCOLS: Record<string, (baseUrl: string, interceptors: Interceptor[]) => Transport> = {
-  connect: (baseUrl, interceptors) => createConnectTransport({ baseUrl, interceptors, httpVersion: "1.1" }),
-  "grpc-web": (baseUrl, interceptors) => createGrpcWebTransport({ baseUrl, interceptors, httpVersion: "1.1" }),
-  grpc: (baseUrl, interceptors) => createGrpcTransport({ baseUrl, interceptors }),
+const PROTOCOLS: Record<string, (place: Place) => Transport> = {
+  connect: (place) =>
+    createConnectTransport({ baseUrl: place.url, httpVersion: "1.1", ...transportOptions(place) }),
+  "grpc-web": (place) =>
+    createGrpcWebTransport({ baseUrl: place.url, httpVersion: "1.1", ...transportOptions(place) }),
+  grpc: (place) => createGrpcTransport({ baseUrl: place.url, ...transportOptions(place) }),
 };
 
 async function main(): Promise<number> {
   try {
     const { place, protocol } = findPlace();
-    const transport = PROTOCOLS[protocol];
-    if (transport === undefined) {
+    const createTransport = PROTOCOLS[protocol];
+    if (createTransport === undefined) {
       throw new UsageError(`--protocol is one of ${Object.keys(PROTOCOLS).join(", ")}`);
     }
-    const client = createGatewayClient(transport(place.url, [retry(), identity(place)]));
+    const client = createGatewayClient(createTransport(place));
     await execute(client, place.echo);
     await executeStream(client, place.stream);
     return 0;

@@ -16,7 +16,8 @@ export interface Identity {
  */
 export function identity({ token, apiKey, tenant }: Identity): Interceptor {
   return (next) => async (request) => {
-    const { header } = request;
+    // A copy, for a call that is repeated wants a token of its own.
+    const header = new Headers(request.header);
     if (token !== undefined && !header.has("authorization")) {
       header.set("authorization", `Bearer ${typeof token === "string" ? token : await token()}`);
     }
@@ -26,6 +27,6 @@ export function identity({ token, apiKey, tenant }: Identity): Interceptor {
     if (tenant !== undefined && !header.has("x-tenant-id")) {
       header.set("x-tenant-id", tenant);
     }
-    return next(request);
+    return next({ ...request, header });
   };
 }

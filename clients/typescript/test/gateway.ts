@@ -1,5 +1,5 @@
 import { createRouterTransport, type ServiceImpl, type Interceptor } from "@connectrpc/connect";
-import { createGatewayClient, type GatewayClient } from "n8n-gateway-client";
+import { createGatewayClient, transportOptions, type GatewayClient, type TransportOptions } from "n8n-gateway-client";
 import { ExecutionService } from "n8n-gateway-client/v1/execution_service";
 import { CreditService } from "n8n-gateway-client/v1/credit_service";
 import { OrganizationService } from "n8n-gateway-client/v1/organization_service";
@@ -12,13 +12,18 @@ interface Services {
 
 /** A client whose transport runs a server in this process. */
 export function clientOf(services: Services, ...interceptors: Interceptor[]): GatewayClient {
+  return clientWith(services, { interceptors });
+}
+
+/** The same with all options of a transport. */
+export function clientWith(services: Services, options: Partial<TransportOptions>): GatewayClient {
   const transport = createRouterTransport(
     ({ service }) => {
       service(ExecutionService, services.executions ?? {});
       service(CreditService, services.credits ?? {});
       service(OrganizationService, services.organizations ?? {});
     },
-    { transport: { interceptors } },
+    { transport: options, router: { jsonOptions: transportOptions().jsonOptions } },
   );
   return createGatewayClient(transport);
 }
