@@ -8,6 +8,7 @@ import signal
 import sys
 import time
 from collections.abc import Coroutine
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -15,12 +16,14 @@ import structlog
 import typer
 import uvloop
 from rich.console import Console
+from rich.markup import escape
 
 from gateway import logs
 from gateway.adapters import migrations
 from gateway.adapters.migrations import MigrationError
 from gateway.app import Gateway
 from gateway.doors.description import describe_api
+from gateway.rpc.errors import RpcError
 from gateway.settings import Settings, SettingsError
 
 application = typer.Typer(
@@ -32,6 +35,15 @@ application = typer.Typer(
 )
 
 T = TypeVar("T")
+
+
+class LogLevel(StrEnum):
+    """From which level up lines are logged."""
+
+    DEBUG = "DEBUG"
+    INFO = "INFO"
+    WARNING = "WARNING"
+    ERROR = "ERROR"
 
 
 class Failure(Exception):
@@ -63,13 +75,18 @@ def dev(  # noqa: PLR0917 - one parameter for each option
         str | None,
         typer.Option(help="What that n8n expects in X-N8N-Internal-Auth."),
     ] = None,
-    log_level: Annotated[str, typer.Option(help="DEBUG, INFO, WARNING or ERROR.")] = "WARNING",
+    cors_origin: Annotated[
+        list[str] | None,
+        typer.Option(help="Origin whose pages may call, such as http://localhost:3000; can be given again."),
+    ] = None,
+    log_level: Annotated[LogLevel, typer.Option(case_sensitive=False)] = LogLevel.WARNING,
 ) -> None:
     """Serve with everything that is needed, on this machine alone: for trying out and developing."""
     from gateway.local.dev import DevOptions  # noqa: PLC0415 - the embedded parts are an optional dependency
 
-    logs.configure(log_level.upper(), "text")
-    options = DevOptions(data_dir, http_port, grpc_port, n8n_url, n8n_internal_secret)
+    logs.configure(log_level, "text")
+    origins = tuple(cors_origin) if cors_origin else None
+    options = DevOptions(data_dir, http_port, grpc_port, n8n_url, n8n_internal_secret, origins)
     _run(_dev(options, ready_file))
 
 
@@ -96,7 +113,7 @@ def main() -> None:
     try:
         application()
     except (Failure, SettingsError, MigrationError) as error:
-        Console(stderr=True).print(f"[red]error:[/] {error}", highlight=False)
+        Console(stderr=True).print(f"[red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
         sys.exit(1)
 
 
@@ -121,6 +138,9 @@ async def _dev(options: Any, ready_file: Path | None) -> None:
     from gateway.local.errors import LocalError  # noqa: PLC0415
     from gateway.local.welcome import welcome  # noqa: PLC0415
 
+    if ready_file is not None:
+        # One that a killed process left behind would tell of what is no more.
+        await asyncio.to_thread(_forget, ready_file)
     console = Console(stderr=True, highlight=False)
     started = time.monotonic()
     stopping = _on_signals()
@@ -132,7 +152,7 @@ async def _dev(options: Any, ready_file: Path | None) -> None:
         if not starting.done():
             starting.cancel()
         ready = await starting
-    except (LocalError, OSError) as error:
+    except (LocalError, OSError, RpcError) as error:
         raise Failure(str(error)) from None
     except asyncio.CancelledError:
         if stopping.is_set():
@@ -152,6 +172,15 @@ async def _dev(options: Any, ready_file: Path | None) -> None:
         if ready_file is not None:
             await asyncio.to_thread(ready_file.unlink, missing_ok=True)
         await session.stop()
+
+
+def _forget(ready_file: Path) -> None:
+    try:
+        ready_file.unlink(missing_ok=True)
+    except OSError as error:
+        raise Failure(f"{ready_file} cannot be written: {error.strerror}") from None
+    if not ready_file.parent.is_dir():
+        raise Failure(f"{ready_file} cannot be written: {ready_file.parent} is no directory")
 
 
 async def _migrate(database_url: str, *, plan: bool) -> None:

@@ -30,13 +30,14 @@ SHUTDOWN_GRACE_SECONDS = 2.0
 
 @dataclass(frozen=True, slots=True)
 class DevOptions:
-    """What can be chosen about `dev`. Ports of 0 are free ones."""
+    """What can be chosen about `dev`. Ports of 0 are free ones, origins of None those of the environment."""
 
     data_dir: Path
     http_port: int = 8000
     grpc_port: int = 50051
     n8n_url: str | None = None
     n8n_internal_secret: str | None = None
+    cors_origins: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +104,7 @@ class Dev:
         seeded = await self._seeded(database_url)
         self._progress("gateway", "starting")
         internal_secret = self._options.n8n_internal_secret or stack.internal_secret
+        origins = self._options.cors_origins
         gateway = Gateway(
             Settings.load(
                 environment=Environment.DEVELOPMENT,
@@ -115,6 +117,7 @@ class Dev:
                 clerk_jwks_url=stack.issuer.jwks_url,
                 n8n_base_url=stack.n8n_url,
                 n8n_internal_auth_secret=internal_secret,
+                **({} if origins is None else {"cors_origins": origins}),
             )
         )
         await gateway.start()

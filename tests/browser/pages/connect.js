@@ -1,0 +1,5 @@
+import { createConnectTransport } from "@connectrpc/connect-web";
+
+import { offer } from "./visit.js";
+
+offer(createConnectTransport, { useBinaryFormat: false });

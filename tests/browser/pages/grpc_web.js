@@ -1,0 +1,5 @@
+import { createGrpcWebTransport } from "@connectrpc/connect-web";
+
+import { offer } from "./visit.js";
+
+offer(createGrpcWebTransport);
