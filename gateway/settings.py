@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from enum import StrEnum
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
@@ -24,6 +25,8 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 MINIMUM_INTERNAL_SECRET = 64
 
 _PERIODS = {"second": 1, "minute": 60, "hour": 3600, "day": 86400}
+
+_SCHEMES = {"database_url": ("postgresql", "postgres"), "redis_url": ("redis", "rediss", "unix")}
 
 CommaList = Annotated[tuple[str, ...], NoDecode]
 
@@ -161,6 +164,21 @@ class Settings(BaseSettings):
             msg = "must be an RSA public key in PEM"
             raise ValueError(msg)  # noqa: TRY004 - what pydantic takes for a fault of the setting
         return pem
+
+    @field_validator("database_url", "redis_url", mode="after")
+    @classmethod
+    def _service_url(cls, value: SecretStr, info: ValidationInfo) -> SecretStr:
+        """Checked here because those who use it would tell of its password in their errors."""
+        schemes = _SCHEMES[str(info.field_name)]
+        if value.get_secret_value().partition("://")[0] not in schemes:
+            msg = f"must be a URL that begins with {' or '.join(f'{scheme}://' for scheme in schemes)}"
+            raise ValueError(msg)
+        try:
+            _ = info.field_name == "redis_url" and urlsplit(value.get_secret_value()).port
+        except ValueError:
+            msg = "is not a valid URL: a password in it must be percent-encoded"
+            raise ValueError(msg) from None
+        return value
 
     @field_validator("n8n_internal_auth_secret", mode="after")
     @classmethod

@@ -45,7 +45,9 @@ def test_the_defaults_are_those_of_production(environment: pytest.MonkeyPatch) -
 def test_an_empty_environment_names_all_that_is_missing(environment: pytest.MonkeyPatch) -> None:
     for name in GOOD:
         environment.delenv(name)
-    assert sorted(faults()) == sorted(f"{name} is missing" for name in GOOD)
+    told = faults()
+    assert "DATABASE_URL is missing: set DATABASE_URL or SUPABASE_URL with its keys" in told
+    assert sorted(line.partition(" is missing")[0] for line in told) == sorted(GOOD)
 
 
 @pytest.mark.parametrize(
@@ -144,3 +146,59 @@ def test_what_is_empty_is_not_set(environment: pytest.MonkeyPatch) -> None:
     settings = Settings.load()
     assert (settings.clerk_audience, settings.http_port, settings.cors_origins) == (None, 8000, ())
     assert settings.n8n_base_url == "http://n8n:5678"
+
+
+@pytest.mark.parametrize("name", ["DATABASE_URL", "REDIS_URL"])
+@pytest.mark.parametrize("url", ["hunter2@host/0", "https://:hunter2@host", "localhost:6379", "://hunter2"])
+def test_a_url_of_another_service_is_refused_without_its_password(
+    environment: pytest.MonkeyPatch, name: str, url: str
+) -> None:
+    environment.setenv(name, url)
+    [told] = faults()
+    assert told.startswith(f"{name} must be a URL that begins with ")
+    assert "hunter2" not in told
+
+
+def test_a_password_that_breaks_a_url_is_not_told(environment: pytest.MonkeyPatch) -> None:
+    environment.setenv("REDIS_URL", "redis://:hunter2/x@host:6379/0")
+    assert faults() == ["REDIS_URL is not a valid URL: a password in it must be percent-encoded"]
+
+
+SUPABASE = {
+    "SUPABASE_URL": "https://project.supabase.co",
+    "SUPABASE_ANON_KEY": "sb_publishable_x",
+    "SUPABASE_SERVICE_ROLE_KEY": "sb_secret_x",
+}
+
+
+def test_supabase_will_do_in_place_of_a_database(environment: pytest.MonkeyPatch) -> None:
+    environment.delenv("DATABASE_URL")
+    for name, value in SUPABASE.items():
+        environment.setenv(name, value)
+    settings = Settings.load()
+    assert settings.database_url is None
+    assert settings.supabase_url == SUPABASE["SUPABASE_URL"]
+    assert "sb_secret_x" not in repr(settings)
+
+
+def test_supabase_needs_its_keys_where_it_is_the_database(environment: pytest.MonkeyPatch) -> None:
+    environment.setenv("SUPABASE_URL", SUPABASE["SUPABASE_URL"])
+    assert Settings.load().database_url is not None
+    environment.delenv("DATABASE_URL")
+    needs = "is missing: SUPABASE_URL needs it, unless DATABASE_URL is set"
+    assert faults() == [f"SUPABASE_ANON_KEY {needs}", f"SUPABASE_SERVICE_ROLE_KEY {needs}"]
+    environment.setenv("SUPABASE_URL", "project.supabase.co")
+    assert [line.split(" ")[0] for line in faults()] == [
+        "SUPABASE_URL", "SUPABASE_ANON_KEY", "SUPABASE_SERVICE_ROLE_KEY"
+    ]  # fmt: skip
+
+
+def test_keys_of_supabase_are_not_mixed_up(environment: pytest.MonkeyPatch) -> None:
+    environment.setenv("SUPABASE_ANON_KEY", "sb_secret_hunter2")
+    environment.setenv("SUPABASE_SERVICE_ROLE_KEY", "sb_publishable_hunter2")
+    environment.setenv("SUPABASE_JWT_SECRET", "hunter2")
+    told = faults()
+    assert [line.split(" ")[0] for line in told] == [
+        "SUPABASE_ANON_KEY", "SUPABASE_SERVICE_ROLE_KEY", "SUPABASE_JWT_SECRET"
+    ]  # fmt: skip
+    assert "hunter2" not in "".join(told)
