@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
 from datetime import UTC, datetime
-from typing import BinaryIO
+from typing import Any
 
 import orjson
 import structlog
@@ -45,30 +46,44 @@ def configure(level: str, form: str) -> None:
     )
     logging.basicConfig(level=level, handlers=[handler], force=True)
     logging.captureWarnings(capture=True)
-    stream = sys.stderr.buffer
+    file = sys.stderr.fileno()
     structlog.configure(
         processors=own,
-        wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=lambda name="": _Logger(name, stream),
+        wrapper_class=type("Logger", (_Shortcut, structlog.make_filtering_bound_logger(level)), {}),
+        logger_factory=lambda name="": _Logger(name, file),
         cache_logger_on_first_use=True,
     )
+
+
+class _Shortcut(structlog.BoundLoggerBase):
+    """Hands an event to the processors without copying it at every step."""
+
+    def _proxy_to_logger(self, method_name: str, event: str | None = None, **event_kw: Any) -> None:
+        line: Any = {**self._context, **event_kw}
+        line["event"] = event
+        try:
+            for process in self._processors:
+                line = process(self._logger, method_name, line)
+        except structlog.DropEvent:
+            return
+        self._logger.write(line)
 
 
 class _Logger:
     """Writes the finished lines of one logger."""
 
-    def __init__(self, name: str, stream: BinaryIO) -> None:
+    def __init__(self, name: str, file: int) -> None:
         self.name = name
-        self._stream = stream
+        self._file = file
 
     def write(self, line: bytes) -> None:
         try:
-            self._stream.write(line)
-            self._stream.flush()
-        except (OSError, ValueError):  # standard error is full or gone: there is nobody left to tell
+            written = os.write(self._file, line)
+            while written < len(line):
+                line = line[written:]
+                written = os.write(self._file, line)
+        except OSError:  # standard error is full or gone: there is nobody left to tell
             return
-
-    debug = info = warning = error = critical = write
 
 
 def _json_line(logger: _Logger, method: str, event: EventDict) -> bytes:

@@ -20,17 +20,17 @@ _SERVER_FAULTS = {Code.INTERNAL, Code.DATA_LOSS, Code.UNAVAILABLE}
 
 def log_access(call: Call, outcome: RpcError | None) -> None:
     """Log the end of a call: a fault of the gateway or its parts as a warning, all else as info."""
-    code = Code.OK if outcome is None else outcome.code
     principal = call.principal
-    write = log.warning if code in _SERVER_FAULTS else log.info
+    logger = log.bind()  # the same logger without its lazy front
+    write = logger.warning if outcome and outcome.code in _SERVER_FAULTS else logger.info
     write(
         "call",
         request_id=call.request_id,
         method=call.method.path,
-        code=code.name,
+        code=outcome.code.name if outcome else "OK",
         reason=outcome.reason if outcome else None,
         ms=round((time.monotonic() - call.started) * 1000, 2),
-        caller=f"{principal.kind}:{principal.subject}" if principal else None,
+        caller=f"{principal.kind.value}:{principal.subject}" if principal else None,
         impersonator=principal.impersonator if principal else None,
         tenant=principal.tenant if principal else None,
         peer=call.peer,

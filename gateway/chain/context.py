@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-import secrets
+from random import getrandbits
 from typing import TYPE_CHECKING
 
 import uuid_utils
@@ -28,13 +28,16 @@ async def establish_context(call: Call) -> None:
     Traces are those of W3C Trace Context, section 3.2; flags that are not known are not
     passed on (sampled and random-trace-id are).
     """
-    given = call.metadata.get(REQUEST_ID_HEADER, "")
-    call.request_id = given if _REQUEST_ID.fullmatch(given) else str(uuid_utils.uuid7())
-    call.response_metadata.append((REQUEST_ID_HEADER, call.request_id))
-    call.traceparent = _continued(call.metadata.get("traceparent", ""))
+    given = call.metadata.get(REQUEST_ID_HEADER)
+    request_id = given if given and _REQUEST_ID.fullmatch(given) else str(uuid_utils.uuid7())
+    call.request_id = request_id
+    call.response_metadata.append((REQUEST_ID_HEADER, request_id))
+    call.traceparent = _continued(call.metadata.get("traceparent"))
 
 
-def _continued(traceparent: str) -> str:
-    match = _TRACEPARENT.fullmatch(traceparent)
-    trace, flags = (match[1], int(match[2], 16) & _KNOWN_FLAGS) if match else (secrets.token_hex(16), 0)
-    return f"00-{trace}-{secrets.token_hex(8)}-{flags:02x}"
+def _continued(traceparent: str | None) -> str:
+    """The trace with a new parent id. Such ids are unique and not secret: no need to ask the kernel."""
+    match = _TRACEPARENT.fullmatch(traceparent) if traceparent else None
+    if match is None:
+        return f"00-{getrandbits(128) or 1:032x}-{getrandbits(64) or 1:016x}-00"
+    return f"00-{match[1]}-{getrandbits(64) or 1:016x}-{int(match[2], 16) & _KNOWN_FLAGS:02x}"
