@@ -14,6 +14,7 @@ from gateway.adapters.clerk import ClerkTokens, SigningKeys, signing_keys
 from gateway.adapters.n8n import N8n
 from gateway.adapters.postgres import PostgresDatabase
 from gateway.adapters.redis import ping as ping_redis
+from gateway.adapters.supabase import SupabaseDatabase
 from gateway.chain.access_log import log_access
 from gateway.chain.authenticate import Authenticate, BearerToken, DevelopmentHeaders, InternalSecret
 from gateway.chain.context import establish_context
@@ -42,6 +43,9 @@ from gateway.services.organization import OrganizationService
 from gateway.services.workflow import WorkflowService
 
 if TYPE_CHECKING:
+    from pydantic import SecretStr
+
+    from gateway.adapters.database import Database
     from gateway.chain.authenticate import Authenticator
     from gateway.settings import Settings
 
@@ -91,11 +95,7 @@ class Gateway:
             pem=settings.clerk_jwt_key,
         )
         self._parts.push_async_callback(keys.close)
-        database = PostgresDatabase(
-            settings.database_url.get_secret_value(),
-            max_connections=settings.database_max_connections,
-            pooled=settings.database_pooled,
-        )
+        database, database_checks = self._database()
         self._parts.push_async_callback(database.close)
         n8n = N8n(
             settings.n8n_base_url,
@@ -110,7 +110,7 @@ class Gateway:
 
         health = HealthService(
             {
-                "database": Check(database.ping, mode="direct", needed=True),
+                **database_checks,
                 "n8n": Check(n8n.ready, mode="default", needed=False),
                 "redis": Check(lambda: ping_redis(redis), mode="single", needed=False),
             }
@@ -150,6 +150,26 @@ class Gateway:
         internal = InternalSecret(settings.n8n_internal_auth_secret.get_secret_value())
         return Authenticate(default, {_HEALTH.type_name: None, _INTERNAL.type_name: internal})
 
+    def _database(self) -> tuple[Database, dict[str, Check]]:
+        settings = self._settings
+        if settings.database_url is not None:
+            direct = PostgresDatabase(
+                settings.database_url.get_secret_value(),
+                max_connections=settings.database_max_connections,
+                pooled=settings.database_pooled,
+            )
+            return direct, {"database": Check(direct.ping, mode="direct", needed=True)}
+        rest = SupabaseDatabase(
+            settings.supabase_url or "",
+            anon_key=_plain(settings.supabase_anon_key),
+            service_role_key=_plain(settings.supabase_service_role_key),
+            jwt_secret=_plain(settings.supabase_jwt_secret) or None,
+        )
+        return rest, {
+            "database": Check(rest.ping, mode="supabase-rest", needed=True),
+            "api_keys": Check(rest.check_signing, mode="supabase-rest", needed=False),
+        }
+
     async def _open_doors(self, methods: MethodTable, chain: Chain, health: HealthService) -> None:
         settings = self._settings
         grpc_door = GrpcDoor(methods, chain, max_message_bytes=MAX_MESSAGE_BYTES)
@@ -168,3 +188,7 @@ class Gateway:
 
     async def _close_doors(self, http: HttpServer, grpc_door: GrpcDoor) -> None:
         await asyncio.gather(http.stop(), grpc_door.stop(self._grace_left()))
+
+
+def _plain(secret: SecretStr | None) -> str:
+    return "" if secret is None else secret.get_secret_value()

@@ -23,6 +23,8 @@ from pydantic import (
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 MINIMUM_INTERNAL_SECRET = 64
+_MINIMUM_JWT_SECRET = 32
+_OTHER_KEY = {"supabase_anon_key": "sb_secret_", "supabase_service_role_key": "sb_publishable_"}
 
 _PERIODS = {"second": 1, "minute": 60, "hour": 3600, "day": 86400}
 
@@ -71,14 +73,14 @@ class Settings(BaseSettings):
     execution_timeout_seconds: PositiveFloat = 300
     shutdown_grace_seconds: PositiveFloat = 20
 
-    database_url: SecretStr
+    supabase_url: str | None = None
+    database_url: SecretStr | None = Field(None, validate_default=True)
     database_max_connections: PositiveInt = 10
     database_pooled: bool = False
     redis_url: SecretStr = SecretStr("redis://localhost:6379/0")
 
-    supabase_url: str | None = None
-    supabase_anon_key: SecretStr | None = None
-    supabase_service_role_key: SecretStr | None = None
+    supabase_anon_key: SecretStr | None = Field(None, validate_default=True)
+    supabase_service_role_key: SecretStr | None = Field(None, validate_default=True)
     supabase_jwt_secret: SecretStr | None = None
 
     clerk_secret_key: SecretStr | None = None
@@ -167,9 +169,11 @@ class Settings(BaseSettings):
 
     @field_validator("database_url", "redis_url", mode="after")
     @classmethod
-    def _service_url(cls, value: SecretStr, info: ValidationInfo) -> SecretStr:
+    def _service_url(cls, value: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
         """Checked here because those who use it would tell of its password in their errors."""
         schemes = _SCHEMES[str(info.field_name)]
+        if value is None:
+            return value
         if value.get_secret_value().partition("://")[0] not in schemes:
             msg = f"must be a URL that begins with {' or '.join(f'{scheme}://' for scheme in schemes)}"
             raise ValueError(msg)
@@ -178,6 +182,35 @@ class Settings(BaseSettings):
         except ValueError:
             msg = "is not a valid URL: a password in it must be percent-encoded"
             raise ValueError(msg) from None
+        return value
+
+    @field_validator("database_url", mode="after")
+    @classmethod
+    def _database_or_supabase(cls, value: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
+        if value is None and info.data.get("supabase_url", "faulty") is None:
+            msg = "is missing: set DATABASE_URL or SUPABASE_URL with its keys"
+            raise ValueError(msg)
+        return value
+
+    @field_validator("supabase_anon_key", "supabase_service_role_key", mode="after")
+    @classmethod
+    def _key_of_its_kind(cls, value: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
+        without_database = info.data.get("database_url", "faulty") is None
+        if value is None and without_database and info.data.get("supabase_url", "faulty") is not None:
+            msg = "is missing: SUPABASE_URL needs it, unless DATABASE_URL is set"
+            raise ValueError(msg)
+        other = _OTHER_KEY[str(info.field_name)]
+        if value is not None and value.get_secret_value().startswith(other):
+            msg = f"has the other key's value, {other}…"
+            raise ValueError(msg)
+        return value
+
+    @field_validator("supabase_jwt_secret", mode="after")
+    @classmethod
+    def _long_enough_to_sign(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and len(value.get_secret_value().encode()) < _MINIMUM_JWT_SECRET:
+            msg = f"needs at least {_MINIMUM_JWT_SECRET} bytes (RFC 7518, section 3.2)"
+            raise ValueError(msg)
         return value
 
     @field_validator("n8n_internal_auth_secret", mode="after")
