@@ -13,10 +13,14 @@ from redis.asyncio import Redis
 from gateway.adapters.clerk import ClerkTokens, SigningKeys, signing_keys
 from gateway.adapters.n8n import N8n
 from gateway.adapters.postgres import PostgresDatabase
+from gateway.adapters.redis import KeyChanges
 from gateway.adapters.redis import ping as ping_redis
 from gateway.adapters.supabase import SupabaseDatabase
+from gateway.adapters.vault import SealedVault, SupabaseVault, Vault
 from gateway.chain.access_log import log_access
+from gateway.chain.api_key import ApiKeys, TokenOrKey
 from gateway.chain.authenticate import Authenticate, BearerToken, DevelopmentHeaders, InternalSecret
+from gateway.chain.authorize import Authorize
 from gateway.chain.context import establish_context
 from gateway.chain.first_sight import FirstSight
 from gateway.chain.validate import Validate
@@ -37,6 +41,7 @@ from gateway.gen.n8ngateway.v1 import (
 )
 from gateway.rpc.chain import Chain
 from gateway.rpc.methods import MethodTable
+from gateway.services.api_key import ApiKeyService
 from gateway.services.execution import ExecutionService
 from gateway.services.health import Check, HealthService
 from gateway.services.organization import OrganizationService
@@ -105,6 +110,8 @@ class Gateway:
         self._parts.push_async_callback(n8n.close)
         redis: Redis = Redis.from_url(settings.redis_url.get_secret_value())
         self._parts.push_async_callback(redis.aclose)
+        vault = self._vault(database)
+        api_keys, key_changes = self._api_keys(database, redis)
         runner = Runner(database, n8n, Limits(total=settings.execution_timeout_seconds))
         self._parts.push_async_callback(lambda: runner.drain(self._grace_left()))
 
@@ -118,7 +125,10 @@ class Gateway:
         methods = MethodTable(
             [
                 (organization_service_pb.desc().services[0], OrganizationService(database)),
-                (api_key_service_pb.desc().services[0], None),
+                (
+                    api_key_service_pb.desc().services[0],
+                    ApiKeyService(database, vault, key_changes.publish),
+                ),
                 (credit_service_pb.desc().services[0], None),
                 (workflow_service_pb.desc().services[0], WorkflowService(database)),
                 (execution_service_pb.desc().services[0], ExecutionService(database, runner)),
@@ -129,13 +139,30 @@ class Gateway:
         )
         chain = Chain(
             establish_context,
-            guards=[self._authenticate(keys), Validate(methods), FirstSight(database)],
+            guards=[
+                self._authenticate(keys, api_keys),
+                Authorize(methods),
+                Validate(methods),
+                FirstSight(database),
+            ],
             observers=[log_access],
             timeout=settings.request_timeout_seconds,
         )
         await self._open_doors(methods, chain, health)
 
-    def _authenticate(self, keys: SigningKeys) -> Authenticate:
+    def _api_keys(self, database: Database, redis: Redis) -> tuple[ApiKeys, KeyChanges]:
+        api_keys = ApiKeys(database)
+        self._parts.push_async_callback(api_keys.close)
+        changes = KeyChanges(redis, api_keys.forget)
+        changes.start()
+        self._parts.push_async_callback(changes.close)
+        return api_keys, changes
+
+    def _vault(self, database: Database) -> Vault:
+        keys = self._settings.vault_keys
+        return SealedVault(database, keys) if keys else SupabaseVault(database)
+
+    def _authenticate(self, keys: SigningKeys, api_keys: ApiKeys) -> Authenticate:
         settings = self._settings
         tokens = ClerkTokens(
             keys,
@@ -143,7 +170,7 @@ class Gateway:
             audience=settings.clerk_audience,
             authorized_parties=settings.clerk_authorized_parties,
         )
-        default: Authenticator = BearerToken(tokens.verify)
+        default: Authenticator = TokenOrKey(BearerToken(tokens.verify), api_keys)
         if settings.dev_skip_auth:
             log.warning("DEV_SKIP_AUTH is on: X-Dev-User-ID is believed")
             default = DevelopmentHeaders(otherwise=default)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import re
 from enum import StrEnum
 from typing import Annotated, Any
 from urllib.parse import urlsplit
@@ -27,6 +29,9 @@ _MINIMUM_JWT_SECRET = 32
 _OTHER_KEY = {"supabase_anon_key": "sb_secret_", "supabase_service_role_key": "sb_publishable_"}
 
 _PERIODS = {"second": 1, "minute": 60, "hour": 3600, "day": 86400}
+
+_VAULT_KEY_BYTES = 32
+_VAULT_KEY_ID = re.compile(r"[A-Za-z0-9_-]{1,32}")
 
 _SCHEMES = {"database_url": ("postgresql", "postgres"), "redis_url": ("redis", "rediss", "unix")}
 
@@ -77,6 +82,7 @@ class Settings(BaseSettings):
     database_url: SecretStr | None = Field(None, validate_default=True)
     database_max_connections: PositiveInt = 10
     database_pooled: bool = False
+    vault_key: SecretStr | None = None
     redis_url: SecretStr = SecretStr("redis://localhost:6379/0")
 
     supabase_anon_key: SecretStr | None = Field(None, validate_default=True)
@@ -243,6 +249,18 @@ class Settings(BaseSettings):
                 raise ValueError(msg)
         return value
 
+    @field_validator("vault_key", mode="after")
+    @classmethod
+    def _keys_of_32_bytes(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None:
+            _vault_keys(value.get_secret_value())
+        return value
+
+    @property
+    def vault_keys(self) -> list[tuple[str, bytes]]:
+        """Id and key of each in VAULT_KEY, the one that seals first."""
+        return _vault_keys(self.vault_key.get_secret_value()) if self.vault_key else []
+
     @property
     def limit(self) -> tuple[int, int]:
         """Requests and seconds: RATE_LIMIT where it is set, else the two settings beside it."""
@@ -250,6 +268,23 @@ class Settings(BaseSettings):
             return self.rate_limit_requests, self.rate_limit_period
         count, _, period = self.rate_limit.partition("/")
         return int(count), _PERIODS[period]
+
+
+def _vault_keys(text: str) -> list[tuple[str, bytes]]:
+    """`[id:]base64` of 32 bytes, several joined by commas; the id is 1 when none is given."""
+    keys: dict[str, bytes] = {}
+    for part in text.split(","):
+        key_id, _, encoded = part.strip().rpartition(":")
+        try:
+            key = base64.b64decode(encoded, validate=True)
+        except ValueError:
+            key = b""
+        key_id = key_id or "1"
+        if len(key) != _VAULT_KEY_BYTES or not _VAULT_KEY_ID.fullmatch(key_id) or key_id in keys:
+            msg = "must be 32 bytes in base64; to change it, NEW_ID:NEW,OLD_ID:OLD"
+            raise ValueError(msg)
+        keys[key_id] = key
+    return list(keys.items())
 
 
 def _faults(error: ValidationError) -> list[str]:

@@ -196,6 +196,13 @@ def test_behaviours_and_deprecation() -> None:
     assert field["writeOnly"] is field["deprecated"] is True
 
 
+def test_required_string_is_not_empty() -> None:
+    field, _, _ = request_field("string f = 1 [(google.api.field_behavior) = REQUIRED];")
+    assert field["minLength"] == 1
+    field, _, _ = request_field("optional string f = 1 [(google.api.field_behavior) = REQUIRED];")
+    assert "minLength" not in field
+
+
 def test_expressions_are_described_in_their_own_words() -> None:
     field, schema, _ = request_field("""
         option (buf.validate.message).cel = {id: "a" message: "not both" expression: "true"};

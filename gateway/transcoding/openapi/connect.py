@@ -22,6 +22,7 @@ FORM: Final = Form(Role.OUTPUT, proto_names=False, defaults=False, prefix="conne
 _PROTO: Final = "application/proto"
 _STREAMS: Final = ("application/connect+json", "application/connect+proto")
 _ERROR: Final[Schema] = {"$ref": "#/components/responses/ConnectError"}
+_UNSUPPORTED: Final[Schema] = {"description": "The media type or encoding is not served. There is no body."}
 _VERSION: Final[Schema] = {
     "name": "Connect-Protocol-Version",
     "in": "header",
@@ -91,7 +92,7 @@ class ConnectOperations:
             **self._described(method),
             "parameters": [_VERSION, _TIMEOUT],
             "requestBody": request,
-            "responses": {"200": success, "default": _ERROR},
+            "responses": {"200": success, "415": _UNSUPPORTED, "default": _ERROR},
         }
 
     def _request(self, method: DescMethod) -> Schema:
@@ -100,7 +101,7 @@ class ConnectOperations:
     def _responses(self, method: DescMethod) -> Schema:
         schema = self.schemas.message(method.output, FORM)
         success: Schema = {"description": "The answer.", "content": {JSON: {"schema": schema}, _PROTO: {}}}
-        return {"200": success, "default": _ERROR}
+        return {"200": success, "415": _UNSUPPORTED, "default": _ERROR}
 
 
 def tag_of(method: DescMethod) -> str:

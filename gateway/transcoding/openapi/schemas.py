@@ -77,9 +77,11 @@ class Schemas:
         if rules is not None and form.role is not Role.OUTPUT:
             schema = merged(schema, keywords(rules, field))
             text = _with_rules(text, rules.cel)
+        behaviors = field_behaviors(field)
+        if form.role is Role.INPUT and FieldBehavior.REQUIRED in behaviors:
+            schema |= _not_empty(field, schema)
         if text:
             schema["description"] = text
-        behaviors = field_behaviors(field)
         if FieldBehavior.OUTPUT_ONLY in behaviors:
             schema["readOnly"] = True
         if FieldBehavior.INPUT_ONLY in behaviors:
@@ -176,6 +178,15 @@ def is_required(field: DescField) -> bool:
         return True
     rules = field_rules(field)
     return rules is not None and (rules.required or refuses_zero(rules, field))
+
+
+def _not_empty(field: DescField, schema: Schema) -> Schema:
+    """Without presence an empty string is no string (AIP-203: set to a non-empty value)."""
+    if schema.get("type") != "string" or field.presence.name != "IMPLICIT" or is_repeated(field):
+        return {}
+    return (
+        {} if {"minLength", "format", "enum", "const", "contentEncoding"} & set(schema) else {"minLength": 1}
+    )
 
 
 def _must_be_there(field: DescField, form: Form) -> bool:

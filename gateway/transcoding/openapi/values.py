@@ -45,7 +45,6 @@ WELL_KNOWN_SCHEMAS: Final[Mapping[str, Schema]] = {
     "google.protobuf.FieldMask": {
         "type": "string",
         "pattern": r"^([A-Za-z0-9_.]+(,[A-Za-z0-9_.]+)*)?$",
-        "examples": ["displayName,address.city"],
     },
     "google.protobuf.Struct": {"type": "object"},
     "google.protobuf.Value": {},
