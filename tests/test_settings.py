@@ -202,3 +202,25 @@ def test_keys_of_supabase_are_not_mixed_up(environment: pytest.MonkeyPatch) -> N
         "SUPABASE_ANON_KEY", "SUPABASE_SERVICE_ROLE_KEY", "SUPABASE_JWT_SECRET"
     ]  # fmt: skip
     assert "hunter2" not in "".join(told)
+
+
+VAULT_KEY = "A" * 43 + "="
+
+
+def test_the_vault_key_has_an_id_and_can_be_changed(environment: pytest.MonkeyPatch) -> None:
+    assert Settings.load().vault_keys == []
+    environment.setenv("VAULT_KEY", VAULT_KEY)
+    assert Settings.load().vault_keys == [("1", bytes(32))]
+    environment.setenv("VAULT_KEY", f"2026:{'B' * 43}=, 1:{VAULT_KEY}")
+    assert [key_id for key_id, _ in Settings.load().vault_keys] == ["2026", "1"]
+
+
+@pytest.mark.parametrize(
+    "value", ["x", VAULT_KEY[:-4], "a b:" + VAULT_KEY, f"{VAULT_KEY},{VAULT_KEY}", "hunter2,"]
+)
+def test_a_vault_key_of_another_form_is_refused_and_not_told(
+    environment: pytest.MonkeyPatch, value: str
+) -> None:
+    environment.setenv("VAULT_KEY", value)
+    [fault] = faults()
+    assert fault == "VAULT_KEY must be 32 bytes in base64; to change it, NEW_ID:NEW,OLD_ID:OLD"

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     VerifyToken = Callable[[str], Awaitable[tuple[Principal, int]]]
 
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
+KEY_SUBJECT = "key:"
+"""How the subjects of API keys begin in claims; no user's may."""
+
 _DEV_ID = re.compile(r"[A-Za-z0-9_.@-]{1,64}")
 
 
@@ -59,7 +62,7 @@ class BearerToken:
         scheme, _, token = call.metadata.get("authorization", "").partition(" ")
         token = token.strip()
         if scheme.lower() != "bearer" or not token:
-            msg = "Send `Authorization: Bearer <token>` with a session token."
+            msg = "Send `Authorization: Bearer <token>` with a session token, or an API key in X-API-Key."
             raise Unauthenticated(msg, reason="TOKEN_MISSING")
         return _in_tenant(await self._principal(token), call)
 
@@ -70,6 +73,8 @@ class BearerToken:
             self._known.move_to_end(digest)
             return known[0]
         verified = await self._verify(token)
+        if verified[0].subject.startswith(KEY_SUBJECT):
+            raise Unauthenticated("The token's subject is none of a user.", reason="TOKEN_INVALID")
         self._known[digest] = verified
         self._known.move_to_end(digest)
         if len(self._known) > self.REMEMBERED:

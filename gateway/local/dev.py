@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 from contextlib import AsyncExitStack
@@ -14,6 +15,7 @@ from yarl import URL
 
 from gateway.adapters import migrations
 from gateway.adapters.postgres import PostgresDatabase
+from gateway.adapters.vault import SealedVault
 from gateway.app import Gateway
 from gateway.local.seed import CLERK_ORGANIZATION, USER, Seeded, seed
 from gateway.local.stack import LocalStack
@@ -48,6 +50,8 @@ class Ready:
     grpc_url: str
     token: str
     organization_id: str
+    api_key: str
+    client_secret: str
     workflows: dict[str, str]
     database_url: str
     redis_url: str
@@ -116,6 +120,7 @@ class Dev:
                 clerk_jwt_issuer=stack.issuer.url,
                 clerk_jwks_url=stack.issuer.jwks_url,
                 n8n_base_url=stack.n8n_url,
+                vault_key=self.stack.vault_key,
                 n8n_internal_auth_secret=internal_secret,
                 **({} if origins is None else {"cors_origins": origins}),
             )
@@ -128,6 +133,8 @@ class Dev:
             grpc_url=f"127.0.0.1:{gateway.grpc_port}",
             token=stack.issuer.mint(USER, organization_id=CLERK_ORGANIZATION, lifetime=TOKEN_LIFETIME),
             organization_id=seeded.organization_id,
+            api_key=seeded.api_key,
+            client_secret=seeded.client_secret,
             workflows=seeded.workflows,
             database_url=stack.database_url,
             redis_url=stack.redis_url,
@@ -147,6 +154,7 @@ class Dev:
     async def _seeded(self, database_url: str) -> Seeded:
         database = PostgresDatabase(database_url, max_connections=1)
         try:
-            return await seed(database)
+            vault = SealedVault(database, [("1", base64.b64decode(self.stack.vault_key))])
+            return await seed(database, vault, self.stack.secrets)
         finally:
             await database.close()

@@ -34,6 +34,10 @@ class Secrets:
             write_strings(self._path, values)
         return values[name]
 
+    def find(self, name: str) -> str | None:
+        """Return the secret of that name, None if there is none. Raises DataDirectoryError."""
+        return read_strings(self._path).get(name)
+
     def set(self, name: str, value: str) -> None:
         """Keep a secret that was made elsewhere."""
         write_strings(self._path, read_strings(self._path) | {name: value})

@@ -1,15 +1,19 @@
-"""What a first `dev` finds: an organization with credits, and workflows for the demo n8n."""
+"""What a first `dev` finds: an organization with credits, workflows for the demo n8n, and an API key."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from gateway.rpc.api_keys import new_key, parse_key
 from gateway.rpc.principal import DatabaseRole, Kind, Principal
+from gateway.rpc.scopes import GRANTABLE
 
 if TYPE_CHECKING:
     from gateway.adapters.database import Database
+    from gateway.adapters.vault import Vault
+    from gateway.local.secrets import Secrets
 
 USER = "user_dev"
 CLERK_ORGANIZATION = "org_dev"
@@ -23,14 +27,19 @@ WORKFLOWS = {
 
 @dataclass(frozen=True, slots=True)
 class Seeded:
-    """The ids of what is there: the organization, and its workflows by name."""
+    """What is there: the organization, its workflows by name, and a key that may do what a member may."""
 
     organization_id: str
+    api_key: str = field(repr=False)
+    client_secret: str = field(repr=False)
     workflows: dict[str, str]
 
 
-async def seed(database: Database) -> Seeded:
-    """Make what is not there yet. Called again, it finds what it made before."""
+async def seed(database: Database, vault: Vault, secrets: Secrets) -> Seeded:
+    """Make what is not there yet. Called again, it finds what it made before.
+
+    A key is shown once, so that it is `secrets` which remember it.
+    """
     owner = Principal(
         kind=Kind.USER,
         subject=USER,
@@ -45,7 +54,8 @@ async def seed(database: Database) -> Seeded:
         p_amount=CREDITS,
         p_reference="first start",
     )
-    return Seeded(organization_id, await _workflows(database, owner, organization_id))
+    key, client_secret = await _api_key(database, owner, organization_id, vault, secrets)
+    return Seeded(organization_id, key, client_secret, await _workflows(database, owner, organization_id))
 
 
 async def _organization(database: Database, owner: Principal) -> str:
@@ -72,6 +82,31 @@ async def _workflows(database: Database, owner: Principal, organization_id: str)
         }
         found[name] = str((await _call(database, "register_workflow", owner, p_workflow=workflow))["id"])
     return {name: found[name] for name in WORKFLOWS}
+
+
+async def _api_key(
+    database: Database, owner: Principal, organization_id: str, vault: Vault, secrets: Secrets
+) -> tuple[str, str]:
+    key, client_secret = secrets.find("api_key"), secrets.find("client_secret")
+    known = parse_key(key) if key else None
+    if key and client_secret and known:
+        found = json.loads(await database.call("find_api_key", None, p_public_id=known[0]))
+        if found and found["secret_hash"] == known[1] and not found["is_revoked"]:
+            return key, client_secret
+    made = new_key("test")
+    secrets.set("api_key", made.key)
+    secrets.set("client_secret", made.client_secret)
+    await _call(
+        database,
+        "create_api_key",
+        owner,
+        p_organization_id=organization_id,
+        p_api_key={"name": "dev", "scopes": sorted(GRANTABLE)},
+        p_public_id=made.public_id,
+        p_secret_hash=made.secret_hash,
+        p_client_secret=vault.seal(organization_id, made.client_secret_name, made.client_secret),
+    )
+    return made.key, made.client_secret
 
 
 async def _call(database: Database, function: str, principal: Principal, **arguments: Any) -> Any:

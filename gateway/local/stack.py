@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import hashlib
 from functools import partial
 from typing import TYPE_CHECKING, Protocol, Self, TypeVar
 
@@ -98,6 +100,11 @@ class LocalStack:
     def n8n_api_key(self) -> str:
         """Key of the demo n8n's public API."""
         return self.secrets.get("n8n_api_key")
+
+    @property
+    def vault_key(self) -> str:
+        """Key that seals tenants' secrets: 32 bytes in base64."""
+        return base64.b64encode(hashlib.sha256(self.secrets.get("vault_key").encode()).digest()).decode()
 
     async def start(self) -> None:
         """Start every part at the same time and wait until all answer.

@@ -43,6 +43,10 @@ Paste into another terminal:
   .venv/bin/python clients/python/examples/execute.py --target {grpc_url} --token $TOKEN \\
        --workflow {echo} --stream-workflow {stream}
 
+  # the same with an API key
+  curl -s $GATEWAY/api/v1/execute -H 'X-API-Key: {api_key}' -H 'Content-Type: application/json' \\
+       -d '{{"workflow_id": "{echo}", "data": {{"input": "hello"}}}}'
+
   # your organization, and its workflows
   curl -s $GATEWAY/api/v1/organizations -H "Authorization: Bearer $TOKEN"
   curl -s $GATEWAY/api/v1/workflows -H "Authorization: Bearer $TOKEN"
@@ -61,5 +65,6 @@ def welcome(ready: Ready, *, seconds: float) -> str:
         database_url=ready.database_url,
         redis_url=ready.redis_url,
         token=ready.token,
+        api_key=ready.api_key,
         **{name: ready.workflows[name] for name in ("echo", "stream", "fail")},
     )

@@ -27,9 +27,10 @@ class Principal:
     """An authenticated caller.
 
     `permissions` are those that an identity provider granted, as `org:feature:permission`;
-    `impersonator` is who acts in the subject's name, where somebody does. `claims` is the
-    JSON text that the database reads as `request.jwt.claims`; `tenant` the organization
-    that the caller chose with X-Tenant-ID, if it did; `token` the bearer token as sent, never to be logged.
+    `impersonator` is who acts in the subject's name, where somebody does; `scopes` are what an API
+    key was given, None for callers that need none. `claims` is the JSON text that the database reads
+    as `request.jwt.claims`; `tenant` the organization that the caller chose with X-Tenant-ID, if it
+    did; `token` the bearer token as sent, never to be logged.
     """
 
     kind: Kind
@@ -40,4 +41,5 @@ class Principal:
     session: str | None = None
     permissions: frozenset[str] = frozenset()
     impersonator: str | None = None
+    scopes: frozenset[str] | None = None
     token: str | None = field(default=None, repr=False)

@@ -20,7 +20,7 @@ alter table public.organization_members
     add constraint organization_members_id_key unique (organization_id, id);
 comment on column public.organization_members.id is 'What lists go by.';
 comment on column public.organization_members.is_external is
-    'Seen in a token of the Clerk organization: shown to people, and no right follows from the row, but from the token.';
+    'Seen in a token of the Clerk organization: shown to people. Rights follow from the token, not from the row.';
 comment on table public.organization_members is
     'Members by invitation, and those that Clerk''s tokens have told of. Only the first have rights by their row.';
 
@@ -110,8 +110,9 @@ begin
     if starts_with(v_id, 'key:') then
         perform gateway.fail('GW403', 'USER_REQUIRED', 'An API key cannot do this, only a user can.');
     end if;
-    if exists (select from public.profiles p where p.id = v_id and p.email is not distinct from coalesce(v_email, p.email))
-    then
+    if exists (
+        select from public.profiles p where p.id = v_id and p.email is not distinct from coalesce(v_email, p.email)
+    ) then
         return v_id;
     end if;
     insert into public.profiles as p (id, email) values (v_id, v_email)
@@ -249,7 +250,9 @@ as $$
 declare
     v_organization public.organizations := gateway.authorize(
         p_organization_id,
-        case when p_role is null and p_profile_id = gateway.caller_id() then 'MEMBER_ROLE_VIEWER' else 'MEMBER_ROLE_ADMIN'
+        case
+            when p_role is null and p_profile_id = gateway.caller_id() then 'MEMBER_ROLE_VIEWER'
+            else 'MEMBER_ROLE_ADMIN'
         end
     );
     v_row public.organization_members;
@@ -391,7 +394,8 @@ begin
     return '{}';
 end
 $$;
-comment on function public.remove_member(uuid, text) is 'Ends a membership -> {}, for admins, and for the member itself.';
+comment on function public.remove_member(uuid, text) is
+    'Ends a membership -> {}, for admins, and for the member itself.';
 
 -- Who may do what ---------------------------------------------------------------------------------------------
 

@@ -18,6 +18,7 @@ import pytest_asyncio
 from yarl import URL
 
 from gateway.adapters.postgres import PostgresDatabase
+from gateway.rpc.api_keys import new_key
 from gateway.rpc.principal import Principal
 from tests.adapters.databases import Tenant, add_member, api_key, login, new_tenant, user
 
@@ -55,11 +56,13 @@ TABLES = {
     "credit_accounts": "organization_id",
     "credit_entries": "organization_id",
 }
+# Tables with secrets in them, which nobody reads.
+CLOSED = {"api_keys": "organization_id", "tenant_secrets": "organization_id"}
+
 
 NO_ORGANIZATION = "ORGANIZATION_NOT_FOUND"
 NO_WORKFLOW = "WORKFLOW_NOT_FOUND"
 NO_EXECUTION = "EXECUTION_NOT_FOUND"
-NO_MEMBER = "MEMBER_NOT_FOUND"
 ROLE = "ROLE_INSUFFICIENT"
 USER_REQUIRED = "USER_REQUIRED"
 
@@ -88,6 +91,24 @@ class Call:
         by_caller |= {"owner of B": self.other, "stranger": self.stranger, "service": self.service}
         by_caller |= {"key of A": self.key or self.member, "key of B": self.other_key or self.other}
         return by_caller.get(caller, DENIED)
+
+
+def for_admins(call: str, *arguments: str) -> Call:
+    """A call about an organization that its owners and admins may make."""
+    return Call(
+        f"select {call}",
+        arguments=["organization", *arguments],
+        member=ROLE,
+        viewer=ROLE,
+        other=NO_ORGANIZATION,
+        stranger=NO_ORGANIZATION,
+    )
+
+
+def for_service(call: str, *arguments: str) -> Call:
+    """A call that only the gateway itself may make."""
+    denied = dict.fromkeys(("owner", "admin", "member", "viewer", "other", "stranger"), DENIED)
+    return Call(f"select {call}", arguments=[*arguments], service=OK, **denied)
 
 
 FUNCTIONS = {
@@ -153,6 +174,24 @@ FUNCTIONS = {
         other=NO_ORGANIZATION,
         stranger=NO_ORGANIZATION,
     ),
+    "store_credentials": for_admins(
+        'store_credentials($1, jsonb_build_object(\'B\', \'{"sealed": "AA==", "key_id": "1"}\'::jsonb))'
+    ),
+    "list_credentials": for_admins("list_credentials($1)"),
+    "delete_credentials": for_admins("delete_credentials($1)"),
+    "reveal_secrets": for_service("reveal_secrets($1, p_prefix => '')", "organization"),
+    "create_api_key": for_admins(
+        "create_api_key($1, '{\"name\": \"k\", \"scopes\": []}', 'gw_live_' || repeat('b', 16),"
+        ' repeat(\'b\', 64), \'{"sealed": "AA==", "key_id": "1"}\')'
+    ),
+    "list_api_keys": for_admins("list_api_keys($1)"),
+    "get_api_key": for_admins("get_api_key($1, $2)", "key"),
+    "rotate_api_key": for_admins(
+        'rotate_api_key($1, $2, repeat(\'c\', 64), \'{"sealed": "AA==", "key_id": "1"}\', 60)', "key"
+    ),
+    "revoke_api_key": for_admins("revoke_api_key($1, $2)", "key"),
+    "find_api_key": for_service("find_api_key($1)", "public id"),
+    "touch_api_key": for_service("touch_api_key($1)", "key"),
     "register_workflow": Call(
         "select register_workflow(jsonb_build_object("
         "'organization_id', $1::uuid, 'name', 'new', 'webhook_path', 'new'))",
@@ -262,7 +301,21 @@ async def furnished(database: PostgresDatabase, owner: Principal) -> tuple[Tenan
         "workflow": tenant.workflow_id,
         "execution": begun["execution_id"],
     }
-    return tenant, {name: uuid.UUID(value) for name, value in ids.items()}
+    found: dict[str, Any] = {name: uuid.UUID(value) for name, value in ids.items()}
+    made = new_key()
+    sealed = {"sealed": "AA==", "key_id": "1"}
+    key = await tenant.call(
+        "create_api_key",
+        p_organization_id=tenant.organization_id,
+        p_api_key={"name": "key", "scopes": []},
+        p_public_id=made.public_id,
+        p_secret_hash=made.secret_hash,
+        p_client_secret=sealed,
+    )
+    await tenant.call(
+        "store_credentials", p_organization_id=tenant.organization_id, p_credentials={"A": sealed}
+    )
+    return tenant, found | {"key": uuid.UUID(key["id"]), "public id": made.public_id}
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
@@ -310,7 +363,7 @@ async def attempt(world: World, caller: str, sql: str, *arguments: Any) -> list[
 
 async def test_no_table_is_missing_here(superuser: Any) -> None:
     found = await superuser.fetch("select tablename from pg_tables where schemaname = 'public'")
-    assert {row["tablename"] for row in found} == set(TABLES)
+    assert {row["tablename"] for row in found} == TABLES.keys() | CLOSED.keys()
 
 
 async def test_no_function_is_missing_here(superuser: Any) -> None:
@@ -345,7 +398,13 @@ async def test_rows_are_seen_by_their_own(world: World, table: str, caller: str)
 
 
 @pytest.mark.parametrize("caller", CALLERS)
-@pytest.mark.parametrize("table", TABLES)
+@pytest.mark.parametrize("table", CLOSED)
+async def test_secrets_are_read_by_nobody(world: World, table: str, caller: str) -> None:
+    assert await attempt(world, caller, f"select from {table}") == DENIED
+
+
+@pytest.mark.parametrize("caller", CALLERS)
+@pytest.mark.parametrize("table", TABLES | CLOSED)
 @pytest.mark.parametrize(
     "statement",
     [
@@ -356,7 +415,9 @@ async def test_rows_are_seen_by_their_own(world: World, table: str, caller: str)
     ],
 )
 async def test_nobody_writes_a_table(world: World, table: str, caller: str, statement: str) -> None:
-    assert await attempt(world, caller, statement.format(table=table, column=TABLES[table])) == DENIED
+    assert (
+        await attempt(world, caller, statement.format(table=table, column=(TABLES | CLOSED)[table])) == DENIED
+    )
 
 
 @pytest.mark.parametrize("caller", CALLERS)

@@ -188,7 +188,7 @@ def _rest_request(method: Any, body: bytes) -> tuple[str, str, bytes | None, dic
     """The verb, path, body and query of a request, by the method's first binding."""
     rule = method.proto.options[ext_http]
     verb, path = rule.pattern.field.upper(), rule.pattern.value
-    if rule.body == "*":
+    if rule.body == "*" and "{" not in path:
         return verb, path, body, {}
     request = json.loads(body or b"{}")
     for name in [part.split("}")[0] for part in path.split("{")[1:]]:
@@ -197,6 +197,8 @@ def _rest_request(method: Any, body: bytes) -> tuple[str, str, bytes | None, dic
         for parent in parents:
             holder = holder[parent]
         path = path.replace(f"{{{name}}}", str(holder.pop(leaf, "")))
+    if rule.body == "*":
+        return verb, path, json.dumps(request).encode(), {}
     if rule.body:
         content = json.dumps(request.pop(rule.body, {})).encode()
         return verb, path, content, request

@@ -15,6 +15,7 @@ from connectrpc.protocol import ProtocolType
 from protobuf import DescMethod
 
 from gateway.gen.n8ngateway.v1 import (
+    api_key_service_pb,
     credit_service_pb,
     execution_service_pb,
     health_service_pb,
@@ -31,6 +32,7 @@ Mint = Callable[..., str]
 METHODS: dict[str, DescMethod] = {
     method.name: method
     for module in (
+        api_key_service_pb,
         credit_service_pb,
         execution_service_pb,
         health_service_pb,

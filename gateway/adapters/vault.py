@@ -1,0 +1,137 @@
+"""The port through which tenants' secrets are kept, and its two implementations.
+
+A secret reaches the database within the one statement that needs it kept (a credential, a key with its client
+secret), in an envelope that the vault makes; see supabase/migrations/*_secrets.sql.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import os
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Protocol
+from uuid import UUID
+
+import orjson
+import structlog
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from gateway.rpc.errors import FailedPrecondition
+
+if TYPE_CHECKING:
+    from gateway.adapters.database import Database
+
+Envelope = Mapping[str, str]
+
+log = structlog.get_logger("gateway.vault")
+
+_NONCE_BYTES = 12
+
+
+class Vault(Protocol):
+    """Tenants' secrets by organization and name; a value is text of 1 to 65536 bytes in UTF-8.
+
+    How it fails, whatever the implementation:
+
+    - `FailedPrecondition` VAULT_MISSING, when an envelope is kept: there is nothing to keep it in.
+    - `FailedPrecondition` SECRET_UNREADABLE, when revealed: it was kept by the other vault, with a key that
+      is no longer known, or it has been tampered with. One such secret fails the whole reveal.
+    - What `Database` raises. No value is ever in an error or a log.
+    """
+
+    mode: str
+    """What readiness says about it."""
+
+    def seal(self, organization_id: str, name: str, value: str) -> Envelope:
+        """The envelope in which the database keeps a value, under this name of this organization alone."""
+        ...
+
+    async def reveal(
+        self, organization_id: str, *, names: Sequence[str] = (), prefix: str | None = None
+    ) -> dict[str, str]:
+        """The values of these names and of all names that begin so; those that do not exist are left out."""
+        ...
+
+
+class SupabaseVault:
+    """Supabase Vault: the database encrypts, its key is outside of the database's files."""
+
+    mode = "supabase"
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def seal(self, organization_id: str, name: str, value: str) -> Envelope:  # noqa: ARG002 - as the port says
+        """See `Vault.seal`."""
+        return {"plain": value}
+
+    async def reveal(
+        self, organization_id: str, *, names: Sequence[str] = (), prefix: str | None = None
+    ) -> dict[str, str]:
+        """See `Vault.reveal`."""
+        found = await _envelopes(self._database, organization_id, names, prefix)
+        for name, envelope in found.items():
+            if envelope.get("plain") is None:
+                raise _unreadable(organization_id, name, "sealed by the gateway, which has no VAULT_KEY now")
+        return {name: envelope["plain"] for name, envelope in found.items()}
+
+
+class SealedVault:
+    """AES-256-GCM in the gateway (NIST SP 800-38D): the database holds ciphertext and never the key.
+
+    The first of `keys` (id and 32 bytes) seals, every one opens. Organization and name are the associated
+    data, so a ciphertext that is moved to another row does not open.
+    """
+
+    mode = "sealed"
+
+    def __init__(self, database: Database, keys: Sequence[tuple[str, bytes]]) -> None:
+        self._database = database
+        self._keys = {key_id: AESGCM(key) for key_id, key in keys}
+        self._sealing = keys[0][0]
+
+    def seal(self, organization_id: str, name: str, value: str) -> Envelope:
+        """See `Vault.seal`."""
+        nonce = os.urandom(_NONCE_BYTES)
+        sealed = self._keys[self._sealing].encrypt(nonce, value.encode(), _bound(organization_id, name))
+        return {"sealed": base64.b64encode(nonce + sealed).decode(), "key_id": self._sealing}
+
+    async def reveal(
+        self, organization_id: str, *, names: Sequence[str] = (), prefix: str | None = None
+    ) -> dict[str, str]:
+        """See `Vault.reveal`."""
+        found = await _envelopes(self._database, organization_id, names, prefix)
+        return {name: self._open(organization_id, name, envelope) for name, envelope in found.items()}
+
+    def _open(self, organization_id: str, name: str, envelope: Envelope) -> str:
+        key = self._keys.get(envelope.get("key_id", ""))
+        if key is None:
+            raise _unreadable(organization_id, name, "no key of its id is known")
+        try:
+            raw = base64.b64decode(envelope["sealed"], validate=True)
+            return key.decrypt(raw[:_NONCE_BYTES], raw[_NONCE_BYTES:], _bound(organization_id, name)).decode()
+        except (InvalidTag, ValueError, binascii.Error):
+            raise _unreadable(organization_id, name, "it does not open") from None
+
+
+def _bound(organization_id: str, name: str) -> bytes:
+    return f"{UUID(organization_id)}\n{name}".encode()
+
+
+async def _envelopes(
+    database: Database, organization_id: str, names: Sequence[str], prefix: str | None
+) -> dict[str, dict[str, str]]:
+    text = await database.call(
+        "reveal_secrets", None, p_organization_id=organization_id, p_names=names, p_prefix=prefix
+    )
+    found: dict[str, dict[str, str]] = orjson.loads(text)
+    return found
+
+
+def _unreadable(organization_id: str, name: str, why: str) -> FailedPrecondition:
+    log.error("secret unreadable", organization_id=organization_id, name=name, why=why)
+    return FailedPrecondition(
+        "A stored secret cannot be read with the keys that the gateway has.", reason="SECRET_UNREADABLE"
+    )

@@ -1,0 +1,217 @@
+"""API keys as proof of identity, in X-API-Key."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import json
+import time
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import orjson
+import structlog
+
+from gateway.chain.authenticate import KEY_SUBJECT
+from gateway.rpc.api_keys import parse_key
+from gateway.rpc.errors import InvalidArgument, PermissionDenied, RpcError, Unauthenticated
+from gateway.rpc.principal import DatabaseRole, Kind, Principal
+
+if TYPE_CHECKING:
+    from gateway.adapters.database import Database
+    from gateway.rpc.call import Call
+
+    Authenticator = Callable[[Call], Awaitable[Principal]]
+
+HEADER = "x-api-key"
+FRESH_SECONDS = 5.0
+"""How long a key is believed without asking: the longest that a revocation can go unseen."""
+TOUCH_SECONDS = 60.0
+REMEMBERED = 10_000
+
+log = structlog.get_logger("gateway.api_keys")
+
+
+@dataclass(slots=True)
+class _Known:
+    """A key as the database knew it; times are in seconds since 1970."""
+
+    id: str
+    organization_id: str
+    secret_hash: str = field(repr=False)
+    previous_hash: str = field(repr=False)
+    previous_expires_at: float
+    expires_at: float
+    is_revoked: bool
+    last_used_at: float
+    principal: Principal
+
+
+class ApiKeys:
+    """Authenticates by API keys, which it looks up in the database and remembers for FRESH_SECONDS.
+
+    `forget` drops a key at once, where a replica tells of a change; when none can, the lifetime alone
+    bounds how long a revoked key is believed.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self._database = database
+        self._clock = clock
+        self._now = now
+        self._known: OrderedDict[str, tuple[float, _Known | None]] = OrderedDict()
+        self._asking: dict[str, asyncio.Task[_Known | None]] = {}
+        self._touching: set[asyncio.Task[None]] = set()
+
+    async def __call__(self, call: Call) -> Principal:
+        """The key, in its own organization.
+
+        Raises Unauthenticated for what is no valid key, PermissionDenied when X-Tenant-ID names another
+        organization than the key's, Unavailable.
+        """
+        parsed = parse_key(call.metadata.get(HEADER, ""))
+        if parsed is None:
+            raise _invalid()
+        public_id, secret_hash = parsed
+        known = await self._find(public_id)
+        if known is None:
+            raise _invalid()
+        self._check(known, secret_hash)
+        tenant = call.metadata.get("x-tenant-id", "").lower()
+        if tenant and tenant != known.organization_id:
+            msg = "The API key belongs to another organization than X-Tenant-ID names."
+            raise PermissionDenied(msg, reason="TENANT_MISMATCH")
+        self._touch(known)
+        return replace(known.principal, tenant=tenant) if tenant else known.principal
+
+    def forget(self, public_id: str | None) -> None:
+        """Ask anew for a key at its next use; for every key when None."""
+        if public_id is None:
+            self._known.clear()
+            self._asking.clear()
+        else:
+            self._known.pop(public_id, None)
+            self._asking.pop(public_id, None)
+
+    async def close(self) -> None:
+        """Wait for what is still being noted."""
+        await asyncio.gather(*self._touching, *self._asking.values(), return_exceptions=True)
+
+    def _check(self, known: _Known, secret_hash: str) -> None:
+        # Both are compared whatever the first says, so that time tells nothing.
+        is_current = hmac.compare_digest(secret_hash, known.secret_hash)
+        is_previous = hmac.compare_digest(secret_hash, known.previous_hash)
+        if not is_current and not is_previous:
+            raise _invalid()
+        if known.is_revoked:
+            raise Unauthenticated("The API key has been revoked.", reason="API_KEY_REVOKED")
+        if known.expires_at <= self._now():
+            raise Unauthenticated("The API key has expired.", reason="API_KEY_EXPIRED")
+        if not is_current and known.previous_expires_at <= self._now():
+            raise Unauthenticated("The API key has been rotated: use the new one.", reason="API_KEY_ROTATED")
+
+    async def _find(self, public_id: str) -> _Known | None:
+        found = self._known.get(public_id)
+        if found is not None and self._clock() < found[0]:
+            self._known.move_to_end(public_id)
+            return found[1]
+        asking = self._asking.get(public_id)
+        if asking is None:
+            asking = self._asking[public_id] = asyncio.create_task(self._ask(public_id))
+            asking.add_done_callback(_look_at)
+        return await asyncio.shield(asking)
+
+    async def _ask(self, public_id: str) -> _Known | None:
+        task = asyncio.current_task()
+        asked_at = self._clock()
+        try:
+            row = orjson.loads(await self._database.call("find_api_key", None, p_public_id=public_id))
+            known = _known(row) if row else None
+            # Unless it was to be forgotten meanwhile: then the answer may be older than the change.
+            if self._asking.get(public_id) is task:
+                self._known[public_id] = (asked_at + FRESH_SECONDS, known)
+                self._known.move_to_end(public_id)
+                if len(self._known) > REMEMBERED:
+                    self._known.popitem(last=False)
+            return known
+        finally:
+            if self._asking.get(public_id) is task:
+                del self._asking[public_id]
+
+    def _touch(self, known: _Known) -> None:
+        if known.last_used_at + TOUCH_SECONDS <= self._now():
+            known.last_used_at = self._now()
+            task = asyncio.create_task(self._note_use(known.id))
+            self._touching.add(task)
+            task.add_done_callback(self._touching.discard)
+
+    async def _note_use(self, key_id: str) -> None:
+        try:
+            await self._database.call("touch_api_key", None, p_id=key_id)
+        except RpcError as error:
+            log.warning("use of a key not noted", key_id=key_id, reason=error.reason)
+
+
+def _look_at(task: asyncio.Task[Any]) -> None:
+    """Whoever waited for the answer may be gone by now, and its error with it."""
+    if not task.cancelled():
+        task.exception()
+
+
+class TokenOrKey:
+    """A session token or an API key: the one that is there decides."""
+
+    def __init__(self, token: Authenticator, key: Authenticator) -> None:
+        self._token = token
+        self._key = key
+
+    async def __call__(self, call: Call) -> Principal:
+        """Raises InvalidArgument when both are there: nothing yet says which of the two would act."""
+        if HEADER not in call.metadata:
+            return await self._token(call)
+        if "authorization" in call.metadata:
+            problem = "cannot be sent together with Authorization"
+            raise InvalidArgument(
+                f"X-API-Key {problem}.", reason="SEVERAL_IDENTITIES", fields={"X-API-Key": problem}
+            )
+        return await self._key(call)
+
+
+def _known(row: dict[str, Any]) -> _Known:
+    claims = {
+        "sub": f"{KEY_SUBJECT}{row['id']}",
+        "role": DatabaseRole.AUTHENTICATED.value,
+        "key_id": row["id"],
+        "organization_id": row["organization_id"],
+        "scopes": row["scopes"],
+    }
+    if row["workflow_ids"]:
+        claims["workflow_ids"] = row["workflow_ids"]
+    return _Known(
+        id=row["id"],
+        organization_id=row["organization_id"],
+        secret_hash=row["secret_hash"],
+        previous_hash=row["previous_hash"] or "",
+        previous_expires_at=row["previous_expires_at"] or 0.0,
+        expires_at=row["expires_at"] or float("inf"),
+        is_revoked=row["is_revoked"],
+        last_used_at=row["last_used_at"] or 0.0,
+        principal=Principal(
+            kind=Kind.API_KEY,
+            subject=row["id"],
+            database_role=DatabaseRole.AUTHENTICATED,
+            claims=json.dumps(claims, separators=(",", ":")),
+            scopes=frozenset(row["scopes"]),
+        ),
+    )
+
+
+def _invalid() -> Unauthenticated:
+    return Unauthenticated("The API key is not valid.", reason="API_KEY_INVALID")

@@ -1,0 +1,43 @@
+"""Changes of keys, told from one replica to another over a real Valkey."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+from redis.asyncio import Redis
+from structlog.testing import capture_logs
+
+from gateway.adapters.redis import KeyChanges
+from gateway.local.valkey import LocalValkey
+
+
+async def test_every_replica_hears_of_a_change(tmp_path: Path) -> None:
+    async with LocalValkey(tmp_path) as server:
+        clients = [Redis.from_url(server.url) for _ in range(2)]
+        heard: list[asyncio.Queue[str | None]] = [asyncio.Queue(), asyncio.Queue()]
+        replicas = [
+            KeyChanges(*pair) for pair in zip(clients, [queue.put_nowait for queue in heard], strict=True)
+        ]
+        for replica in replicas:
+            replica.start()
+        for queue in heard:
+            assert await queue.get() is None  # subscribed: what was told before is unknown
+        await replicas[0].publish("gw_live_a")
+        assert [await queue.get() for queue in heard] == ["gw_live_a", "gw_live_a"]
+        for replica, client in zip(replicas, clients, strict=True):
+            await replica.close()
+            await client.aclose()
+
+
+async def test_without_redis_this_replica_still_knows(tmp_path: Path) -> None:
+    client = Redis.from_url(f"unix://{tmp_path / 'none'}")
+    heard: list[str | None] = []
+    replica = KeyChanges(client, heard.append)
+    replica.start()
+    with capture_logs() as logs:
+        await replica.publish("gw_live_a")
+    assert heard == ["gw_live_a"]
+    assert [line["event"] for line in logs] == ["change of a key not published"]
+    await replica.close()
+    await client.aclose()

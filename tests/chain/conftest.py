@@ -1,0 +1,3 @@
+from tests.adapters.databases import cluster, database, superuser, superuser_url
+
+__all__ = ["cluster", "database", "superuser", "superuser_url"]

@@ -1,0 +1,178 @@
+"""What every vault does."""
+
+from __future__ import annotations
+
+import json
+import os
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from structlog.testing import capture_logs
+
+from gateway.adapters.postgres import PostgresDatabase
+from gateway.adapters.vault import SealedVault, SupabaseVault, Vault
+from gateway.rpc.errors import FailedPrecondition, PermissionDenied
+from tests.adapters.databases import Tenant, new_tenant
+
+KEYS = [("2", os.urandom(32)), ("1", os.urandom(32))]
+VALUES = ["x", "hunter2 ☃ \n\"quoted\" \\ 'it''s'", "é" * 32768, json.dumps({"plain": "nested"})]
+
+Make = Callable[[PostgresDatabase], Vault]
+
+
+def sealed(database: PostgresDatabase) -> Vault:
+    return SealedVault(database, KEYS)
+
+
+@pytest.fixture(params=[SupabaseVault, sealed], ids=["supabase", "sealed"])
+def vault(request: pytest.FixtureRequest, database: PostgresDatabase) -> Vault:
+    made: Vault = request.param(database)
+    return made
+
+
+async def keep(vault: Vault, tenant: Tenant, **values: str) -> None:
+    envelopes = {
+        name: vault.seal(tenant.organization_id.upper(), f"credential/{name}", value)
+        for name, value in values.items()
+    }
+    await tenant.call("store_credentials", p_organization_id=tenant.organization_id, p_credentials=envelopes)
+
+
+async def reveal(vault: Vault, tenant: Tenant) -> dict[str, str]:
+    found = await vault.reveal(tenant.organization_id, prefix="credential/")
+    return {name.removeprefix("credential/"): value for name, value in found.items()}
+
+
+@pytest.mark.parametrize("value", VALUES, ids=["short", "odd", "longest", "like an envelope"])
+async def test_what_is_kept_is_revealed(database: PostgresDatabase, vault: Vault, value: str) -> None:
+    tenant = await new_tenant(database)
+    await keep(vault, tenant, TOKEN=value)
+    assert await reveal(vault, tenant) == {"TOKEN": value}
+
+
+async def test_names_are_revealed_exactly_and_prefixes_whole(
+    database: PostgresDatabase, vault: Vault
+) -> None:
+    tenant = await new_tenant(database)
+    await keep(vault, tenant, A="1", AB="2", B="3")
+    names = ["credential/A", "credential/missing"]
+    assert await vault.reveal(tenant.organization_id, names=names) == {"credential/A": "1"}
+    assert await vault.reveal(tenant.organization_id, prefix="credential/A") == {
+        "credential/A": "1",
+        "credential/AB": "2",
+    }
+    assert await vault.reveal(tenant.organization_id) == {}
+
+
+async def test_a_value_is_replaced_and_forgotten(
+    database: PostgresDatabase, vault: Vault, superuser: Any
+) -> None:
+    tenant = await new_tenant(database)
+    await keep(vault, tenant, TOKEN="old", OTHER="kept")
+    await keep(vault, tenant, TOKEN="new")
+    assert await reveal(vault, tenant) == {"TOKEN": "new", "OTHER": "kept"}
+    deleted = await tenant.call(
+        "delete_credentials", p_organization_id=tenant.organization_id, p_names=["TOKEN", "missing"]
+    )
+    assert deleted == {"names": ["TOKEN"]}
+    assert await reveal(vault, tenant) == {"OTHER": "kept"}
+    await tenant.call("delete_credentials", p_organization_id=tenant.organization_id)
+    assert await reveal(vault, tenant) == {}
+    left = await superuser.fetch(
+        "select from vault.secrets where name like $1", f"%{tenant.organization_id}%"
+    )
+    assert left == []
+
+
+async def test_tenants_have_their_own(database: PostgresDatabase, vault: Vault) -> None:
+    tenant, other = await new_tenant(database), await new_tenant(database)
+    await keep(vault, tenant, TOKEN="mine")
+    assert await reveal(vault, other) == {}
+    await keep(vault, other, TOKEN="theirs")
+    assert await reveal(vault, tenant) == {"TOKEN": "mine"}
+
+
+async def test_one_vault_takes_over_what_another_kept(database: PostgresDatabase) -> None:
+    tenant = await new_tenant(database)
+    vaults = [SupabaseVault(database), sealed(database)]
+    for vault in (*vaults, *vaults):
+        await keep(vault, tenant, TOKEN=vault.mode)
+        assert await reveal(vault, tenant) == {"TOKEN": vault.mode}
+    for keeper, reader in (vaults, vaults[::-1]):
+        await keep(keeper, tenant, TOKEN="hunter22")
+        with capture_logs() as logs, pytest.raises(FailedPrecondition) as raised:
+            await reveal(reader, tenant)
+        assert raised.value.reason == "SECRET_UNREADABLE"
+        assert "hunter22" not in str(logs)
+
+
+async def test_only_the_gateway_reveals(database: PostgresDatabase, vault: Vault) -> None:
+    tenant = await new_tenant(database)
+    await keep(vault, tenant, TOKEN="mine")
+    with pytest.raises(PermissionDenied):
+        await tenant.call("reveal_secrets", p_organization_id=tenant.organization_id, p_prefix="credential/")
+
+
+async def test_a_sealed_value_is_not_in_the_database(database: PostgresDatabase, superuser: Any) -> None:
+    tenant = await new_tenant(database)
+    await keep(sealed(database), tenant, TOKEN="hunter2-hunter2")
+    row = await superuser.fetchrow(
+        "select * from tenant_secrets where organization_id = $1", uuid.UUID(tenant.organization_id)
+    )
+    assert row["key_id"] == "2"
+    assert b"hunter2".hex() not in str(row["sealed"])
+    assert "hunter2" not in str(dict(row))
+
+
+async def test_sealing_twice_gives_two_ciphertexts(database: PostgresDatabase) -> None:
+    vault, organization_id = sealed(database), str(uuid.uuid4())
+    envelopes = {vault.seal(organization_id, "credential/A", "same")["sealed"] for _ in range(100)}
+    assert len(envelopes) == 100
+
+
+async def test_an_older_key_still_opens_and_an_unknown_one_does_not(database: PostgresDatabase) -> None:
+    tenant = await new_tenant(database)
+    await keep(SealedVault(database, KEYS[1:]), tenant, TOKEN="old")
+    assert await reveal(sealed(database), tenant) == {"TOKEN": "old"}
+    for keys in (KEYS[:1], [("1", os.urandom(32))]):
+        with pytest.raises(FailedPrecondition) as raised:
+            await reveal(SealedVault(database, keys), tenant)
+        assert raised.value.reason == "SECRET_UNREADABLE"
+
+
+@pytest.mark.parametrize("change", ["another name", "another tenant", "another byte", "cut"])
+async def test_a_ciphertext_that_was_moved_or_changed_does_not_open(
+    database: PostgresDatabase, superuser: Any, change: str
+) -> None:
+    tenant, other = await new_tenant(database), await new_tenant(database)
+    vault = sealed(database)
+    await keep(vault, tenant, TOKEN="mine")
+    change_sql = {
+        "another name": ("name = 'credential/OTHER'", tenant),
+        "another tenant": (f"organization_id = '{other.organization_id}'", other),
+        "another byte": ("sealed = overlay(sealed placing 'AAAA' from 20)", tenant),
+        "cut": ("sealed = left(sealed, 8)", tenant),
+    }
+    assignment, reader = change_sql[change]
+    await superuser.execute(
+        f"update tenant_secrets set {assignment} where organization_id = $1",
+        uuid.UUID(tenant.organization_id),
+    )
+    with pytest.raises(FailedPrecondition) as raised:
+        await reveal(vault, reader)
+    assert raised.value.reason == "SECRET_UNREADABLE"
+
+
+async def test_without_a_vault_nothing_is_kept_in_plain(superuser: Any, database: PostgresDatabase) -> None:
+    tenant = await new_tenant(database)
+    await superuser.execute("alter schema vault rename to hidden")
+    try:
+        with pytest.raises(FailedPrecondition) as raised:
+            await keep(SupabaseVault(database), tenant, TOKEN="mine")
+        assert raised.value.reason == "VAULT_MISSING"
+        await keep(sealed(database), tenant, TOKEN="mine")
+        assert await reveal(sealed(database), tenant) == {"TOKEN": "mine"}
+    finally:
+        await superuser.execute("alter schema hidden rename to vault")
