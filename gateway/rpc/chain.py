@@ -14,11 +14,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
+from math import inf
 from typing import TYPE_CHECKING, TypeVar
 
 import structlog
 
 from gateway.rpc.errors import Cancelled, DeadlineExceeded, Internal, RpcError
+from gateway.rpc.limit import Limit, Limits
 
 if TYPE_CHECKING:
     from protobuf import Message
@@ -58,21 +60,22 @@ class Chain:
         self._context = context
         self._guards = tuple(guards)
         self._observers = tuple(observers)
-        self._timeout = timeout
+        self._limits = Limits(timeout)
 
     async def unary(self, call: Call, encode: Callable[[Message], Encoded]) -> Encoded:
         """Answer one request. Raises RpcError, and nothing else but cancellation."""
-        limit = asyncio.timeout_at(_deadline(call, self._timeout))
+        deadline = _deadline(call, self._limits.seconds)
+        limit = self._limits.limit() if deadline is None else Limit(deadline)
         outcome: RpcError | None = None
         try:
-            async with limit:
+            with limit:
                 await self._admit(call)
                 return encode(await call.method.implementation(call.request, call))
         except asyncio.CancelledError:
             outcome = Cancelled("The caller went away.")
             raise
         except BaseException as error:
-            outcome = _shown(error, call, expired=limit.expired())
+            outcome = _shown(error, call, expired=limit.expired)
             if outcome is error:
                 raise
             raise outcome from error
@@ -81,17 +84,17 @@ class Chain:
 
     async def stream(self, call: Call, encode: Callable[[Message], Encoded]) -> AsyncGenerator[Encoded, None]:
         """Answer one request with a stream. Raises RpcError, and nothing else but cancellation."""
-        deadline = _deadline(call, None)
-        limit = asyncio.timeout_at(deadline)
+        deadline = _deadline(call)
+        limit = Limit(deadline)
         outcome: RpcError | None = None
         try:
-            async with limit:
+            with limit:
                 await self._admit(call)
             async with aclosing(call.method.implementation(call.request, call)) as messages:
                 while True:
                     _refuse_late(deadline)
-                    limit = asyncio.timeout_at(deadline)
-                    async with limit:
+                    limit = Limit(deadline)
+                    with limit:
                         message = await anext(messages, None)
                     if message is None:
                         return
@@ -100,7 +103,7 @@ class Chain:
             outcome = Cancelled("The caller went away.")
             raise
         except BaseException as error:
-            outcome = _shown(error, call, expired=limit.expired())
+            outcome = _shown(error, call, expired=limit.expired)
             if outcome is error:
                 raise
             raise outcome from error
@@ -122,11 +125,11 @@ class Chain:
                 log.exception("observer failed", method=call.method.path, request_id=call.request_id)
 
 
-def _deadline(call: Call, longest: float | None) -> float | None:
-    """The event loop's time at which the call is over."""
-    own = None if call.timeout is None else call.timeout - _HEADROOM
-    seconds = min((t for t in (own, longest) if t is not None), default=None)
-    return None if seconds is None else asyncio.get_running_loop().time() + seconds
+def _deadline(call: Call, longest: float = inf) -> float | None:
+    """The event loop's time at which the call is over for its caller; None if `longest` seconds are less."""
+    if call.timeout is None or call.timeout - _HEADROOM >= longest:
+        return None
+    return asyncio.get_running_loop().time() + call.timeout - _HEADROOM
 
 
 def _refuse_late(deadline: float | None) -> None:
