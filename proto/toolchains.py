@@ -11,6 +11,8 @@ from pathlib import Path
 
 OLDEST_NODE = 20
 _FETCH_SECONDS = 300
+_NPM_OPTIONS = ("--ignore-scripts", "--no-audit", "--no-fund", "--fetch-retry-mintimeout=1000")
+_SHOWN_LINES = 4
 
 
 class MissingToolchainError(Exception):
@@ -30,7 +32,7 @@ def npm_install(directory: Path) -> Path:
     with (directory / "package.json").open() as turn:
         fcntl.flock(turn, fcntl.LOCK_EX)
         if not stamp.is_file() or stamp.read_text() != wanted:
-            _run([npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund"], directory)
+            _run([npm, "ci", *_NPM_OPTIONS], directory)
             stamp.write_text(wanted)
     return modules
 
@@ -76,5 +78,6 @@ def _run(command: list[str], directory: Path, **environment: str) -> None:
     else:
         if done.returncode == 0:
             return
-        problem = done.stderr.strip()
+        told = [line for line in done.stderr.splitlines() if not line.startswith("npm warn")]
+        problem = "; ".join(told[:_SHOWN_LINES])
     raise MissingToolchainError(f"{Path(command[0]).name} {command[1]} failed: {problem}")
