@@ -69,10 +69,11 @@ class Postgrest(Server):
     stop_signals: ClassVar = (signal.SIGTERM,)
     transient: ClassVar = ("Address already in use", "resource busy")
 
-    def __init__(self, data_dir: Path, database: str, jwks: str) -> None:
+    def __init__(self, data_dir: Path, database: str, jwks: str, **settings: str) -> None:
         super().__init__(data_dir)
         self._database = database
         self._jwks = jwks
+        self._settings = settings
 
     @property
     def url(self) -> str:
@@ -91,6 +92,7 @@ class Postgrest(Server):
             "jwt-cache-max-lifetime": 3600,
             "server-host": "127.0.0.1",
             "server-port": port,
+            **self._settings,
         }
         lines = "".join(f"{name} = {json.dumps(value)}\n" for name, value in settings.items())
         configuration = self.directory / "postgrest.conf"
@@ -221,9 +223,10 @@ class Postgrests:
     jwks: str
     running: list[Postgrest] = field(default_factory=list)
 
-    async def serve(self, superuser: URL) -> Postgrest:
+    async def serve(self, superuser: URL, **settings: str) -> Postgrest:
         """Start one for the database of this URL."""
-        server = Postgrest(self.directory / f"{len(self.running)}", login(superuser), self.jwks)
+        directory = self.directory / f"{len(self.running)}"
+        server = Postgrest(directory, login(superuser), self.jwks, **settings)
         await server.start()
         self.running.append(server)
         return server
