@@ -45,7 +45,7 @@ check: $(READY)  ## Lint, types, import contract, generated code, protos.
 	$(BIN)/lint-imports
 	$(BIN)/python proto/generate.py --check
 
-generate: $(READY)  ## Generate the code from proto/. Needs no network.
+generate: $(READY)  ## Generate the code from proto/. Needs no network, but once for the TypeScript and Go plugins.
 	$(BIN)/python proto/generate.py
 
 LOCK = $(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate \
@@ -56,4 +56,6 @@ lock: $(READY)  ## Resolve the dependencies again: names, versions and hashes on
 	$(LOCK) --upgrade -c requirements.lock --group bench -o requirements-bench.lock
 
 clean:  ## Remove everything that the commands above made.
-	rm -rf .venv .n8n-gateway .cache .n8n .pytest_cache .mypy_cache .ruff_cache .import_linter_cache build dist
+	rm -rf .venv .n8n-gateway .cache .n8n .hypothesis .pytest_cache .mypy_cache .ruff_cache .import_linter_cache \
+		build dist clients/typescript/node_modules clients/typescript/dist clients/typescript/build \
+		tests/browser/node_modules
