@@ -25,7 +25,7 @@ from gateway.chain.context import establish_context
 from gateway.chain.first_sight import FirstSight
 from gateway.chain.validate import Validate
 from gateway.doors.connect import ConnectDoor
-from gateway.doors.grpc import GrpcDoor
+from gateway.doors.grpc import Connections, GrpcDoor
 from gateway.doors.http import HttpServer, http_application
 from gateway.doors.rest import RestDoor
 from gateway.executions.runner import Limits, Runner
@@ -199,7 +199,17 @@ class Gateway:
 
     async def _open_doors(self, methods: MethodTable, chain: Chain, health: HealthService) -> None:
         settings = self._settings
-        grpc_door = GrpcDoor(methods, chain, max_message_bytes=MAX_MESSAGE_BYTES)
+        grpc_door = GrpcDoor(
+            methods,
+            chain,
+            max_message_bytes=MAX_MESSAGE_BYTES,
+            connections=Connections(
+                keepalive=settings.grpc_keepalive_seconds,
+                max_age=settings.grpc_max_connection_age_seconds,
+                max_concurrent_streams=settings.grpc_max_concurrent_streams,
+            ),
+            channelz=settings.grpc_channelz,
+        )
         application = http_application(
             ConnectDoor(methods, chain, max_message_bytes=MAX_MESSAGE_BYTES),
             RestDoor(methods, chain, max_message_bytes=MAX_MESSAGE_BYTES).application,

@@ -72,6 +72,10 @@ class Settings(BaseSettings):
     host: str = "127.0.0.1"
     http_port: int = Field(8000, ge=0, le=65535)
     grpc_port: int = Field(50051, ge=0, le=65535)
+    grpc_keepalive_seconds: PositiveFloat = 60
+    grpc_max_connection_age_seconds: PositiveFloat | None = None
+    grpc_max_concurrent_streams: PositiveInt = 1000
+    grpc_channelz: bool = False
     cors_origins: CommaList = Field((), validation_alias=_also("CORS_ORIGINS", "ALLOWED_ORIGINS"))
     trusted_proxies: CommaList = ()
     request_timeout_seconds: PositiveFloat = 60

@@ -20,6 +20,10 @@ from connectrpc.server import ConnectASGIApplication, Endpoint
 from protobuf import Registry
 from protobuf.wkt.google.protobuf.descriptor_pb import MethodOptions
 
+from gateway.doors.asgi import Receive, Scope, Send
+from gateway.doors.connect_http import ConnectHttp
+from gateway.doors.grpc_web_text import GrpcWebText
+from gateway.doors.gzip import RequestGzip
 from gateway.rpc.call import Call
 from gateway.rpc.decode import decode_binary
 from gateway.rpc.errors import Code, InvalidArgument, RpcError
@@ -100,7 +104,13 @@ class ConnectDoor(ConnectASGIApplication[None]):
             endpoints=lambda _: endpoints,
             read_max_bytes=max_message_bytes,
             codecs=[RawCodec(_binary()), RawCodec(_json(methods))],
+            compressions=[RequestGzip()],
         )
+        self._front = GrpcWebText(ConnectHttp(super().__call__, endpoints))
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        await self._front(scope, receive, send)
 
     @property
     def path(self) -> str:

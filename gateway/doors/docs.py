@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from importlib.abc import Traversable
 
-    from gateway.doors.http import Receive, Scope, Send
+    from gateway.doors.asgi import Receive, Scope, Send
 
 FIRST_SEGMENTS = ("docs", "openapi.json")
 """The first segments of the paths that are served here."""

@@ -1,7 +1,8 @@
 """The gRPC door, on grpc.aio.
 
 Requests arrive as bytes (no request deserializer), so that the chain can look at
-a call before anything of it is decoded.
+a call before anything of it is decoded. They are read here, as if callers streamed
+them: grpcio never answers a unary call whose request does not come whole.
 """
 
 from __future__ import annotations
@@ -11,16 +12,11 @@ from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import aclosing
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import grpc
-from google.protobuf.descriptor_pb2 import FileDescriptorProto
-from google.protobuf.descriptor_pool import DescriptorPool
-from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_health.v1._async import HealthServicer
-from grpc_reflection.v1alpha import reflection_pb2
-from grpc_reflection.v1alpha._async import ReflectionServicer
 
+from gateway.doors.grpc_operations import Operations
 from gateway.rpc.call import Call
 from gateway.rpc.decode import decode_binary
 from gateway.rpc.errors import RpcError
@@ -28,7 +24,7 @@ from gateway.rpc.metadata import joined
 from gateway.rpc.status import status_of
 
 if TYPE_CHECKING:
-    from protobuf import DescFile, Message
+    from protobuf import Message
 
     from gateway.rpc.chain import Chain
     from gateway.rpc.methods import Method, MethodTable
@@ -36,8 +32,13 @@ if TYPE_CHECKING:
     Context = grpc.aio.ServicerContext[bytes, bytes]
 
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
-_REFLECTION_V1ALPHA = "grpc.reflection.v1alpha.ServerReflection"
-_REFLECTION_V1 = "grpc.reflection.v1.ServerReflection"
+_GZIP_WORTHWHILE = 8 * 1024
+"""Bytes below which a message within a data centre is not worth compressing."""
+_COMPRESSION_LEVEL = 1
+"""Low: by the best of the codings that the caller accepts."""
+_PING_INTERVAL_SECONDS = 10
+_PING_TIMEOUT_SECONDS = 20
+_METADATA_BYTES = 32 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,25 +48,62 @@ class _Status(grpc.Status):
     trailing_metadata: tuple[tuple[str, str | bytes], ...]
 
 
-class GrpcDoor:
-    """A gRPC server for a table of methods, with health and reflection (v1 and v1alpha).
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Connections:
+    """What a gRPC server asks of its connections; times in seconds.
 
-    `max_message_bytes` bounds a request message; a larger one is RESOURCE_EXHAUSTED
-    before it is read.
+    A connection that is silent for `keepalive` is pinged, and closed if nothing comes
+    back; callers may ping every ten seconds. After `max_age` a connection takes no new
+    calls, so that callers connect anew and a balancer can spread them; its running calls
+    go on. One connection carries `max_concurrent_streams` calls at once; more wait.
     """
 
-    def __init__(self, methods: MethodTable, chain: Chain, *, max_message_bytes: int) -> None:
+    keepalive: float = 60
+    max_age: float | None = None
+    max_concurrent_streams: int = 1000
+
+    def options(self) -> list[tuple[str, int]]:
+        """The same as channel arguments of gRPC core."""
+        options = [
+            ("grpc.keepalive_time_ms", round(self.keepalive * 1000)),
+            ("grpc.keepalive_timeout_ms", _PING_TIMEOUT_SECONDS * 1000),
+            ("grpc.keepalive_permit_without_calls", 1),
+            ("grpc.http2.min_ping_interval_without_data_ms", _PING_INTERVAL_SECONDS * 1000),
+            ("grpc.max_concurrent_streams", self.max_concurrent_streams),
+        ]
+        if self.max_age is not None:
+            options.append(("grpc.max_connection_age_ms", round(self.max_age * 1000)))
+        return options
+
+
+class GrpcDoor:
+    """A gRPC server for a table of methods, with the services that operators expect.
+
+    `max_message_bytes` bounds a request message; a larger one, and metadata of more than
+    32 KiB, is RESOURCE_EXHAUSTED before it is read.
+    """
+
+    def __init__(
+        self,
+        methods: MethodTable,
+        chain: Chain,
+        *,
+        max_message_bytes: int,
+        connections: Connections | None = None,
+        channelz: bool = False,
+    ) -> None:
         self._chain = chain
-        self._services = [service.type_name for service in methods.services]
-        self.health = HealthServicer()
         options = [
             ("grpc.max_receive_message_length", max_message_bytes),
+            ("grpc.max_metadata_size", _METADATA_BYTES),
+            ("grpc.absolute_max_metadata_size", _METADATA_BYTES),
+            ("grpc.default_compression_level", _COMPRESSION_LEVEL),
             ("grpc.so_reuseport", 0),
+            *(connections or Connections()).options(),
         ]
         self._server = grpc.aio.server(options=options)
         self._server.add_generic_rpc_handlers([_Handlers(self._handler(m) for m in methods)])
-        health_pb2_grpc.add_HealthServicer_to_server(self.health, self._server)
-        _serve_reflection(self._server, methods)
+        self._operations = Operations(self._server, methods, channelz=channelz)
 
     async def start(self, address: str) -> int:
         """Listen on `host:port` (port 0 for a free one) and return the port. Raises OSError."""
@@ -74,23 +112,23 @@ class GrpcDoor:
         except RuntimeError as error:
             msg = f"cannot listen for gRPC on {address}: is the port in use?"
             raise OSError(msg) from error
-        for name in self._services:
-            await self.health.set(name, health_pb2.HealthCheckResponse.SERVING)
+        await self._operations.open()
         await self._server.start()
         return port
 
     async def stop(self, grace: float) -> None:
         """Refuse new calls, let running ones finish for `grace` seconds, then end them."""
-        await self.health.enter_graceful_shutdown()
+        await self._operations.close()
         await self._server.stop(grace)
 
     def _handler(self, method: Method) -> tuple[str, grpc.RpcMethodHandler[bytes, bytes]]:
         if method.server_streaming:
-            return method.path, grpc.unary_stream_rpc_method_handler(partial(self._stream, method))
-        return method.path, grpc.unary_unary_rpc_method_handler(partial(self._unary, method))
+            return method.path, grpc.stream_stream_rpc_method_handler(partial(self._stream, method))
+        return method.path, grpc.stream_unary_rpc_method_handler(partial(self._unary, method))
 
-    async def _unary(self, method: Method, body: bytes, context: Context) -> bytes:
-        call = _call(method, body, context)
+    async def _unary(self, method: Method, _requests: AsyncIterator[bytes], context: Context) -> bytes:
+        """Answer the first request message; to look for a second one would cost a quarter of the call."""
+        call = _call(method, await _read(context), context)
         try:
             response = await self._chain.unary(call, _encode)
         except RpcError as error:
@@ -98,9 +136,16 @@ class GrpcDoor:
         if call.leading_metadata:
             await context.send_initial_metadata(_wire(call.leading_metadata))
         context.set_trailing_metadata(_trailers(call))
+        if len(response) < _GZIP_WORTHWHILE:
+            context.disable_next_message_compression()
         return response
 
-    async def _stream(self, method: Method, body: bytes, context: Context) -> AsyncIterator[bytes]:
+    async def _stream(
+        self, method: Method, _requests: AsyncIterator[bytes], context: Context
+    ) -> AsyncIterator[bytes]:
+        body = await _read(context)
+        if isinstance(await context.read(), bytes):
+            await context.abort(grpc.StatusCode.UNIMPLEMENTED, "The call has more than one request message.")
         call = _call(method, body, context)
         try:
             async with aclosing(self._chain.stream(call, _encode)) as messages:
@@ -108,6 +153,8 @@ class GrpcDoor:
                     if call.leading_metadata:
                         await context.send_initial_metadata(_wire(call.leading_metadata))
                         call.leading_metadata.clear()
+                    if len(message) < _GZIP_WORTHWHILE:
+                        context.disable_next_message_compression()
                     yield message
         except RpcError as error:
             await _abort(context, call, error)
@@ -124,6 +171,14 @@ class _Handlers(grpc.GenericRpcHandler):
 
     def service(self, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[bytes, bytes] | None:
         return self._handlers.get(details.method)
+
+
+async def _read(context: Context) -> bytes:
+    """The request message as sent."""
+    body = await context.read()
+    if isinstance(body, bytes):
+        return body
+    return await context.abort(grpc.StatusCode.UNIMPLEMENTED, "The request message is missing, or cut short.")
 
 
 def _call(method: Method, body: bytes, context: Context) -> Call:
@@ -172,70 +227,3 @@ def _wire(metadata: Iterable[tuple[str, str]]) -> tuple[tuple[str, str | bytes],
 
 def _trailers(call: Call) -> tuple[tuple[str, str | bytes], ...]:
     return _wire((*call.response_metadata, *call.trailing_metadata))
-
-
-def _serve_reflection(server: grpc.aio.Server, methods: MethodTable) -> None:
-    """Serve both versions of the reflection service: their messages are the same on the wire."""
-    pool = DescriptorPool()
-    added: set[str] = set()
-    for service in methods.services:
-        _add_file(pool, service.file, added)
-    for serialized in (
-        health_pb2.DESCRIPTOR.serialized_pb,
-        reflection_pb2.DESCRIPTOR.serialized_pb,
-        _reflection_v1(),
-    ):
-        pool.AddSerializedFile(serialized)
-    names = [service.type_name for service in methods.services]
-    servicer = ReflectionServicer(
-        [*names, "grpc.health.v1.Health", _REFLECTION_V1, _REFLECTION_V1ALPHA], _Symbols(pool)
-    )
-    handler = grpc.stream_stream_rpc_method_handler(
-        servicer.ServerReflectionInfo,
-        request_deserializer=reflection_pb2.ServerReflectionRequest.FromString,
-        response_serializer=reflection_pb2.ServerReflectionResponse.SerializeToString,
-    )
-    for name in (_REFLECTION_V1, _REFLECTION_V1ALPHA):
-        handlers = {"ServerReflectionInfo": handler}
-        server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler(name, handlers)])
-
-
-class _Symbols:
-    """A descriptor pool that finds methods too, as `file_containing_symbol` asks."""
-
-    def __init__(self, pool: DescriptorPool) -> None:
-        self._pool = pool
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._pool, name)
-
-    def FindFileContainingSymbol(self, symbol: str) -> Any:  # noqa: N802 - the pool's own name
-        try:
-            return self._pool.FindFileContainingSymbol(symbol)
-        except KeyError:
-            service, _, method = symbol.rpartition(".")
-            return self._pool.FindServiceByName(service).methods_by_name[method].containing_service.file
-
-
-def _add_file(pool: DescriptorPool, file: DescFile, added: set[str]) -> None:
-    if file.name in added:
-        return
-    added.add(file.name)
-    for dependency in file.dependencies:
-        _add_file(pool, dependency, added)
-    pool.AddSerializedFile(file.proto.to_binary())
-
-
-def _reflection_v1() -> bytes:
-    """The file of grpc.reflection.v1, which differs from v1alpha by its package alone."""
-    renamed = FileDescriptorProto.FromString(reflection_pb2.DESCRIPTOR.serialized_pb)
-    renamed.name = "grpc/reflection/v1/reflection.proto"
-    renamed.package = "grpc.reflection.v1"
-    for message in renamed.message_type:
-        for field in message.field:
-            if field.type_name:
-                field.type_name = field.type_name.replace(".v1alpha.", ".v1.")
-    for method in renamed.service[0].method:
-        method.input_type = method.input_type.replace(".v1alpha.", ".v1.")
-        method.output_type = method.output_type.replace(".v1alpha.", ".v1.")
-    return renamed.SerializeToString()

@@ -5,26 +5,27 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, MutableMapping
-from typing import Any
+from collections.abc import Collection, Iterable, Iterator
 
 import uvicorn
 from starlette.middleware.cors import CORSMiddleware
 
+from gateway.doors.asgi import Application, Receive, Scope, Send
 from gateway.doors.docs import FIRST_SEGMENTS, documentation
-
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
-Application = Callable[[Scope, Receive, Send], Awaitable[None]]
+from gateway.doors.http_protocol import BoundedHttpProtocol
 
 _BACKLOG = 2048
+_KEEP_ALIVE_SECONDS = 75
+"""Longer than balancers keep an idle connection (60 seconds), so that it is they who close it."""
+
 _EXPOSED_HEADERS = (
     "grpc-status",
     "grpc-message",
     "grpc-status-details-bin",
     "x-request-id",
     "retry-after",
+    "etag",
+    "allow",
     "ratelimit",
     "ratelimit-policy",
 )
@@ -75,7 +76,8 @@ class HttpServer:
     def __init__(self, application: Application, *, grace: float) -> None:
         config = uvicorn.Config(
             application,
-            http="httptools",
+            http=BoundedHttpProtocol,
+            timeout_keep_alive=_KEEP_ALIVE_SECONDS,
             ws="none",
             lifespan="off",
             log_config=None,

@@ -81,7 +81,7 @@ class RpcError(Exception):
         details: Sequence[Message] = (),
     ) -> None:
         super().__init__(message)
-        self.message = message
+        self.message = message.encode(errors="replace").decode()
         self.reason = reason or self.default_reason
         self.metadata = dict(metadata or {})
         self.fields = dict(fields or {})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import structlog
 from protobuf import Registry
 from protobuf.wkt import Any, Duration
 
@@ -14,6 +15,8 @@ from gateway.transcoding.gen.google.rpc.status_pb import Status
 
 if TYPE_CHECKING:
     from protobuf import Message
+
+log = structlog.get_logger("gateway")
 
 DETAIL_TYPES = Registry(error_details_pb.desc())
 """The messages that Status.details may hold, for those who print them as JSON."""
@@ -32,7 +35,17 @@ def details_of(error: RpcError, request_id: str) -> list[Message]:
     details += error.details
     if request_id:
         details.append(RequestInfo(request_id=request_id))
-    return details
+    return [detail for detail in details if _can_be_sent(detail)]
+
+
+def _can_be_sent(detail: Message) -> bool:
+    """Whether it has a wire form: text that came from elsewhere may hold halves of surrogate pairs."""
+    try:
+        detail.to_binary()
+    except ValueError:
+        log.exception("a detail of an error cannot be sent", type=detail.desc().type_name)
+        return False
+    return True
 
 
 def status_of(error: RpcError, request_id: str) -> Status:
