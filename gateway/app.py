@@ -28,6 +28,7 @@ from gateway.doors.connect import ConnectDoor
 from gateway.doors.grpc import Connections, GrpcDoor
 from gateway.doors.http import HttpServer, http_application
 from gateway.doors.rest import RestDoor
+from gateway.executions.credentials import StoredCredentials
 from gateway.executions.runner import Limits, Runner
 from gateway.gen.n8ngateway.v1 import (
     api_key_service_pb,
@@ -112,7 +113,12 @@ class Gateway:
         self._parts.push_async_callback(redis.aclose)
         vault = self._vault(database)
         api_keys, key_changes = self._api_keys(database, redis)
-        runner = Runner(database, n8n, Limits(total=settings.execution_timeout_seconds))
+        runner = Runner(
+            database,
+            n8n,
+            Limits(total=settings.execution_timeout_seconds),
+            StoredCredentials(vault),
+        )
         self._parts.push_async_callback(lambda: runner.drain(self._grace_left()))
 
         health = HealthService(
@@ -124,7 +130,7 @@ class Gateway:
         )
         methods = MethodTable(
             [
-                (organization_service_pb.desc().services[0], OrganizationService(database)),
+                (organization_service_pb.desc().services[0], OrganizationService(database, vault)),
                 (
                     api_key_service_pb.desc().services[0],
                     ApiKeyService(database, vault, key_changes.publish),

@@ -74,6 +74,7 @@ class StubN8n:
         self.port = 0
         self.calls: Counter[str] = Counter()
         self.headers: dict[str, dict[str, str]] = {}
+        self.bodies: dict[str, bytes] = {}
         self._loop = asyncio.new_event_loop()
         self._gate = asyncio.Event()
         self._server: asyncio.Server | None = None
@@ -137,6 +138,7 @@ class StubN8n:
                 headers = {k.lower(): v for k, _, v in (f.partition(": ") for f in fields if f)}
                 body = await reader.readexactly(int(headers.get("content-length", 0)))
                 path = request.split(" ")[1].removeprefix("/webhook/")
+                self.bodies[path] = body
                 self.calls[path] += 1
                 self.headers[path] = headers
                 await self._reply(path, body, writer)

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from gateway.rpc.call import Call
     from gateway.rpc.methods import MethodTable
 
+_LONGEST_KEY = 64
+"""Of the key of a map, which may be as long as a message, as many characters are shown."""
+
 
 class Validate:
     """Decodes the request and holds it against its rules.
@@ -55,5 +58,5 @@ def _path(violation: Violation) -> str:
         path += f".{element.field_name}" if path else element.field_name
         if element.subscript is not None:
             value = element.subscript.value
-            path += f'["{value}"]' if isinstance(value, str) else f"[{value}]"
+            path += f'["{value[:_LONGEST_KEY]}"]' if isinstance(value, str) else f"[{value}]"
     return path

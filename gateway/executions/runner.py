@@ -18,6 +18,7 @@ from protobuf import Oneof
 
 from gateway.adapters.n8n import Timeouts
 from gateway.adapters.n8n.body import NodeError
+from gateway.executions.credentials import inject
 from gateway.executions.log import EventLog
 from gateway.executions.output import Output, event_of
 from gateway.executions.settlement import Outcome, Settlement, settle
@@ -27,15 +28,17 @@ from gateway.gen.n8ngateway.v1.execution_event_pb import (
     ExecutionFailed,
     ExecutionStarted,
 )
+from gateway.gen.n8ngateway.v1.workflow_pb import CredentialMode
 from gateway.rpc.errors import Internal, NotFound, RpcError, Unavailable, Unknown
 from gateway.rpc.status import status_of
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterator
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Coroutine, Iterator
 
     from gateway.adapters.database import Database
     from gateway.adapters.n8n import N8n
     from gateway.adapters.n8n.body import Piece
+    from gateway.executions.credentials import CredentialsOf
     from gateway.gen.n8ngateway.v1.workflow_pb import Workflow
 
 log = structlog.get_logger("gateway.executions")
@@ -65,6 +68,7 @@ class Job:
     credits_reserved: int
     payload: bytes
     traceparent: str
+    organization_id: str = ""
 
 
 class Run:
@@ -107,10 +111,11 @@ class Run:
 class Runner:
     """Starts runs and sees them through to their settlement."""
 
-    def __init__(self, database: Database, n8n: N8n, limits: Limits) -> None:
+    def __init__(self, database: Database, n8n: N8n, limits: Limits, credentials: CredentialsOf) -> None:
         self._database = database
         self._n8n = n8n
         self._limits = limits
+        self._credentials = credentials
         self._tasks: set[asyncio.Task[Any]] = set()
         self._to_cut: set[asyncio.Task[Any]] = set()
 
@@ -238,11 +243,13 @@ class Runner:
         job = run.job
         headers = {"traceparent": job.traceparent, "x-gateway-execution-id": job.execution_id}
         failed: NodeError | None = None
+        payload, secrets = await self._payload(job)
         async with self._n8n.run(
             job.workflow.webhook_path,
-            job.payload,
+            payload,
             headers=headers,
             timeouts=self._timeouts(job.workflow),
+            secrets=secrets,
         ) as response:
             outcome.n8n_execution_id = response.n8n_execution_id
             async for pieces in response.pieces:
@@ -255,6 +262,12 @@ class Runner:
             name = failed.node.name
             msg = f'The workflow failed in its node "{name}".'
             raise Unknown(msg, reason="WORKFLOW_FAILED", metadata={"node": name})
+
+    async def _payload(self, job: Job) -> tuple[bytes, Collection[str]]:
+        """What n8n is sent, and what of it must not come back."""
+        if job.workflow.credential_mode is not CredentialMode.INLINE:
+            return job.payload, ()
+        return inject(job.payload, await self._credentials(job.organization_id))
 
     def _timeouts(self, workflow: Workflow) -> Timeouts:
         return Timeouts(

@@ -111,6 +111,7 @@ class ExecutionService:
                 credits_reserved=begun["credits"],
                 payload=payload,
                 traceparent=call.traceparent,
+                organization_id=begun["organization_id"],
             )
         )
 

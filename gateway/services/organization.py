@@ -15,6 +15,7 @@ from gateway.gen.n8ngateway.v1.organization_service_pb import (
     UpdateOrganizationRequest,
     UpdateOrganizationResponse,
 )
+from gateway.services.credentials import Credentials
 from gateway.services.members import Members
 from gateway.services.not_served import refuse_unserved
 from gateway.services.organization_of import organization_of
@@ -23,6 +24,7 @@ from gateway.services.update_mask import changes, masked_fields
 
 if TYPE_CHECKING:
     from gateway.adapters.database import Database
+    from gateway.adapters.vault import Vault
     from gateway.rpc.call import Call
 
 _LIST = "organizations"
@@ -37,11 +39,12 @@ _NOT_SERVED_YET = (
 )
 
 
-class OrganizationService(Members):
+class OrganizationService(Members, Credentials):
     """Organizations of the caller; what is not the caller's does not exist for it."""
 
-    def __init__(self, database: Database) -> None:
-        super().__init__(database)
+    def __init__(self, database: Database, vault: Vault) -> None:
+        Members.__init__(self, database)
+        Credentials.__init__(self, database, vault)
 
     async def create_organization(
         self,

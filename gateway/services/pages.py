@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
+import re
+from collections.abc import Callable
 from typing import TypeVar
 from uuid import UUID
 
@@ -18,6 +20,8 @@ M = TypeVar("M", bound=Message)
 DEFAULT_PAGE_SIZE = 50
 
 _MARK_BYTES = 4
+_ID_BYTES = 16
+_NAME = re.compile(rb"[\x21-\x7e]{1,255}")
 
 
 def page_size(requested: int) -> int:
@@ -27,9 +31,7 @@ def page_size(requested: int) -> int:
 
 def encode_token(of_list: str, last_id: str | None) -> str:
     """The token of the page after `last_id`; empty when there is none."""
-    if not last_id:
-        return ""
-    return base64.urlsafe_b64encode(_mark(of_list) + UUID(last_id).bytes).rstrip(b"=").decode()
+    return _encode(of_list, UUID(last_id).bytes) if last_id else ""
 
 
 def decode_token(of_list: str, token: str) -> str | None:
@@ -40,22 +42,54 @@ def decode_token(of_list: str, token: str) -> str | None:
     """
     if not token:
         return None
+    last = _decode(of_list, token)
+    if len(last) != _ID_BYTES:
+        raise _foreign()
+    return str(UUID(bytes=last))
+
+
+def encode_name_token(of_list: str, last_name: str | None) -> str:
+    """As `encode_token`, for a list that goes by names."""
+    return _encode(of_list, last_name.encode()) if last_name else ""
+
+
+def decode_name_token(of_list: str, token: str) -> str | None:
+    """As `decode_token`, for a list that goes by names."""
+    if not token:
+        return None
+    last = _decode(of_list, token)
+    if not _NAME.fullmatch(last):
+        raise _foreign()
+    return last.decode()
+
+
+def read_page(
+    text: str, message_type: type[M], of_list: str, encode: Callable[[str, str | None], str] = encode_token
+) -> M:
+    """The database's page, `{<items>, "next": what the next one comes after or null}`, as the response."""
+    page = orjson.loads(text)
+    page["next_page_token"] = encode(of_list, page.pop("next"))
+    return message_from_json_value(message_type, page)
+
+
+def _encode(of_list: str, last: bytes) -> str:
+    return base64.urlsafe_b64encode(_mark(of_list) + last).rstrip(b"=").decode()
+
+
+def _decode(of_list: str, token: str) -> bytes:
     try:
         raw = base64.b64decode(token + "=" * (-len(token) % 4), altchars=b"-_", validate=True)
     except (binascii.Error, ValueError):
-        raw = b""
-    if len(raw) != _MARK_BYTES + 16 or raw[:_MARK_BYTES] != _mark(of_list):
-        problem = "is not a token that this list gave out"
-        msg = f"page_token {problem}: start again without one."
-        raise InvalidArgument(msg, reason="INVALID_PAGE_TOKEN", fields={"page_token": problem})
-    return str(UUID(bytes=raw[_MARK_BYTES:]))
+        raise _foreign() from None
+    if raw[:_MARK_BYTES] != _mark(of_list):
+        raise _foreign()
+    return raw[_MARK_BYTES:]
 
 
-def read_page(text: str, message_type: type[M], of_list: str) -> M:
-    """The database's page, `{<items>, "next": last id or null}`, as the list's response."""
-    page = orjson.loads(text)
-    page["next_page_token"] = encode_token(of_list, page.pop("next"))
-    return message_from_json_value(message_type, page)
+def _foreign() -> InvalidArgument:
+    problem = "is not a token that this list gave out"
+    msg = f"page_token {problem}: start again without one."
+    return InvalidArgument(msg, reason="INVALID_PAGE_TOKEN", fields={"page_token": problem})
 
 
 def _mark(of_list: str) -> bytes:

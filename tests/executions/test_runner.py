@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,7 +16,7 @@ from gateway.executions import settlement
 from gateway.executions.runner import Job, Limits, Run, Runner
 from gateway.gen.n8ngateway.v1.execution_event_pb import ExecutionEvent
 from gateway.gen.n8ngateway.v1.execution_pb import ExecutionState
-from gateway.gen.n8ngateway.v1.workflow_pb import Workflow
+from gateway.gen.n8ngateway.v1.workflow_pb import CredentialMode, Workflow
 from gateway.rpc.errors import (
     Code,
     DeadlineExceeded,
@@ -53,9 +55,16 @@ def accounts() -> Accounts:
     return Accounts()
 
 
+async def stored(organization_id: str) -> dict[str, str]:
+    """The credentials of an organization."""
+    if organization_id == "sealed":
+        raise FailedPrecondition("no key", reason="SECRET_UNREADABLE")
+    return {"TOKEN": f"secret-of-{organization_id}", "PIN": "1234"}
+
+
 @pytest.fixture
 async def runner(accounts: Accounts, n8n: N8n) -> AsyncIterator[Runner]:
-    running = Runner(accounts, n8n, Limits(total=GRACE, idle=GRACE))
+    running = Runner(accounts, n8n, Limits(total=GRACE, idle=GRACE), stored)
     yield running
     accounts.gate.set()
     await running.drain(0)
@@ -207,7 +216,7 @@ async def test_so_is_its_own_silence(runner: Runner, accounts: Accounts) -> None
 async def test_without_its_own_those_of_the_gateway_hold(
     accounts: Accounts, n8n: N8n, webhook: str, limits: Limits
 ) -> None:
-    _, error = await failure(Runner(accounts, n8n, limits).start(job(webhook)))
+    _, error = await failure(Runner(accounts, n8n, limits, stored).start(job(webhook)))
     assert isinstance(error, DeadlineExceeded)
 
 
@@ -215,7 +224,7 @@ async def test_n8n_away_is_unavailable(accounts: Accounts) -> None:
     stub = StubN8n()
     stub.close()
     async with N8n(stub.url, internal_secret="s" * 64) as n8n:
-        _, error = await failure(Runner(accounts, n8n, Limits()).start(job("echo")))
+        _, error = await failure(Runner(accounts, n8n, Limits(), stored).start(job("echo")))
     assert (error.code, error.reason) == (Code.UNAVAILABLE, "N8N_UNREACHABLE")
 
 
@@ -236,7 +245,7 @@ async def test_a_fault_of_the_gateway_fails_the_run_and_says_nothing(
 
 async def test_a_run_that_cannot_be_settled_is_an_error_and_not_an_end(n8n: N8n, logged: list[Any]) -> None:
     accounts = Accounts(Internal("1"), Internal("2"))
-    events, error = await failure(Runner(accounts, n8n, Limits()).start(job("echo")))
+    events, error = await failure(Runner(accounts, n8n, Limits(), stored).start(job("echo")))
     assert isinstance(error, Internal)
     assert error.metadata == {"execution_id": "run of echo"}
     assert kinds(events) == ["started", "chunk"]
@@ -350,7 +359,7 @@ async def test_a_refused_beginning_settles_nothing(runner: Runner, accounts: Acc
 @pytest.mark.parametrize("found", [True, False])
 async def test_a_beginning_that_broke_off_is_given_back(n8n: N8n, found: bool) -> None:  # noqa: FBT001
     accounts = Accounts(*([] if found else [NotFound("never begun")]))
-    runner = Runner(accounts, n8n, Limits())
+    runner = Runner(accounts, n8n, Limits(), stored)
 
     async def work() -> str:
         raise Unavailable("the connection broke")
@@ -377,7 +386,7 @@ async def test_a_beginning_that_draining_cuts_off_is_given_back(runner: Runner, 
 
 
 async def test_a_charge_that_cannot_be_given_back_is_logged(n8n: N8n, logged: list[Any]) -> None:
-    runner = Runner(Accounts(Internal("1"), Internal("2")), n8n, Limits())
+    runner = Runner(Accounts(Internal("1"), Internal("2")), n8n, Limits(), stored)
 
     async def work() -> str:
         raise Unavailable("the connection broke")
@@ -386,3 +395,35 @@ async def test_a_charge_that_cannot_be_given_back_is_logged(n8n: N8n, logged: li
         await runner.begin("e", work)
     await runner.drain(GRACE)
     assert ("run not settled", "e") in [(line["event"], line.get("execution_id")) for line in logged]
+
+
+def with_credentials(organization_id: str, payload: bytes = b"{}") -> Job:
+    begun = job("echo", payload=payload, credential_mode=CredentialMode.INLINE)
+    return replace(begun, organization_id=organization_id)
+
+
+@pytest.mark.parametrize("payload", [b"{}", b'{"n": 1, "credentials": {"TOKEN": "the caller\'s own"}}'])
+async def test_credentials_reach_the_workflow_and_do_not_come_back(
+    runner: Runner, stub_n8n: StubN8n, payload: bytes
+) -> None:
+    outcome, _ = await runner.start(with_credentials("acme", payload)).ended()
+    sent = json.loads(stub_n8n.bodies["echo"])
+    assert sent == json.loads(payload) | {"credentials": {"TOKEN": "secret-of-acme", "PIN": "1234"}}
+    answered = json.loads(outcome.output.value().to_json())["echo"]
+    assert answered["credentials"]["TOKEN"] == "[redacted]"
+
+
+async def test_a_workflow_that_wants_none_gets_none(runner: Runner, stub_n8n: StubN8n) -> None:
+    await runner.start(replace(job("echo"), organization_id="acme")).ended()
+    assert json.loads(stub_n8n.bodies["echo"]) == {}
+
+
+async def test_a_run_whose_credentials_cannot_be_read_is_not_sent_and_costs_nothing(
+    runner: Runner, stub_n8n: StubN8n
+) -> None:
+    before = stub_n8n.calls["echo"]
+    run = runner.start(with_credentials("sealed"))
+    _, error = await failure(run)
+    assert (error.reason, stub_n8n.calls["echo"]) == ("SECRET_UNREADABLE", before)
+    assert run.settlement is not None
+    assert run.settlement.credits_used == 0

@@ -1,0 +1,126 @@
+"""Credentials through every door: stored, named, given to runs, and never told."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from typing import Any
+
+import pytest
+
+from gateway.rpc.errors import Code
+from tests.wire.clients import Client
+from tests.wire.conftest import World, call
+
+
+@pytest.fixture
+def secret() -> str:
+    return f"hunter2-{uuid.uuid4().hex}"
+
+
+def of(world: World, **fields: Any) -> dict[str, Any]:
+    return {"organization_id": world.dev.ready["organization_id"], **fields}
+
+
+def unlogged(world: World, secret: str) -> bool:
+    return secret not in world.dev.log.read_text()
+
+
+def test_names_are_listed_and_values_never(client: Client, world: World, secret: str) -> None:
+    call(client, world, "DeleteCredentials", of(world))
+    stored = call(client, world, "StoreCredentials", of(world, credentials={"B": secret, "A.key-1": secret}))
+    assert [credential["name"] for credential in stored.messages[0]["credentials"]] == ["A.key-1", "B"]
+    first = call(client, world, "ListCredentials", of(world, page_size=1)).messages[0]
+    token = first["next_page_token"]
+    second = call(client, world, "ListCredentials", of(world, page_size=1, page_token=token)).messages[0]
+    assert [page["credentials"][0]["name"] for page in (first, second)] == ["A.key-1", "B"]
+    assert second["next_page_token"] == ""
+    assert secret not in str([stored, first, second])
+    deleted = call(client, world, "DeleteCredentials", of(world, names=["B", "unknown"]))
+    assert deleted.messages[0]["names"] == ["B"]
+    assert unlogged(world, secret)
+
+
+def test_a_workflow_is_given_them_and_they_do_not_come_back(
+    client: Client, world: World, secret: str
+) -> None:
+    call(client, world, "StoreCredentials", of(world, credentials={"TOKEN": secret}))
+    workflow = {
+        "name": uuid.uuid4().hex,
+        "webhook_path": "echo",
+        "credential_mode": "CREDENTIAL_MODE_INLINE",
+    }
+    made = call(client, world, "RegisterWorkflow", {"workflow": workflow}).messages[0]
+    workflow_id = made.get("workflow", made)["id"]
+    ran = call(client, world, "Execute", {"workflow_id": workflow_id, "data": {"n": 1}})
+    assert ran.code is Code.OK
+    assert json.loads(world.stub.bodies["echo"])["credentials"]["TOKEN"] == secret
+    assert ran.messages[0]["data"]["echo"]["credentials"]["TOKEN"] == "[redacted]"
+    assert secret not in str(ran.messages)
+    assert unlogged(world, secret)
+
+
+def test_a_handle_is_not_served_yet(client: Client, world: World) -> None:
+    workflow = {"name": "handle", "webhook_path": "echo", "credential_mode": "CREDENTIAL_MODE_HANDLE"}
+    outcome = call(client, world, "RegisterWorkflow", {"workflow": workflow})
+    assert (outcome.code, outcome.fields) == (Code.UNIMPLEMENTED, ["workflow.credential_mode"])
+
+
+@pytest.mark.parametrize(
+    "credentials",
+    [
+        {},
+        {"A": ""},
+        {"A": "hunter2" * 150_000},
+        {"A": "hunter2\0"},
+        {"9A": "hunter2"},
+        {"../A": "hunter2"},
+        {"A\0": "hunter2"},
+        {"\u202eA": "hunter2"},
+        {"A" * 129: "hunter2"},
+        {f"N{number}": "hunter2" for number in range(65)},
+        {f"{number}{'x' * 200}": "hunter2" for number in range(64)},
+    ],
+    ids=lambda value: str(value)[:30],
+)
+def test_what_is_no_credential_is_refused_and_not_told(
+    client: Client, world: World, credentials: dict[str, str]
+) -> None:
+    outcome = call(client, world, "StoreCredentials", of(world, credentials=credentials))
+    assert outcome.code is Code.INVALID_ARGUMENT
+    assert outcome.fields[0].startswith("credentials")
+    assert "hunter2" not in str(outcome)
+
+
+def test_a_name_of_1_mb_is_refused_in_few_words(client: Client, world: World) -> None:
+    outcome = call(client, world, "StoreCredentials", of(world, credentials={"A" * (1 << 20): "hunter2"}))
+    assert outcome.code is Code.INVALID_ARGUMENT
+    assert len(str(outcome)) < 2000
+
+
+def test_another_tenants_credentials_do_not_exist(
+    client: Client, world: World, other_tenant: World, secret: str
+) -> None:
+    call(client, world, "StoreCredentials", of(world, credentials={"TOKEN": secret}))
+    token = call(client, world, "ListCredentials", of(world, page_size=1)).messages[0]["next_page_token"]
+    for method, fields in (
+        ("StoreCredentials", {"credentials": {"TOKEN": "mine"}}),
+        ("ListCredentials", {}),
+        ("ListCredentials", {"page_token": token}),
+        ("DeleteCredentials", {}),
+    ):
+        outcome = call(client, other_tenant, method, of(world, **fields))
+        assert (outcome.code, outcome.reason) == (Code.NOT_FOUND, "ORGANIZATION_NOT_FOUND")
+
+
+@pytest.mark.parametrize("token", ["forged", "AAAA", "A" * 1024])
+def test_a_forged_page_token_is_refused(client: Client, world: World, token: str) -> None:
+    outcome = call(client, world, "ListCredentials", of(world, page_token=token))
+    assert (outcome.code, outcome.reason) == (Code.INVALID_ARGUMENT, "INVALID_PAGE_TOKEN")
+
+
+def test_a_key_does_not_reach_them(client: Client, world: World) -> None:
+    headers = {"X-API-Key": world.dev.ready["api_key"]}
+    for method in ("ListCredentials", "DeleteCredentials"):
+        outcome = call(client, world, method, of(world), headers=headers)
+        assert (outcome.code, outcome.reason) == (Code.PERMISSION_DENIED, "SCOPE_MISSING")
