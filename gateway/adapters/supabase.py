@@ -80,7 +80,8 @@ class SupabaseDatabase:
             return await self._rpc(function, principal, fitted(arguments, known.parameters))
         except PermissionDenied as error:
             if error.reason == NO_PRIVILEGE:
-                raise _denied(function, known, principal) from None
+                role = principal.database_role if principal else DatabaseRole.SERVICE
+                raise _denied(function, known, role) from None
             raise
 
     async def ping(self) -> None:
@@ -119,8 +120,9 @@ class SupabaseDatabase:
         }
 
     async def _rpc(self, function: str, principal: Principal | None, arguments: dict[str, Json]) -> str:
+        token = _own_token(principal)
         client = AsyncPostgrestClient(
-            self._url, headers=self._headers(principal), http_client=self._http, retry_enabled=False
+            self._url, headers=self._headers(principal, token), http_client=self._http, retry_enabled=False
         )
         try:
             answer = await client.rpc(function, cast("dict[str, str]", arguments)).execute()
@@ -128,28 +130,34 @@ class SupabaseDatabase:
             # Text that is not Unicode, a number that is none, nesting without end: nothing has been sent.
             raise sqlstates.unfit({}) from None
         except Exception as error:  # noqa: BLE001 - translate knows them all
-            raise translate(error, function, own_token=_own_token(principal) is not None) from None
+            raise translate(error, function, own_token=token is not None) from None
         return cast("str", answer.data)
 
-    def _headers(self, principal: Principal | None) -> dict[str, str]:
+    def _headers(self, principal: Principal | None, token: str | None) -> dict[str, str]:
         if principal is None:
             return self._service_headers
-        token = _own_token(principal) or self._signer.token(principal)
-        return {"apikey": self._anon_key, "Authorization": f"Bearer {token}"}
+        return {
+            "apikey": self._anon_key,
+            "Authorization": f"Bearer {token or self._signer.token(principal)}",
+        }
 
 
 def _own_token(principal: Principal | None) -> str | None:
-    """Return the session token of a user; an API key that came as a bearer token is none."""
-    return principal.token if principal is not None and principal.kind is Kind.USER else None
+    """Return the session token of a user; an API key that came as a bearer token is none.
+
+    Raises Unauthenticated for one whose role is not the principal's: PostgREST would take it from the token.
+    """
+    if principal is None or principal.kind is not Kind.USER or principal.token is None:
+        return None
+    role = principal.database_role
+    if orjson.loads(principal.claims).get("role") != role:
+        msg = f'The session token must have the claim "role": "{role}".'
+        raise Unauthenticated(msg, reason="TOKEN_WITHOUT_ROLE")
+    return principal.token
 
 
-def _denied(function: str, known: _Function, principal: Principal | None) -> RpcError:
-    """Tell a caller who may not from a token without its role, and from a function that lacks a privilege."""
-    role = principal.database_role if principal else DatabaseRole.SERVICE
+def _denied(function: str, known: _Function, role: DatabaseRole) -> RpcError:
+    """Tell a caller who may not from a function that itself lacks a privilege."""
     if role not in known.roles:
         return PermissionDenied("The caller may not do this.")
-    if principal is not None and _own_token(principal) and orjson.loads(principal.claims).get("role") != role:
-        return Unauthenticated(
-            f'The session token lacks the claim "role": "{role}".', reason="TOKEN_WITHOUT_ROLE"
-        )
     return sqlstates.internal(function, {"sqlstate": NO_PRIVILEGE})

@@ -151,15 +151,16 @@ async def test_an_expired_token_is_unauthenticated(
 
 
 async def test_a_token_of_another_issuer_is_unauthenticated(database: SupabaseDatabase) -> None:
-    token = jwt.encode({"sub": "user_1", "role": "authenticated"}, "x" * 32, algorithm="HS256")
-    forged = Principal(Kind.USER, "user_1", DatabaseRole.AUTHENTICATED, "{}", token=token)
+    claims = {"sub": "user_1", "role": "authenticated"}
+    token = jwt.encode(claims, "x" * 32, algorithm="HS256")
+    forged = Principal(Kind.USER, "user_1", DatabaseRole.AUTHENTICATED, json.dumps(claims), token=token)
     with pytest.raises(Unauthenticated):
         await database.call("list_organizations", forged)
 
 
-@pytest.mark.parametrize("role", [None, "anon"])
-async def test_a_token_without_the_role_is_told_so(
-    database: SupabaseDatabase, postgrests: Postgrests, role: str | None
+@pytest.mark.parametrize("role", [None, "anon", "nobody", "service_role", 7])
+async def test_a_token_of_another_role_is_not_sent(
+    project: Project, database: SupabaseDatabase, postgrests: Postgrests, role: Any
 ) -> None:
     caller = postgrests.user("user_1")
     claims = {**json.loads(caller.claims), "role": role}
@@ -170,6 +171,7 @@ async def test_a_token_without_the_role_is_told_so(
     with pytest.raises(Unauthenticated) as refused:
         await database.call("list_organizations", replace(caller, claims=json.dumps(claims), token=token))
     assert refused.value.reason == "TOKEN_WITHOUT_ROLE"
+    assert token not in str(project.seen)
 
 
 async def test_a_secret_that_is_not_the_projects_is_no_callers_fault(project: Project) -> None:
