@@ -20,6 +20,7 @@ log = structlog.get_logger("gateway.redis")
 _KEYS_CHANNEL = "n8n-gateway:api-keys"
 _PUBLISH_SECONDS = 1.0
 _RETRY_SECONDS = 1.0
+_CANCEL_SECONDS = 0.1
 
 
 async def ping(redis: Redis) -> None:
@@ -49,10 +50,10 @@ class KeyChanges:
 
     async def close(self) -> None:
         """Stop listening."""
-        if self._listening is not None:
+        # redis-py loses a cancellation that comes while it connects.
+        while self._listening is not None and not self._listening.done():
             self._listening.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._listening
+            await asyncio.wait([self._listening], timeout=_CANCEL_SECONDS)
 
     async def publish(self, public_id: str) -> None:
         """Tell of a change, here at once and to the others as far as they can be reached."""

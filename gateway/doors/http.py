@@ -117,5 +117,5 @@ def _listen(host: str, port: int) -> socket.socket:
     try:
         return socket.create_server((host, port), backlog=_BACKLOG)
     except OSError as error:
-        msg = f"cannot listen for HTTP on {host}:{port}: {error.strerror}"
-        raise OSError(error.errno, msg) from None
+        reason = str(error.strerror).partition(" (while")[0]
+        raise OSError(f"cannot listen for HTTP on {host}:{port}: {reason}") from None

@@ -41,3 +41,16 @@ async def test_without_redis_this_replica_still_knows(tmp_path: Path) -> None:
     assert [line["event"] for line in logs] == ["change of a key not published"]
     await replica.close()
     await client.aclose()
+
+
+async def test_listening_ends_whenever_it_is_told_to(tmp_path: Path) -> None:
+    """redis-py loses a cancellation that comes while it connects: in any turn of the loop it must end."""
+    async with LocalValkey(tmp_path) as server:
+        for turns in range(25):
+            client = Redis.from_url(server.url)
+            replica = KeyChanges(client, lambda _key: None)
+            replica.start()
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            await asyncio.wait_for(replica.close(), 30)
+            await client.aclose()

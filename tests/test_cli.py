@@ -1,0 +1,343 @@
+"""The command as its users run it: real processes, told to stop in every way."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import httpx
+import jwt
+import pytest
+from yarl import URL
+
+from tests.conftest import RunningDev, start_dev, stop_dev
+from tests.stub_n8n import StubN8n
+
+ROOT = Path(__file__).parents[1]
+SECONDS = 60
+
+
+def descendants(pid: int) -> set[int]:
+    """The processes that a process has started, and theirs."""
+    parents = {}
+    for entry in Path("/proc").glob("[1-9]*"):
+        with contextlib.suppress(OSError):
+            parents[int(entry.name)] = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+    found: set[int] = set()
+    new = {pid}
+    while new:
+        new = {child for child, parent in parents.items() if parent in new}
+        found |= new
+    return found
+
+
+def lives(pid: int) -> bool:
+    """Whether a process is there and not merely unburied."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+    return state not in {"Z", "X"}
+
+
+def run(*arguments: str, directory: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run the command to its end, in an environment that holds nothing else."""
+    return subprocess.run(
+        [sys.executable, "-m", "gateway", *arguments],
+        cwd=directory,
+        env={"PATH": os.environ["PATH"], "HOME": str(directory), "PYTHONPATH": str(ROOT), **environment},
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+        check=False,
+    )
+
+
+def complaint(ended: subprocess.CompletedProcess[str]) -> str:
+    """What a command that failed tells its user, which is no traceback."""
+    assert ended.returncode == 1, ended.stderr
+    assert "Traceback" not in ended.stderr
+    _, _, text = ended.stderr.partition("error: ")
+    assert text
+    return text
+
+
+def execute(dev: RunningDev, name: str = "echo") -> Any:
+    answer = httpx.post(
+        f"{dev.ready['http_url']}/api/v1/execute",
+        json={"workflow_id": dev.ready["workflows"][name], "data": {"n": 1}},
+        headers=dev.bearer,
+        timeout=SECONDS,
+    )
+    return answer.raise_for_status().json()
+
+
+@pytest.fixture(scope="module")
+def warm(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data directory as a first run leaves it."""
+    directory = tmp_path_factory.mktemp("warm")
+    stop_dev(start_dev(directory))
+    return directory / "data"
+
+
+@pytest.fixture
+def directory(warm: Path, tmp_path: Path) -> Path:
+    """A place to start `dev` in, with the data of a first run."""
+    shutil.copytree(warm, tmp_path / "data")
+    return tmp_path
+
+
+@contextlib.contextmanager
+def started(directory: Path, *arguments: str) -> Iterator[RunningDev]:
+    dev = start_dev(directory, *arguments)
+    try:
+        yield dev
+    finally:
+        if dev.process.poll() is None:
+            stop_dev(dev)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_dev_told_to_stop_leaves_no_process_and_no_ready_file(
+    directory: Path, number: signal.Signals
+) -> None:
+    with started(directory) as dev:
+        assert execute(dev)["success"]
+        children = descendants(dev.process.pid)
+        assert len(children) > 2
+        dev.process.send_signal(number)
+        assert dev.process.wait(SECONDS) == 0
+    assert [pid for pid in children if lives(pid)] == []
+    assert not (directory / "ready.json").exists()
+    assert "Traceback" not in dev.log.read_text()
+
+
+def test_dev_stopped_while_it_starts_leaves_no_process(directory: Path) -> None:
+    with (directory / "out").open("wb") as output:
+        process = subprocess.Popen(
+            [
+                sys.executable,
+                "-m",
+                "gateway",
+                "dev",
+                "--data-dir",
+                "data",
+                "--http-port",
+                "0",
+                "--grpc-port",
+                "0",
+            ],
+            cwd=directory,
+            stdout=output,
+            stderr=output,
+            env=os.environ | {"PYTHONPATH": str(ROOT)},
+        )
+        children: set[int] = set()
+        while not children and process.poll() is None:
+            children = descendants(process.pid)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(SECONDS) == 0
+    assert [pid for pid in children if lives(pid)] == []
+    assert "Traceback" not in (directory / "out").read_text()
+
+
+def test_dev_killed_serves_its_data_again(directory: Path) -> None:
+    with started(directory) as first:
+        balance = execute(first)["credits_remaining"]
+        children = descendants(first.process.pid)
+        first.process.kill()
+        first.process.wait(SECONDS)
+        assert (directory / "ready.json").exists()
+    (directory / "ready.json").rename(directory / "stale.json")
+    with started(directory) as again:
+        kept = ("organization_id", "workflows", "database_url", "redis_url", "internal_secret")
+        assert {name: again.ready[name] for name in kept} == {name: first.ready[name] for name in kept}
+        assert execute(again)["credits_remaining"] == balance - 1
+        assert [pid for pid in children if lives(pid)] == []
+
+
+def test_a_ready_file_of_before_does_not_outlive_a_new_start(directory: Path) -> None:
+    stale = directory / "ready.json"
+    stale.write_text("{}")
+    ended = run(
+        "dev", "--data-dir", "data", "--http-port", "70000", "--grpc-port", "0", "--ready-file", "ready.json",
+        directory=directory,
+    )  # fmt: skip
+    assert complaint(ended).startswith("HTTP_PORT ")
+    assert not stale.exists()
+
+
+def test_two_at_once_do_not_meet(dev: RunningDev, directory: Path) -> None:
+    with started(directory) as other:
+        assert execute(other)["success"]
+        urls = ("http_url", "grpc_url", "database_url", "redis_url", "n8n_url")
+        assert not [name for name in urls if dev.ready[name] == other.ready[name]]
+        stranger = httpx.get(f"{other.ready['http_url']}/api/v1/organizations", headers=dev.bearer)
+        assert stranger.status_code == 401
+        assert httpx.get(f"{dev.ready['http_url']}/api/v1/health").status_code == 200
+
+
+def test_a_data_directory_in_use_is_told(dev: RunningDev, tmp_path: Path) -> None:
+    ended = run("dev", "--data-dir", str(dev.data_dir), "--http-port", "0", directory=tmp_path)
+    assert f"is in use by process {dev.process.pid}" in complaint(ended)
+    assert httpx.get(f"{dev.ready['http_url']}/api/v1/health/ready").status_code == 200
+
+
+@pytest.mark.parametrize("option", ["--http-port", "--grpc-port"])
+def test_a_port_in_use_is_told_and_leaves_no_process(directory: Path, option: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        ports = {"--http-port": "0", "--grpc-port": "0"} | {option: str(port)}
+        arguments = [part for pair in ports.items() for part in pair]
+        ended = run("dev", "--data-dir", "data", *arguments, directory=directory)
+    assert re.fullmatch(rf"cannot listen for .* on 127\.0\.0\.1:{port}: .*in use.*\n", complaint(ended))
+    alive = [entry for entry in Path("/proc").glob("[1-9]*") if _works_in(entry, directory)]
+    assert not alive
+
+
+def _works_in(process: Path, directory: Path) -> bool:
+    try:
+        return (process / "cwd").readlink().is_relative_to(directory) and lives(int(process.name))
+    except OSError:
+        return False
+
+
+@pytest.mark.parametrize("name", ["missing/ready.json", "[red]/ready.json"])
+def test_a_ready_file_that_cannot_be_written_is_told_before_anything_starts(
+    tmp_path: Path, name: str
+) -> None:
+    ended = run("dev", "--data-dir", "data", "--ready-file", name, directory=tmp_path)
+    assert complaint(ended).startswith(f"{name} cannot be written")
+    assert not (tmp_path / "data").exists()
+
+
+def test_an_unknown_log_level_is_told(tmp_path: Path) -> None:
+    ended = run("dev", "--log-level", "loud", directory=tmp_path)
+    assert ended.returncode == 2
+    assert "--log-level" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_serve_without_an_environment_names_every_fault_at_once(tmp_path: Path) -> None:
+    told = complaint(run("serve", directory=tmp_path)).splitlines()
+    named = {"CLERK_JWT_ISSUER", "DATABASE_URL", "N8N_BASE_URL", "N8N_INTERNAL_AUTH_SECRET"}
+    assert named <= {line.split()[0] for line in told}
+
+
+def environment_of(dev: RunningDev, n8n_url: str) -> dict[str, str]:
+    """What `serve` is told to stand on the parts of a `dev`."""
+    issuer = jwt.decode(dev.ready["token"], options={"verify_signature": False})["iss"]
+    return {
+        "DATABASE_URL": dev.ready["database_url"],
+        "REDIS_URL": dev.ready["redis_url"],
+        "CLERK_JWT_ISSUER": issuer,
+        "CLERK_JWKS_URL": f"{issuer}/.well-known/jwks.json",
+        "N8N_BASE_URL": n8n_url,
+        "N8N_INTERNAL_AUTH_SECRET": "s" * 64,
+        "HTTP_PORT": "0",
+        "GRPC_PORT": "0",
+    }
+
+
+def test_serve_on_a_port_in_use_tells_so(dev: RunningDev, stub_n8n: StubN8n, tmp_path: Path) -> None:
+    port = str(URL(dev.ready["http_url"]).port)
+    ended = run("serve", directory=tmp_path, **(environment_of(dev, stub_n8n.url) | {"HTTP_PORT": port}))
+    assert f"127.0.0.1:{port}" in complaint(ended)
+
+
+def test_serve_drains_on_sigterm(dev: RunningDev, stub_n8n: StubN8n, tmp_path: Path) -> None:
+    """A call that is under way is answered, and no new one is taken."""
+    workflow = {"name": f"cli {uuid.uuid4()}", "webhook_path": "gated", "credits_per_execution": 1}
+    registered = httpx.post(f"{dev.ready['http_url']}/api/v1/workflows", json=workflow, headers=dev.bearer)
+    workflow_id = registered.raise_for_status().json()["id"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "gateway", "serve"],
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)} | environment_of(dev, stub_n8n.url),
+    )
+    assert process.stderr is not None
+    lines = map(json.loads, process.stderr)
+    try:
+        serving = next(line for line in lines if line["event"] == "serving")
+        url = f"http://127.0.0.1:{serving['http_port']}/api/v1"
+        assert httpx.get(f"{url}/health").json()["status"] == "healthy"
+        assert httpx.get(f"{url}/health/ready").json()["status"] == "ready"
+        stub_n8n.close_gate()
+        before = stub_n8n.calls["gated"]
+        answers: list[httpx.Response] = []
+
+        def call() -> None:
+            request = {"workflow_id": workflow_id}
+            answers.append(httpx.post(f"{url}/execute", json=request, headers=dev.bearer, timeout=SECONDS))
+
+        calling = threading.Thread(target=call)
+        calling.start()
+        while stub_n8n.calls["gated"] == before:
+            assert calling.is_alive()
+        process.send_signal(signal.SIGTERM)
+        assert next(line for line in lines if line["event"] == "stopping")
+        _wait_until_refused(url)
+        stub_n8n.open_gate()
+        calling.join(SECONDS)
+        assert process.wait(SECONDS) == 0
+    finally:
+        stub_n8n.open_gate()
+        process.kill()
+        process.wait()
+    [answer] = answers
+    assert (answer.status_code, answer.json()["data"]) == (200, ["first", "second"])
+
+
+def _wait_until_refused(url: str) -> None:
+    for _ in range(10_000):
+        try:
+            httpx.get(f"{url}/health", timeout=SECONDS)
+        except httpx.ConnectError:
+            return
+    pytest.fail("new connections are still taken")
+
+
+def test_a_plan_shows_what_would_be_applied_and_applies_nothing(dev: RunningDev, tmp_path: Path) -> None:
+    superuser = URL(dev.ready["database_url"])
+    up_to_date = run("migrate", "--plan", "--database-url", str(superuser), directory=tmp_path)
+    assert (up_to_date.returncode, up_to_date.stdout) == (0, "The schema is up to date.\n")
+    name = f"plan_{uuid.uuid4().hex}"
+
+    async def on_the_side(statement: str) -> None:
+        connection = await asyncpg.connect(str(superuser))
+        await connection.execute(statement)
+        await connection.close()
+
+    asyncio.run(on_the_side(f"create database {name}"))
+    plans = [
+        run("migrate", "--plan", "--database-url", str(superuser.with_path(name)), directory=tmp_path)
+        for _ in range(2)
+    ]
+    asyncio.run(on_the_side(f"drop database {name}"))
+    assert plans[0].stdout == plans[1].stdout
+    files = sorted((ROOT / "supabase/migrations").glob("*.sql"))
+    assert plans[0].stdout.split() == [part for file in files for part in file.stem.split("_", 1)]
+
+
+def test_a_database_that_is_away_is_told(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as bound:
+        port = bound.getsockname()[1]
+    url = f"postgresql://me:hunter2@127.0.0.1:{port}/postgres"
+    told = complaint(run("migrate", "--database-url", url, directory=tmp_path))
+    assert "hunter2" not in told
