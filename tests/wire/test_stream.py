@@ -108,6 +108,13 @@ def test_a_replay_is_the_stored_result(stream_client: Client, world: World) -> N
     assert kinds(second.messages) == ["chunk", "completed"]
 
 
+def test_a_replay_of_nothing_is_no_chunk(stream_client: Client, world: World) -> None:
+    request = world.request("empty", idempotency_key=str(uuid.uuid4()))
+    first = call(stream_client, world, "ExecuteStream", request)
+    second = call(stream_client, world, "ExecuteStream", request)
+    assert (kinds(first.messages), kinds(second.messages)) == (["started", "completed"], ["completed"])
+
+
 @pytest.mark.parametrize(
     ("accept", "start"),
     [("text/event-stream", "data: "), ("application/x-ndjson", ""), ("application/json", "")],
