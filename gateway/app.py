@@ -45,6 +45,7 @@ from gateway.rpc.methods import MethodTable
 from gateway.services.api_key import ApiKeyService
 from gateway.services.execution import ExecutionService
 from gateway.services.health import Check, HealthService
+from gateway.services.internal import InternalService
 from gateway.services.organization import OrganizationService
 from gateway.services.workflow import WorkflowService
 
@@ -117,7 +118,7 @@ class Gateway:
             database,
             n8n,
             Limits(total=settings.execution_timeout_seconds),
-            StoredCredentials(vault),
+            StoredCredentials(database, vault),
         )
         self._parts.push_async_callback(lambda: runner.drain(self._grace_left()))
 
@@ -139,7 +140,7 @@ class Gateway:
                 (workflow_service_pb.desc().services[0], WorkflowService(database)),
                 (execution_service_pb.desc().services[0], ExecutionService(database, runner)),
                 (webhook_service_pb.desc().services[0], None),
-                (_INTERNAL, None),
+                (_INTERNAL, InternalService(database, vault)),
                 (_HEALTH, health),
             ]
         )

@@ -139,8 +139,8 @@ class StubN8n:
                 body = await reader.readexactly(int(headers.get("content-length", 0)))
                 path = request.split(" ")[1].removeprefix("/webhook/")
                 self.bodies[path] = body
-                self.calls[path] += 1
                 self.headers[path] = headers
+                self.calls[path] += 1
                 await self._reply(path, body, writer)
         except (asyncio.IncompleteReadError, asyncio.CancelledError, ConnectionError):
             return

@@ -36,7 +36,7 @@ class Vault(Protocol):
     How it fails, whatever the implementation:
 
     - `FailedPrecondition` VAULT_MISSING, when an envelope is kept: there is nothing to keep it in.
-    - `FailedPrecondition` SECRET_UNREADABLE, when revealed: it was kept by the other vault, with a key that
+    - `FailedPrecondition` SECRET_UNREADABLE, when opened: it was kept by the other vault, with a key that
       is no longer known, or it has been tampered with. One such secret fails the whole reveal.
     - What `Database` raises. No value is ever in an error or a log.
     """
@@ -46,6 +46,10 @@ class Vault(Protocol):
 
     def seal(self, organization_id: str, name: str, value: str) -> Envelope:
         """The envelope in which the database keeps a value, under this name of this organization alone."""
+        ...
+
+    def open(self, organization_id: str, envelopes: Mapping[str, Envelope]) -> dict[str, str]:
+        """The values in envelopes that the database gave back, by name."""
         ...
 
     async def reveal(
@@ -67,15 +71,18 @@ class SupabaseVault:
         """See `Vault.seal`."""
         return {"plain": value}
 
+    def open(self, organization_id: str, envelopes: Mapping[str, Envelope]) -> dict[str, str]:
+        """See `Vault.open`."""
+        for name, envelope in envelopes.items():
+            if envelope.get("plain") is None:
+                raise _unreadable(organization_id, name, "sealed by the gateway, which has no VAULT_KEY now")
+        return {name: envelope["plain"] for name, envelope in envelopes.items()}
+
     async def reveal(
         self, organization_id: str, *, names: Sequence[str] = (), prefix: str | None = None
     ) -> dict[str, str]:
         """See `Vault.reveal`."""
-        found = await _envelopes(self._database, organization_id, names, prefix)
-        for name, envelope in found.items():
-            if envelope.get("plain") is None:
-                raise _unreadable(organization_id, name, "sealed by the gateway, which has no VAULT_KEY now")
-        return {name: envelope["plain"] for name, envelope in found.items()}
+        return self.open(organization_id, await _envelopes(self._database, organization_id, names, prefix))
 
 
 class SealedVault:
@@ -102,10 +109,13 @@ class SealedVault:
         self, organization_id: str, *, names: Sequence[str] = (), prefix: str | None = None
     ) -> dict[str, str]:
         """See `Vault.reveal`."""
-        found = await _envelopes(self._database, organization_id, names, prefix)
-        return {name: self._open(organization_id, name, envelope) for name, envelope in found.items()}
+        return self.open(organization_id, await _envelopes(self._database, organization_id, names, prefix))
 
-    def _open(self, organization_id: str, name: str, envelope: Envelope) -> str:
+    def open(self, organization_id: str, envelopes: Mapping[str, Envelope]) -> dict[str, str]:
+        """See `Vault.open`."""
+        return {name: self._opened(organization_id, name, envelope) for name, envelope in envelopes.items()}
+
+    def _opened(self, organization_id: str, name: str, envelope: Envelope) -> str:
         key = self._keys.get(envelope.get("key_id", ""))
         if key is None:
             raise _unreadable(organization_id, name, "no key of its id is known")

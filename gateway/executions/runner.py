@@ -18,7 +18,7 @@ from protobuf import Oneof
 
 from gateway.adapters.n8n import Timeouts
 from gateway.adapters.n8n.body import NodeError
-from gateway.executions.credentials import inject
+from gateway.executions.credentials import grant
 from gateway.executions.log import EventLog
 from gateway.executions.output import Output, event_of
 from gateway.executions.settlement import Outcome, Settlement, settle
@@ -28,17 +28,16 @@ from gateway.gen.n8ngateway.v1.execution_event_pb import (
     ExecutionFailed,
     ExecutionStarted,
 )
-from gateway.gen.n8ngateway.v1.workflow_pb import CredentialMode
 from gateway.rpc.errors import Internal, NotFound, RpcError, Unavailable, Unknown
 from gateway.rpc.status import status_of
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Coroutine, Iterator
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterator
 
     from gateway.adapters.database import Database
     from gateway.adapters.n8n import N8n
     from gateway.adapters.n8n.body import Piece
-    from gateway.executions.credentials import CredentialsOf
+    from gateway.executions.credentials import Credentials
     from gateway.gen.n8ngateway.v1.workflow_pb import Workflow
 
 log = structlog.get_logger("gateway.executions")
@@ -111,7 +110,7 @@ class Run:
 class Runner:
     """Starts runs and sees them through to their settlement."""
 
-    def __init__(self, database: Database, n8n: N8n, limits: Limits, credentials: CredentialsOf) -> None:
+    def __init__(self, database: Database, n8n: N8n, limits: Limits, credentials: Credentials) -> None:
         self._database = database
         self._n8n = n8n
         self._limits = limits
@@ -243,13 +242,13 @@ class Runner:
         job = run.job
         headers = {"traceparent": job.traceparent, "x-gateway-execution-id": job.execution_id}
         failed: NodeError | None = None
-        payload, secrets = await self._payload(job)
+        granted = await grant(self._credentials, job)
         async with self._n8n.run(
             job.workflow.webhook_path,
-            payload,
-            headers=headers,
+            granted.payload,
+            headers=headers | dict(granted.headers),
             timeouts=self._timeouts(job.workflow),
-            secrets=secrets,
+            secrets=granted.secrets,
         ) as response:
             outcome.n8n_execution_id = response.n8n_execution_id
             async for pieces in response.pieces:
@@ -262,12 +261,6 @@ class Runner:
             name = failed.node.name
             msg = f'The workflow failed in its node "{name}".'
             raise Unknown(msg, reason="WORKFLOW_FAILED", metadata={"node": name})
-
-    async def _payload(self, job: Job) -> tuple[bytes, Collection[str]]:
-        """What n8n is sent, and what of it must not come back."""
-        if job.workflow.credential_mode is not CredentialMode.INLINE:
-            return job.payload, ()
-        return inject(job.payload, await self._credentials(job.organization_id))
 
     def _timeouts(self, workflow: Workflow) -> Timeouts:
         return Timeouts(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from gateway.gen.n8ngateway.v1.workflow_pb import CredentialMode, Workflow
+from gateway.gen.n8ngateway.v1.workflow_pb import Workflow
 from gateway.gen.n8ngateway.v1.workflow_service_pb import (
     ActivateWorkflowRequest,
     ActivateWorkflowResponse,
@@ -53,7 +53,7 @@ class WorkflowService:
         workflow.organization_id = (
             organization_of(workflow.organization_id, call, "workflow.organization_id") or ""
         )
-        refuse_unserved(workflow, _unserved(workflow), within="workflow.")
+        refuse_unserved(workflow, _NOT_SERVED_YET, within="workflow.")
         text = await self._database.call(
             "register_workflow",
             call.caller,
@@ -86,7 +86,7 @@ class WorkflowService:
         """Change the fields of the mask, all or none. Runs under way keep what they began with."""
         workflow = request.workflow or Workflow()
         names = masked_fields(workflow, request.update_mask)
-        refuse_unserved(workflow, [name for name in _unserved(workflow) if name in names], within="workflow.")
+        refuse_unserved(workflow, [name for name in _NOT_SERVED_YET if name in names], within="workflow.")
         text = await self._database.call(
             "update_workflow", call.caller, p_id=workflow.id, p_changes=changes(workflow, names)
         )
@@ -114,8 +114,3 @@ class WorkflowService:
             "set_workflow_active", call.caller, p_id=workflow_id, p_active=active
         )
         return Workflow.from_json(text)
-
-
-def _unserved(workflow: Workflow) -> list[str]:
-    is_handle = workflow.credential_mode is CredentialMode.HANDLE
-    return [*_NOT_SERVED_YET, "credential_mode"] if is_handle else [*_NOT_SERVED_YET]

@@ -55,11 +55,19 @@ def accounts() -> Accounts:
     return Accounts()
 
 
-async def stored(organization_id: str) -> dict[str, str]:
-    """The credentials of an organization."""
-    if organization_id == "sealed":
-        raise FailedPrecondition("no key", reason="SECRET_UNREADABLE")
-    return {"TOKEN": f"secret-of-{organization_id}", "PIN": "1234"}
+class Stored:
+    """The credentials of every organization but "sealed", whose vault does not open."""
+
+    async def of(self, organization_id: str) -> dict[str, str]:
+        if organization_id == "sealed":
+            raise FailedPrecondition("no key", reason="SECRET_UNREADABLE")
+        return {"TOKEN": f"secret-of-{organization_id}", "PIN": "1234"}
+
+    async def handle(self, execution_id: str) -> str:
+        return f"handle of {execution_id}"
+
+
+stored = Stored()
 
 
 @pytest.fixture
@@ -411,6 +419,15 @@ async def test_credentials_reach_the_workflow_and_do_not_come_back(
     assert sent == json.loads(payload) | {"credentials": {"TOKEN": "secret-of-acme", "PIN": "1234"}}
     answered = json.loads(outcome.output.value().to_json())["echo"]
     assert answered["credentials"]["TOKEN"] == "[redacted]"
+
+
+async def test_a_handle_is_sent_in_place_of_the_credentials(runner: Runner, stub_n8n: StubN8n) -> None:
+    begun = job("echo", payload=b'{"a": "secret-of-acme"}', credential_mode=CredentialMode.HANDLE)
+    outcome, _ = await runner.start(replace(begun, organization_id="acme")).ended()
+    assert stub_n8n.headers["echo"]["x-gateway-credential-handle"] == "handle of run of echo"
+    assert json.loads(stub_n8n.bodies["echo"]) == {"a": "secret-of-acme"}
+    # What the workflow redeems does not come back either.
+    assert json.loads(outcome.output.value().to_json())["echo"] == {"a": "[redacted]"}
 
 
 async def test_a_workflow_that_wants_none_gets_none(runner: Runner, stub_n8n: StubN8n) -> None:

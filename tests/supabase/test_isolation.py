@@ -6,6 +6,7 @@ a new one that is missing here fails.
 
 from __future__ import annotations
 
+import hashlib
 import re
 import uuid
 from dataclasses import dataclass, field
@@ -57,7 +58,11 @@ TABLES = {
     "credit_entries": "organization_id",
 }
 # Tables with secrets in them, which nobody reads.
-CLOSED = {"api_keys": "organization_id", "tenant_secrets": "organization_id"}
+CLOSED = {
+    "api_keys": "organization_id",
+    "tenant_secrets": "organization_id",
+    "credential_handles": "organization_id",
+}
 
 
 NO_ORGANIZATION = "ORGANIZATION_NOT_FOUND"
@@ -190,6 +195,10 @@ FUNCTIONS = {
         'rotate_api_key($1, $2, repeat(\'c\', 64), \'{"sealed": "AA==", "key_id": "1"}\', 60)', "key"
     ),
     "revoke_api_key": for_admins("revoke_api_key($1, $2)", "key"),
+    "create_credential_handle": for_service(
+        "create_credential_handle($1, repeat('d', 64))", "other execution"
+    ),
+    "redeem_credential_handle": for_service("redeem_credential_handle($2, $1)", "execution", "handle"),
     "find_api_key": for_service("find_api_key($1)", "public id"),
     "touch_api_key": for_service("touch_api_key($1)", "key"),
     "register_workflow": Call(
@@ -315,6 +324,12 @@ async def furnished(database: PostgresDatabase, owner: Principal) -> tuple[Tenan
     await tenant.call(
         "store_credentials", p_organization_id=tenant.organization_id, p_credentials={"A": sealed}
     )
+    handle = hashlib.sha256(uuid.uuid4().bytes).hexdigest()
+    await database.call(
+        "create_credential_handle", None, p_execution_id=begun["execution_id"], p_handle_hash=handle
+    )
+    found["other execution"] = uuid.UUID((await tenant.begin())["execution_id"])
+    found["handle"] = handle
     return tenant, found | {"key": uuid.UUID(key["id"]), "public id": made.public_id}
 
 

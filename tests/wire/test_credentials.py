@@ -4,18 +4,28 @@ from __future__ import annotations
 
 import json
 import uuid
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 
 from gateway.rpc.errors import Code
-from tests.wire.clients import Client
+from tests.wire.clients import Client, Outcome
 from tests.wire.conftest import World, call
 
 
 @pytest.fixture
 def secret() -> str:
     return f"hunter2-{uuid.uuid4().hex}"
+
+
+@pytest.fixture
+def gate(world: World) -> Iterator[None]:
+    """The gated workflow goes on when it is told to."""
+    world.stub.close_gate()
+    yield
+    world.stub.open_gate()
 
 
 def of(world: World, **fields: Any) -> dict[str, Any]:
@@ -60,10 +70,42 @@ def test_a_workflow_is_given_them_and_they_do_not_come_back(
     assert unlogged(world, secret)
 
 
-def test_a_handle_is_not_served_yet(client: Client, world: World) -> None:
-    workflow = {"name": "handle", "webhook_path": "echo", "credential_mode": "CREDENTIAL_MODE_HANDLE"}
-    outcome = call(client, world, "RegisterWorkflow", {"workflow": workflow})
-    assert (outcome.code, outcome.fields) == (Code.UNIMPLEMENTED, ["workflow.credential_mode"])
+@pytest.mark.usefixtures("gate")
+def test_a_handle_is_redeemed_once_by_its_own_run(client: Client, world: World, secret: str) -> None:
+    call(client, world, "StoreCredentials", of(world, credentials={"TOKEN": secret, "OTHER": "x"}))
+    workflow = {
+        "name": uuid.uuid4().hex,
+        "webhook_path": "gated",
+        "credential_mode": "CREDENTIAL_MODE_HANDLE",
+    }
+    made = call(client, world, "RegisterWorkflow", {"workflow": workflow}).messages[0]
+    before = world.stub.calls["gated"]
+    with ThreadPoolExecutor(1) as other:
+        ran = other.submit(call, client, world, "Execute", {"workflow_id": made.get("workflow", made)["id"]})
+        while world.stub.calls["gated"] == before:
+            assert not ran.done()
+        sent = world.stub.headers["gated"]
+        assert secret not in str(world.stub.bodies["gated"])
+        handle = sent["x-gateway-credential-handle"]
+
+        def redeem(execution_id: str, **fields: Any) -> Outcome:
+            headers = {"X-N8N-Internal-Auth": world.dev.ready["internal_secret"]}
+            if execution_id:
+                headers["X-Gateway-Execution-Id"] = execution_id
+            return call(client, world, "RedeemCredentials", {"handle": handle, **fields}, headers=headers)
+
+        for stranger in ("", "none"):
+            assert redeem(stranger).fields == ["X-Gateway-Execution-Id"]
+        assert redeem(str(uuid.uuid4())).reason == "HANDLE_INVALID"
+        own = sent["x-gateway-execution-id"]
+        redeemed = redeem(own, names=["TOKEN", "unknown"])
+        assert redeemed.messages == [{"credentials": {"TOKEN": secret}}]
+        again = redeem(own)
+        assert (again.code, again.reason) == (Code.PERMISSION_DENIED, "HANDLE_INVALID")
+        world.stub.open_gate()
+        assert ran.result().code is Code.OK
+    assert unlogged(world, secret)
+    assert unlogged(world, handle)
 
 
 @pytest.mark.parametrize(
