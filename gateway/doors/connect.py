@@ -22,6 +22,7 @@ from protobuf.wkt.google.protobuf.descriptor_pb import MethodOptions
 
 from gateway.doors.asgi import Receive, Scope, Send
 from gateway.doors.connect_http import ConnectHttp
+from gateway.doors.connect_unary import ConnectUnary
 from gateway.doors.grpc_web_text import GrpcWebText
 from gateway.doors.gzip import RequestGzip
 from gateway.rpc.call import Call
@@ -99,14 +100,22 @@ class ConnectDoor(ConnectASGIApplication[None]):
     ) -> None:
         self._chain = chain
         endpoints = {method.path: self._endpoint(method) for method in methods}
+        encodings = [_binary(), _json(methods)]
         super().__init__(
             service=None,
             endpoints=lambda _: endpoints,
             read_max_bytes=max_message_bytes,
-            codecs=[RawCodec(_binary()), RawCodec(_json(methods))],
+            codecs=[RawCodec(encoding) for encoding in encodings],
             compressions=[RequestGzip()],
         )
-        self._front = GrpcWebText(ConnectHttp(super().__call__, endpoints))
+        self._front = ConnectUnary(
+            GrpcWebText(ConnectHttp(super().__call__, endpoints)),
+            methods,
+            chain,
+            encodings,
+            _connect_error,
+            max_message_bytes=max_message_bytes,
+        )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""

@@ -1,0 +1,187 @@
+"""The short way through the Connect door: unary calls as almost all of them come.
+
+A POST whose message comes at once, is not compressed and names a known encoding is
+served here, with one look at its headers. Everything else, and whatever is wrong with
+a request's form, is left to the application behind, so each rule of the protocol has
+one place. (Connect protocol, "Unary-Request" and "Unary-Response".)
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from typing import TYPE_CHECKING
+
+from connectrpc._protocol import ConnectWireError
+
+from gateway.doors.gzip import WORTHWHILE, compress
+from gateway.rpc.call import Call
+from gateway.rpc.errors import RpcError
+from gateway.transcoding.negotiation import accepts_gzip
+from gateway.transcoding.watch import ClientWatch
+
+if TYPE_CHECKING:
+    from connectrpc.errors import ConnectError
+
+    from gateway.doors.asgi import Application, Event, RawHeaders, Receive, Scope, Send
+    from gateway.doors.connect import Encoding
+    from gateway.rpc.chain import Chain
+    from gateway.rpc.methods import Method
+
+    Shown = Callable[[RpcError, Call], ConnectError]
+
+_OK = 200
+_LONGEST_TIMEOUT = 10
+_VARY = (b"vary", b"Accept-Encoding")
+
+
+class ConnectUnary:
+    """An ASGI application in front of the one that knows all of the protocol.
+
+    `shown` makes Connect's form of an error. Messages over `max_message_bytes` are
+    refused by the application behind.
+    """
+
+    def __init__(
+        self,
+        otherwise: Application,
+        methods: Iterable[Method],
+        chain: Chain,
+        encodings: Iterable[Encoding],
+        shown: Shown,
+        *,
+        max_message_bytes: int,
+    ) -> None:
+        self._otherwise = otherwise
+        self._methods = {method.path: method for method in methods if not method.server_streaming}
+        self._chain = chain
+        self._encodings = {f"application/{encoding.name}": encoding for encoding in encodings}
+        self._shown = shown
+        self._max_message_bytes = max_message_bytes
+        self._clients = ClientWatch()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        method = self._methods.get(scope["path"]) if scope["method"] == "POST" else None
+        metadata = None if method is None else _metadata(scope["headers"])
+        encoding = None if metadata is None else self._encodings.get(metadata.get("content-type", ""))
+        if method is None or metadata is None or encoding is None or not _is_plain(metadata):
+            await self._otherwise(scope, receive, send)
+            return
+        event = await receive()
+        body: bytes = event.get("body", b"")
+        if event["type"] != "http.request" or event.get("more_body") or len(body) > self._max_message_bytes:
+            await self._otherwise(scope, _Again(event, receive), send)
+            return
+        timeout, client = metadata.get("connect-timeout-ms"), scope.get("client")
+        call = Call(
+            method=method,
+            metadata=metadata,
+            body=body,
+            decode=partial(encoding.decode, method.input, body),
+            http_method="POST",
+            target=method.path,
+            peer=f"{client[0]}:{client[1]}" if client else None,
+            timeout=int(timeout) / 1000 if timeout else None,
+        )
+        await self._serve(call, encoding, receive, send)
+
+    async def _serve(self, call: Call, encoding: Encoding, receive: Receive, send: Send) -> None:
+        client = _Client(receive)
+        self._clients.add(client.watch)
+        status, content_type = _OK, f"application/{encoding.name}"
+        try:
+            body = await self._chain.unary(call, encoding.encode)
+        except RpcError as error:
+            wire = ConnectWireError.from_exception(self._shown(error, call))
+            status, content_type, body = wire.to_http_status().code, "application/json", wire.to_json_bytes()
+        except asyncio.CancelledError:
+            if client.went():
+                return
+            raise
+        finally:
+            self._clients.discard(client.watch)
+            client.stop()
+        headers = _headers(content_type, call)
+        if len(body) >= WORTHWHILE and accepts_gzip(call.metadata.get("accept-encoding", "").encode()):
+            body = await compress(body)
+            headers.append((b"content-encoding", b"gzip"))
+        headers.append((b"content-length", b"%d" % len(body)))
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+
+
+def _metadata(headers: Iterable[tuple[bytes, bytes]]) -> dict[str, str] | None:
+    """The headers as the chain reads them; None when one comes twice or is not ASCII."""
+    try:
+        pairs = [(name.decode("ascii"), value.decode("ascii")) for name, value in headers]
+    except UnicodeDecodeError:
+        return None
+    metadata = dict(pairs)
+    return metadata if len(metadata) == len(pairs) else None
+
+
+def _is_plain(metadata: Mapping[str, str]) -> bool:
+    timeout = metadata.get("connect-timeout-ms")
+    return (
+        metadata.get("content-encoding", "identity") == "identity"
+        and metadata.get("connect-protocol-version", "1") == "1"
+        and (timeout is None or (timeout.isdigit() and len(timeout) <= _LONGEST_TIMEOUT))
+    )
+
+
+def _headers(content_type: str, call: Call) -> RawHeaders:
+    return [
+        (b"content-type", content_type.encode()),
+        _VARY,
+        *((name.encode(), value.encode()) for name, value in call.response_metadata),
+        *((name.encode(), value.encode()) for name, value in call.leading_metadata),
+        *((b"trailer-" + name.encode(), value.encode()) for name, value in call.trailing_metadata),
+    ]
+
+
+class _Again:
+    """What has been received already, and then the rest."""
+
+    def __init__(self, event: Event, receive: Receive) -> None:
+        self._event: Event | None = event
+        self._receive = receive
+
+    async def __call__(self) -> Event:
+        event, self._event = self._event, None
+        return await self._receive() if event is None else event
+
+
+class _Client:
+    """Ends the call of a client that goes away."""
+
+    __slots__ = ("_gone", "_receive", "_task", "_watcher")
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+        self._task = asyncio.current_task()
+        self._watcher: asyncio.Task[None] | None = None
+        self._gone = False
+
+    def watch(self) -> None:
+        """From now on, wait for the client to go."""
+        self._watcher = asyncio.get_running_loop().create_task(self._wait())
+
+    def stop(self) -> None:
+        """The call is over."""
+        if self._watcher is not None:
+            self._watcher.cancel()
+
+    def went(self) -> bool:
+        """Whether that is why the call was cancelled; then it counts as done."""
+        if self._gone and self._task is not None:
+            self._task.uncancel()
+        return self._gone
+
+    async def _wait(self) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+        if self._task is not None:
+            self._gone = True
+            self._task.cancel()
