@@ -16,13 +16,15 @@ if TYPE_CHECKING:
 
 _LONGEST_KEY = 64
 """Of the key of a map, which may be as long as a message, as many characters are shown."""
+_MOST_PROBLEMS = 10
+"""More would not fit into the 8 KiB of trailers that gRPC clients take."""
 
 
 class Validate:
     """Decodes the request and holds it against its rules.
 
-    Raises InvalidArgument naming every field that breaks one. All rules of the
-    methods' inputs are compiled when the gateway starts.
+    Raises InvalidArgument naming the fields that break one, the first of them if they are many.
+    All rules of the methods' inputs are compiled when the gateway starts.
     """
 
     def __init__(self, methods: MethodTable) -> None:
@@ -36,7 +38,7 @@ class Validate:
         violations = self._validator.collect_violations(request)
         if violations:
             # A rule can be told twice, where it stands on a message within the request.
-            problems = list(dict.fromkeys((_path(v), v.proto.message) for v in violations))
+            problems = list(dict.fromkeys((_path(v), v.proto.message) for v in violations))[:_MOST_PROBLEMS]
             path, problem = problems[0]
             fields: dict[str, list[str]] = {}
             for field, wrong in problems:
