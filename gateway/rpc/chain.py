@@ -35,6 +35,9 @@ Encoded = TypeVar("Encoded")
 _HEADROOM = 0.005
 """Seconds before the caller's deadline, which the servers below hold too: they end a call without details."""
 
+_BURST = 32
+"""Messages of a stream after which others get a turn, even if more are ready: a caller may have gone."""
+
 _OVER = "The deadline passed before the call was done."
 
 log = structlog.get_logger("gateway")
@@ -90,6 +93,7 @@ class Chain:
         try:
             with limit:
                 await self._admit(call)
+            sent = 0
             async with aclosing(call.method.implementation(call.request, call)) as messages:
                 while True:
                     _refuse_late(deadline)
@@ -99,6 +103,9 @@ class Chain:
                     if message is None:
                         return
                     yield encode(message)
+                    sent += 1
+                    if sent % _BURST == 0:
+                        await asyncio.sleep(0)
         except (asyncio.CancelledError, GeneratorExit):
             outcome = Cancelled("The caller went away.")
             raise
