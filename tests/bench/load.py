@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 CONNECTIONS = 16
 HTTP2_CONNECTIONS, HTTP2_STREAMS = 4, 4
 _TIMEOUT_SECONDS = 30
+_ATTEMPTS = 3
 
 _WRK_SCRIPT = """
 wrk.method = "POST"
@@ -87,11 +88,14 @@ def once(row: Row, port: int, sent: Mapping[str, str]) -> bytes:
 
 def run(row: Row, port: int, sent: Mapping[str, str], seconds: float, tool: str, scratch: Path) -> Result:
     """Load the row's server for that long. Raises BenchError when calls fail."""
-    if tool == "bundled":
-        result = _bundled(row, port, sent, seconds)
-    else:
-        generate = _h2load if row.http2 else _wrk
-        result = generate(row, port, sent, seconds, scratch)
+    for _ in range(_ATTEMPTS):
+        if tool == "bundled":
+            result = _bundled(row, port, sent, seconds)
+        else:
+            generate = _h2load if row.http2 else _wrk
+            result = generate(row, port, sent, seconds, scratch)
+        if result.calls or result.errors:  # a busy machine may not even have started the generator
+            break
     if result.errors or not result.calls:
         raise BenchError(f"{row.key}: {result.errors} errors in {result.calls} calls")
     return result
