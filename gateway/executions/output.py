@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     )
     Content = Oneof[Literal["json"], Value] | Oneof[Literal["text"], str] | Oneof[Literal["data"], bytes]
 
+MAX_VALUES = 250_000
+"""JSON of more values is handed on as text."""
+
 JSON = "application/json"
 TEXT = "text/plain"
 
@@ -134,7 +137,13 @@ def _bytes_content(data: bytes) -> Oneof[Literal["data"], bytes]:
 
 
 def _json(text: str | bytes) -> Value | None:
-    """The value; None for what protobuf's JSON cannot hold: numbers beyond a double, or nested too deep."""
+    """The value; None for what protobuf's JSON cannot hold, or not at a bearable price.
+
+    Numbers beyond a double, nesting too deep, and more than MAX_VALUES values: making
+    those would keep the whole gateway waiting, and take many times the memory of the text.
+    """
+    if _most_values(text) > MAX_VALUES:
+        return None
     huge = _HUGE_TEXT.search(text) if isinstance(text, str) else _HUGE_BYTES.search(text)
     try:
         value = Value.from_json(text)
@@ -143,6 +152,13 @@ def _json(text: str | bytes) -> Value | None:
     except (ValueError, TypeError, OverflowError, RecursionError):
         return None
     return value
+
+
+def _most_values(text: str | bytes) -> int:
+    """At least as many as there are values in the text; marks within strings are counted too."""
+    if isinstance(text, str):
+        return text.count(",") + text.count("[") + text.count("{")
+    return text.count(b",") + text.count(b"[") + text.count(b"{")
 
 
 def _joined(first: ExecutionChunk, parts: list[str | bytes]) -> Value:

@@ -42,6 +42,9 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger("gateway.executions")
 
+GIVE_BACK_SECONDS = 0.5
+"""Between two attempts to settle what nobody knows to have begun."""
+
 T = TypeVar("T")
 
 RESULT_LIMIT = 16 << 20
@@ -51,11 +54,16 @@ SETTLE_SECONDS = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a run may take where its workflow does not say: seconds, seconds between two bytes, to connect."""
+    """What a run may take where its workflow does not say, in seconds.
+
+    In all, between two bytes, to connect; and how long after the database broke off
+    it may still begin what it was asked to.
+    """
 
     total: float = 300.0
     idle: float = 60.0
     connect: float = 5.0
+    begin: float = 20.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,15 +197,25 @@ class Runner:
         except Unavailable as error:
             self._spawn(self._give_back(execution_id, error))
             raise
-        except asyncio.CancelledError:
+        except RpcError:
+            raise  # refused: nothing was charged
+        except BaseException:
             self._spawn(self._give_back(execution_id, _stopped()))
             raise
 
     async def _give_back(self, execution_id: str, error: RpcError) -> None:
+        """Settle what may have been begun, for as long as the database may still be about to begin it."""
+        over = asyncio.get_running_loop().time() + self._limits.begin
         try:
-            await settle(self._database, execution_id, Outcome(Output(0), error))
-        except NotFound:
-            return
+            while True:
+                try:
+                    await settle(self._database, execution_id, Outcome(Output(0), error))
+                except NotFound:
+                    if asyncio.get_running_loop().time() >= over:
+                        return
+                    await asyncio.sleep(GIVE_BACK_SECONDS)
+                else:
+                    return
         except Exception:
             log.exception("run not settled", execution_id=execution_id)
 

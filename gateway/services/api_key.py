@@ -59,7 +59,9 @@ class ApiKeyService:
             p_client_secret=self._sealed(request.organization_id, made),
         )
         return CreateApiKeyResponse(
-            api_key=ApiKey.from_json(text), key=made.key, client_secret=made.client_secret
+            api_key=ApiKey.from_json(text, ignore_unknown_fields=True),
+            key=made.key,
+            client_secret=made.client_secret,
         )
 
     async def list_api_keys(self, request: ListApiKeysRequest, call: Call) -> ListApiKeysResponse:
@@ -98,7 +100,9 @@ class ApiKeyService:
         )
         await self._changed(old.public_id)
         return RotateApiKeyResponse(
-            api_key=ApiKey.from_json(text), key=made.key, client_secret=made.client_secret
+            api_key=ApiKey.from_json(text, ignore_unknown_fields=True),
+            key=made.key,
+            client_secret=made.client_secret,
         )
 
     async def revoke_api_key(self, request: RevokeApiKeyRequest, call: Call) -> RevokeApiKeyResponse:
@@ -116,7 +120,7 @@ class ApiKeyService:
             p_organization_id=organization_of(request.organization_id, call),
             p_id=request.id,
         )
-        return ApiKey.from_json(text)
+        return ApiKey.from_json(text, ignore_unknown_fields=True)
 
     def _sealed(self, organization_id: str, made: NewKey) -> Envelope:
         return self._vault.seal(organization_id, made.client_secret_name, made.client_secret)

@@ -42,7 +42,7 @@ class Credentials:
                 for name, value in request.credentials.items()
             },
         )
-        return StoreCredentialsResponse.from_json(text)
+        return StoreCredentialsResponse.from_json(text, ignore_unknown_fields=True)
 
     async def list_credentials(self, request: ListCredentialsRequest, call: Call) -> ListCredentialsResponse:
         """One page of names, in alphabetical order."""
@@ -67,4 +67,4 @@ class Credentials:
             p_organization_id=organization_of(request.organization_id, call),
             p_names=list(request.names),
         )
-        return DeleteCredentialsResponse.from_json(text)
+        return DeleteCredentialsResponse.from_json(text, ignore_unknown_fields=True)

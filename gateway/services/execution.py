@@ -87,7 +87,7 @@ class ExecutionService:
         return await self._runner.begin(execution_id, lambda: self._charge(execution_id, request, call))
 
     async def _charge(self, execution_id: str, request: Request, call: Call) -> Run | _Replay:
-        payload = _encode_struct(request.data or request.payload or Struct())
+        payload = _payload(request)
         text = await self._database.call(
             "begin_execution",
             call.caller,
@@ -103,11 +103,14 @@ class ExecutionService:
         if begun.get("replayed"):
             # SQL says null for what is not there, which a field that holds any JSON would take for a value.
             fields = {name: value for name, value in begun["execution"].items() if value is not None}
-            return _Replay(Execution.from_json(orjson.dumps(fields)), begun["credits_remaining"])
+            return _Replay(
+                Execution.from_json(orjson.dumps(fields), ignore_unknown_fields=True),
+                begun["credits_remaining"],
+            )
         return self._runner.start(
             Job(
                 execution_id=execution_id,
-                workflow=Workflow.from_json(orjson.dumps(begun["workflow"])),
+                workflow=Workflow.from_json(orjson.dumps(begun["workflow"]), ignore_unknown_fields=True),
                 credits_reserved=begun["credits"],
                 payload=payload,
                 traceparent=call.traceparent,
@@ -116,12 +119,24 @@ class ExecutionService:
         )
 
 
+def _payload(request: Request) -> bytes:
+    """The JSON that n8n gets. Raises InvalidArgument for a struct that JSON has no words for."""
+    field = "payload" if request.payload is not None else "data"
+    try:
+        return _encode_struct(request.data or request.payload or Struct())
+    except ValueError:
+        problem = "holds a number that is none, or a value of no kind: JSON has no words for it"
+        raise InvalidArgument(
+            f"{field} {problem}.", reason="INVALID_FIELD", fields={field: problem}
+        ) from None
+
+
 def _idempotency_key(request: Request, call: Call) -> str | None:
     header = call.metadata.get(IDEMPOTENCY_HEADER, "")
     if request.idempotency_key and header and request.idempotency_key != header:
         problem = "differs from the header Idempotency-Key"
-    elif len(header) > LONGEST_IDEMPOTENCY_KEY:
-        problem = f"has at most {LONGEST_IDEMPOTENCY_KEY} characters"
+    elif len(header) > LONGEST_IDEMPOTENCY_KEY or not (header.isascii() and header.isprintable()):
+        problem = f"has at most {LONGEST_IDEMPOTENCY_KEY} printable ASCII characters"
     else:
         return request.idempotency_key or header or None
     raise InvalidArgument(

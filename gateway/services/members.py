@@ -42,7 +42,7 @@ class Members:
             p_profile_id=member.profile_id,
             p_role=_role(member),
         )
-        return AddMemberResponse(member=Member.from_json(text))
+        return AddMemberResponse(member=Member.from_json(text, ignore_unknown_fields=True))
 
     async def list_members(self, request: ListMembersRequest, call: Call) -> ListMembersResponse:
         """One page, oldest first."""
@@ -65,7 +65,7 @@ class Members:
             p_organization_id=organization_of(request.organization_id, call),
             p_profile_id=request.profile_id,
         )
-        return GetMemberResponse(member=Member.from_json(text))
+        return GetMemberResponse(member=Member.from_json(text, ignore_unknown_fields=True))
 
     async def update_member(self, request: UpdateMemberRequest, call: Call) -> UpdateMemberResponse:
         """Give it another role, the one thing about it that can change."""
@@ -78,7 +78,7 @@ class Members:
             p_profile_id=member.profile_id,
             p_role=_role(member),
         )
-        return UpdateMemberResponse(member=Member.from_json(text))
+        return UpdateMemberResponse(member=Member.from_json(text, ignore_unknown_fields=True))
 
     async def remove_member(self, request: RemoveMemberRequest, call: Call) -> RemoveMemberResponse:
         """End its membership."""

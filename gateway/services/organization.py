@@ -59,7 +59,9 @@ class OrganizationService(Members, Credentials):
             call.caller,
             p_organization=organization.to_json(use_proto_field_name=True),
         )
-        return CreateOrganizationResponse(organization=Organization.from_json(text))
+        return CreateOrganizationResponse(
+            organization=Organization.from_json(text, ignore_unknown_fields=True)
+        )
 
     async def list_organizations(
         self,
@@ -78,7 +80,7 @@ class OrganizationService(Members, Credentials):
     async def get_organization(self, request: GetOrganizationRequest, call: Call) -> GetOrganizationResponse:
         """One organization, by its id."""
         text = await self._database.call("get_organization", call.caller, p_id=request.id)
-        return GetOrganizationResponse(organization=Organization.from_json(text))
+        return GetOrganizationResponse(organization=Organization.from_json(text, ignore_unknown_fields=True))
 
     async def update_organization(
         self, request: UpdateOrganizationRequest, call: Call
@@ -94,4 +96,6 @@ class OrganizationService(Members, Credentials):
             p_id=organization_of(organization.id, call, "organization.id"),
             p_changes=changes(organization, [name for name in names if name not in _NOT_SERVED_YET]),
         )
-        return UpdateOrganizationResponse(organization=Organization.from_json(text))
+        return UpdateOrganizationResponse(
+            organization=Organization.from_json(text, ignore_unknown_fields=True)
+        )

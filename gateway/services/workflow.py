@@ -59,7 +59,7 @@ class WorkflowService:
             call.caller,
             p_workflow=workflow.to_json(use_proto_field_name=True),
         )
-        return RegisterWorkflowResponse(workflow=Workflow.from_json(text))
+        return RegisterWorkflowResponse(workflow=Workflow.from_json(text, ignore_unknown_fields=True))
 
     async def list_workflows(self, request: ListWorkflowsRequest, call: Call) -> ListWorkflowsResponse:
         """One page, newest first."""
@@ -80,7 +80,7 @@ class WorkflowService:
     async def get_workflow(self, request: GetWorkflowRequest, call: Call) -> GetWorkflowResponse:
         """One workflow, by its id."""
         text = await self._database.call("get_workflow", call.caller, p_id=request.id)
-        return GetWorkflowResponse(workflow=Workflow.from_json(text))
+        return GetWorkflowResponse(workflow=Workflow.from_json(text, ignore_unknown_fields=True))
 
     async def update_workflow(self, request: UpdateWorkflowRequest, call: Call) -> UpdateWorkflowResponse:
         """Change the fields of the mask, all or none. Runs under way keep what they began with."""
@@ -90,7 +90,7 @@ class WorkflowService:
         text = await self._database.call(
             "update_workflow", call.caller, p_id=workflow.id, p_changes=changes(workflow, names)
         )
-        return UpdateWorkflowResponse(workflow=Workflow.from_json(text))
+        return UpdateWorkflowResponse(workflow=Workflow.from_json(text, ignore_unknown_fields=True))
 
     async def delete_workflow(self, request: DeleteWorkflowRequest, call: Call) -> DeleteWorkflowResponse:
         """Archive it: its executions stay, and it runs no more."""
@@ -113,4 +113,4 @@ class WorkflowService:
         text = await self._database.call(
             "set_workflow_active", call.caller, p_id=workflow_id, p_active=active
         )
-        return Workflow.from_json(text)
+        return Workflow.from_json(text, ignore_unknown_fields=True)

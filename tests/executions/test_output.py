@@ -230,3 +230,12 @@ def test_n8n_s_own_lines_become_the_value_however_they_arrive(size: int) -> None
     reader = BodyReader("application/json", document_limit=LIMIT, line_limit=LIMIT)
     pieces = [piece for at in range(0, len(body), size) for piece in reader.feed(body[at : at + size])]
     assert value(*pieces, *reader.finish()) == 'Hello \x00☃{"a": 1}'
+
+
+@pytest.mark.parametrize("piece", [document, lambda data: item(data.decode())], ids=["document", "item"])
+def test_json_of_too_many_values_is_handed_on_as_text(piece: Any) -> None:
+    """Making that many values would keep everybody else waiting."""
+    data = b"[" + b"1," * 300_000 + b"1]"
+    told = chunk(piece(data))
+    assert told.content.field == "text"
+    assert told.content.value == data.decode()
