@@ -304,3 +304,30 @@ def test_n8n_gets_the_payload_and_the_trace(client: Client, world: World) -> Non
     assert world.stub.headers["echo"]["traceparent"].split("-")[1] == trace
     assert world.stub.headers["echo"]["x-n8n-internal-auth"] == world.dev.ready["internal_secret"]
     assert "authorization" not in world.stub.headers["echo"]
+
+
+def test_a_message_of_too_many_values_is_refused(binary_client: Client, world: World) -> None:
+    """Each would cost many times its bytes to make, and keep everybody else waiting."""
+    values = b"\x0a\x02\x20\x01" * 300_000
+    body = b"\x12" + _sized(b"\x0a" + _sized(b"\x0a\x01a\x12" + _sized(b"\x32" + _sized(values))))
+    outcome = binary_client.call(METHODS["Execute"], body, headers=world.dev.bearer)
+    assert (outcome.code, outcome.reason) == (Code.INVALID_ARGUMENT, "MALFORMED_MESSAGE")
+    assert "250000" in outcome.message
+
+
+@pytest.mark.parametrize(
+    "value", [b"\x11" + b"\x00\x00\x00\x00\x00\x00\xf8\x7f", b""], ids=["NaN", "a value of no kind"]
+)
+def test_data_that_is_no_json_is_refused(binary_client: Client, world: World, value: bytes) -> None:
+    body = b"\x12" + _sized(b"\x0a" + _sized(b"\x0a\x01a\x12" + _sized(value)))
+    body += b"\x0a" + _sized(world.workflows["echo"].encode())
+    outcome = binary_client.call(METHODS["Execute"], body, headers=world.dev.bearer)
+    assert (outcome.code, outcome.fields) == (Code.INVALID_ARGUMENT, ["data"])
+
+
+def _sized(data: bytes) -> bytes:
+    length, prefix = len(data), b""
+    while length > 127:
+        prefix += bytes([length & 127 | 128])
+        length >>= 7
+    return prefix + bytes([length]) + data
