@@ -210,7 +210,11 @@ begin
         'organization_id', p_row.organization_id,
         'profile_id', p_row.profile_id,
         'role', p_row.role,
-        'email', (select p.email from public.profiles p where p.id = p_row.profile_id),
+        -- To itself alone: whoever adds a member by its id must not learn an address by that.
+        'email', (
+            select p.email from public.profiles p
+            where p.id = p_row.profile_id and p.id = auth.jwt() ->> 'sub'
+        ),
         'is_external', p_row.is_external,
         'created_at', p_row.created_at,
         'updated_at', p_row.updated_at

@@ -182,7 +182,8 @@ create function public.delete_credentials(p_organization_id uuid, p_names jsonb 
 language plpgsql security definer set search_path = ''
 as $$
 declare
-    v_organization public.organizations := gateway.authorize(p_organization_id, 'MEMBER_ROLE_ADMIN');
+    v_organization public.organizations :=
+        gateway.authorize(p_organization_id, 'MEMBER_ROLE_ADMIN', p_inactive => true);
     v_names text[];
 begin
     perform from public.organizations o where o.id = v_organization.id for no key update;

@@ -63,7 +63,8 @@ create function gateway.own_api_key(p_organization_id uuid, p_id uuid) returns p
 language plpgsql volatile security definer set search_path = ''
 as $$
 declare
-    v_organization public.organizations := gateway.authorize(p_organization_id, 'MEMBER_ROLE_ADMIN');
+    v_organization public.organizations :=
+        gateway.authorize(p_organization_id, 'MEMBER_ROLE_ADMIN', p_inactive => true);
     v_row public.api_keys;
 begin
     select k.* into v_row from public.api_keys k where k.organization_id = v_organization.id and k.id = p_id
@@ -231,11 +232,13 @@ begin
             'previous_expires_at', extract(epoch from k.previous_expires_at),
             'expires_at', extract(epoch from k.expires_at),
             'last_used_at', extract(epoch from k.last_used_at),
-            'is_revoked', k.revoked_at is not null,
+            'is_revoked', k.revoked_at is not null or not o.is_active,
             'scopes', k.scopes,
             'workflow_ids', to_jsonb(k.workflow_ids)
         )
-        from public.api_keys k where k.public_id = p_public_id
+        from public.api_keys k
+        join public.organizations o on o.id = k.organization_id
+        where k.public_id = p_public_id
     ), '{}');
 end
 $$;
@@ -292,6 +295,15 @@ declare
     v_workflow public.workflows;
     v_known public.executions;
 begin
+    -- Memberships alone do not say where data goes: anybody can give anybody one.
+    if p_organization_id is null and p_workflow_id is null and not starts_with(auth.jwt() ->> 'sub', 'key:')
+        and gateway.clerk_organization(auth.jwt()) is null
+    then
+        perform gateway.fail(
+            'GW400', 'ORGANIZATION_REQUIRED', 'The call says neither which workflow to run nor for which organization.',
+            p_fields => '{"workflow_id": "is needed, because neither the call nor its token names an organization"}'
+        );
+    end if;
     if jsonb_typeof(p_metadata) <> 'object' then
         perform gateway.fail(
             'GW400', 'INVALID_ARGUMENT', 'The metadata is not an object.', p_fields => '{"metadata": "is no object"}'

@@ -237,3 +237,15 @@ async def test_a_key_json_has_the_fields_of_the_message(database: PostgresDataba
     await create(tenant)
     page = await tenant.call("list_api_keys", p_organization_id=tenant.organization_id)
     assert set(page["api_keys"][0]) == {field.name for field in ApiKey.desc().fields} - {"rate_limit"}
+
+
+async def test_a_key_of_an_inactive_organization_is_dead_and_can_be_revoked(
+    database: PostgresDatabase, superuser: Any
+) -> None:
+    tenant = await new_tenant(database)
+    key, made = await create(tenant)
+    await superuser.execute(
+        "update organizations set is_active = false where id = $1", uuid.UUID(tenant.organization_id)
+    )
+    assert (await find(database, made.public_id))["is_revoked"]
+    assert (await on_key("revoke_api_key", tenant, key)).state is ApiKeyState.REVOKED

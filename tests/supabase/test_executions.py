@@ -400,3 +400,13 @@ async def test_a_large_result_is_kept_and_a_cut_one_says_so(database: PostgresDa
     assert stored.result_truncated
     assert stored.result is not None
     assert len(stored.result.to_json()) == 262_002
+
+
+async def test_a_call_that_names_neither_workflow_nor_organization_is_refused(
+    database: PostgresDatabase,
+) -> None:
+    """Or else whoever gives somebody a membership would get what that one sends."""
+    tenant = await new_tenant(database)
+    with pytest.raises(InvalidArgument) as raised:
+        await database.call("begin_execution", tenant.owner, p_execution_id=str(uuid.uuid4()))
+    assert raised.value.reason == "ORGANIZATION_REQUIRED"

@@ -92,7 +92,7 @@ type Member struct {
 	ProfileId string `protobuf:"bytes,2,opt,name=profile_id,json=profileId,proto3" json:"profile_id,omitempty"`
 	// Nobody can give a role above its own.
 	Role MemberRole `protobuf:"varint,3,opt,name=role,proto3,enum=n8ngateway.v1.MemberRole" json:"role,omitempty"`
-	// Address from the user's profile; empty when the identity provider gave none.
+	// Address from the user's profile, told to the user alone; empty for others and when there is none.
 	Email string `protobuf:"bytes,4,opt,name=email,proto3" json:"email,omitempty"`
 	// True when the membership comes from the identity provider, which then decides on its role and its end.
 	IsExternal bool `protobuf:"varint,5,opt,name=is_external,json=isExternal,proto3" json:"is_external,omitempty"`

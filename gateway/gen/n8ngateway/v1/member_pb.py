@@ -52,7 +52,7 @@ class Member(Message[_MemberFields]):
             n8ngateway.v1.MemberRole role = 3;
             ```
         email:
-            Address from the user's profile; empty when the identity provider gave none.
+            Address from the user's profile, told to the user alone; empty for others and when there is none.
 
             ```proto
             string email = 4;

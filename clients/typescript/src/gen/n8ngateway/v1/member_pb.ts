@@ -42,7 +42,7 @@ export type Member = Message<"n8ngateway.v1.Member"> & {
   role: MemberRole;
 
   /**
-   * Address from the user's profile; empty when the identity provider gave none.
+   * Address from the user's profile, told to the user alone; empty for others and when there is none.
    *
    * @generated from field: string email = 4;
    */
