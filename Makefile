@@ -13,7 +13,8 @@ help:  ## Show this list.
 setup: $(READY)  ## Make .venv ready, and nothing else.
 
 $(READY): requirements.lock requirements-setup.lock pyproject.toml clients/python/pyproject.toml
-	$(PYTHON) -m venv .venv
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; this is " + sys.version)'
+	$(PYTHON) -m venv --clear .venv
 	$(PIP) --require-hashes -r requirements-setup.lock
 	$(BIN)/uv pip install --quiet --require-hashes -r requirements.lock || $(PIP) --require-hashes -r requirements.lock
 	$(PIP) --no-deps --no-build-isolation -e . -e clients/python

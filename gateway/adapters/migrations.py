@@ -150,6 +150,9 @@ async def _applied(connection: Connection) -> set[str]:
 async def _connected(url: str) -> AsyncIterator[Connection]:
     try:
         connection = await asyncpg.connect(url, timeout=_CONNECT_SECONDS, statement_cache_size=0)
+    except ValueError as error:
+        msg = "the database's URL cannot be read: is a character of its password not percent-encoded?"
+        raise MigrationError(msg) from error
     except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
         msg = f"the database cannot be reached: {error}"
         raise MigrationError(msg) from error

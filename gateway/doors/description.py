@@ -29,6 +29,12 @@ _SCHEMES: dict[str, dict[str, Json]] = {
         "bearerFormat": "JWT",
         "description": "A session token of Clerk.",
     },
+    "api_key": {
+        "type": "apiKey",
+        "in": "header",
+        "name": "X-API-Key",
+        "description": "A key of an organization, as CreateApiKey shows it once. Send it without a token.",
+    },
     "internal": {
         "type": "apiKey",
         "in": "header",
@@ -78,4 +84,4 @@ def describe_api() -> bytes:
 
 
 def _security_of(method: DescMethod) -> Security:
-    return _SECURITY_BY_SERVICE.get(method.parent.type_name, [{"bearer": []}])
+    return _SECURITY_BY_SERVICE.get(method.parent.type_name, [{"bearer": []}, {"api_key": []}])

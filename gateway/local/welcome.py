@@ -40,7 +40,7 @@ Paste into another terminal:
   curl -s $GATEWAY/n8ngateway.v1.ExecutionService/Execute -H "Authorization: Bearer $TOKEN" \\
        -H 'Content-Type: application/json' \\
        -d '{{"workflowId": "{echo}", "data": {{"input": "hello"}}}}'
-  .venv/bin/python clients/python/examples/execute.py --target {grpc_url} --token $TOKEN \\
+  .venv/bin/python clients/python/examples/execute.py --target {grpc_url} --insecure --token $TOKEN \\
        --workflow {echo} --stream-workflow {stream}
 
   # the same with an API key

@@ -135,6 +135,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--target", help="host:port of the gateway's gRPC door")
     parser.add_argument("--token", help="session token")
     parser.add_argument("--workflow", help="id of the workflow to run")
+    parser.add_argument("--stream-workflow", help="id of the workflow to stream, if it is another one")
     parser.add_argument("--insecure", action="store_true", help="connect without TLS")
     return parser.parse_args()
 
@@ -145,8 +146,13 @@ def find_place(arguments: argparse.Namespace) -> Place:
         return read_ready_file(arguments.ready_file)
     if not (arguments.target and arguments.token and arguments.workflow):
         raise UsageError("give --ready-file, or --target, --token and --workflow")
-    workflow = arguments.workflow
-    return Place(arguments.target, arguments.token, workflow, workflow, secure=not arguments.insecure)
+    return Place(
+        arguments.target,
+        arguments.token,
+        echo=arguments.workflow,
+        stream=arguments.stream_workflow or arguments.workflow,
+        secure=not arguments.insecure,
+    )
 
 
 def read_ready_file(path: Path) -> Place:
