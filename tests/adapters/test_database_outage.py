@@ -23,14 +23,18 @@ async def test_a_stopped_server_is_unavailable_until_it_is_back(tmp_path: Path) 
         await migrations.apply(str(url), local=True, authenticator_password=AUTHENTICATOR_PASSWORD)
         database = PostgresDatabase(login(url), min_connections=3)
         await database.start()
-        tenant = await new_tenant(database, balance=10)
+        tenant = await new_tenant(database, balance=13)
         lock = await asyncpg.connect(str(url))
         await lock.execute("begin; lock table credit_accounts in exclusive mode")
         under_way = [asyncio.create_task(tenant.begin()) for _ in range(3)]
         while await lock.fetchval("select count(*) from pg_locks where not granted") < 3:
             pass
         await server.stop()
-        for end in await asyncio.gather(*under_way, return_exceptions=True):
+        # Who held the lock may be ended first: then one that waited for it may still get through.
+        ends = await asyncio.gather(*under_way, return_exceptions=True)
+        broken = [end for end in ends if isinstance(end, BaseException)]
+        assert broken
+        for end in broken:
             assert isinstance(end, Unavailable)
             assert end.retry_after
         for _ in range(3):
@@ -39,7 +43,9 @@ async def test_a_stopped_server_is_unavailable_until_it_is_back(tmp_path: Path) 
         await server.start()
         assert URL(server.superuser_url) == url
         begun = await asyncio.gather(*(tenant.begin() for _ in range(10)))
-        assert sorted(answer["credits_remaining"] for answer in begun) == list(range(10))
+        left = sorted(answer["credits_remaining"] for answer in begun)
+        assert left == list(range(left[0], left[0] + 10))
+        assert len(broken) >= left[0] >= 0
         assert json.loads(await database.call("list_organizations", tenant.owner))["organizations"]
         lock.terminate()
         await database.close()
