@@ -18,6 +18,7 @@ from gateway.adapters.redis import ping as ping_redis
 from gateway.adapters.supabase import SupabaseDatabase
 from gateway.adapters.vault import SealedVault, SupabaseVault, Vault
 from gateway.chain.access_log import log_access
+from gateway.chain.address import ClientAddress
 from gateway.chain.api_key import ApiKeys, TokenOrKey
 from gateway.chain.authenticate import Authenticate, BearerToken, DevelopmentHeaders, InternalSecret
 from gateway.chain.authorize import Authorize
@@ -147,6 +148,7 @@ class Gateway:
         chain = Chain(
             establish_context,
             guards=[
+                ClientAddress(settings.proxy_networks, settings.forwarded_header),
                 self._authenticate(keys, api_keys),
                 Authorize(methods),
                 Validate(methods),

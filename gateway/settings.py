@@ -6,7 +6,8 @@ import base64
 import json
 import re
 from enum import StrEnum
-from typing import Annotated, Any
+from ipaddress import IPv4Network, IPv6Network, ip_network
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -78,6 +79,7 @@ class Settings(BaseSettings):
     grpc_channelz: bool = False
     cors_origins: CommaList = Field((), validation_alias=_also("CORS_ORIGINS", "ALLOWED_ORIGINS"))
     trusted_proxies: CommaList = ()
+    forwarded_header: Literal["forwarded", "x-forwarded-for"] | None = None
     request_timeout_seconds: PositiveFloat = 60
     execution_timeout_seconds: PositiveFloat = 300
     shutdown_grace_seconds: PositiveFloat = 20
@@ -143,6 +145,20 @@ class Settings(BaseSettings):
                 msg = f"is neither a comma-separated list nor a JSON array: {error}"
                 raise ValueError(msg) from None
         return tuple(part.strip() for part in value.split(",") if part.strip())
+
+    @field_validator("trusted_proxies", mode="after")
+    @classmethod
+    def _networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for text in value:
+            if _network(text).prefixlen == 0:
+                msg = f"{text} would believe everyone: name the networks of your proxies"
+                raise ValueError(msg)
+        return value
+
+    @field_validator("forwarded_header", mode="before")
+    @classmethod
+    def _lower(cls, value: object) -> object:
+        return value.lower() if isinstance(value, str) else value
 
     @field_validator("log_level", mode="after")
     @classmethod
@@ -261,6 +277,11 @@ class Settings(BaseSettings):
         return value
 
     @property
+    def proxy_networks(self) -> list[IPv4Network | IPv6Network]:
+        """TRUSTED_PROXIES; a single address is a network of one."""
+        return [_network(text) for text in self.trusted_proxies]
+
+    @property
     def vault_keys(self) -> list[tuple[str, bytes]]:
         """Id and key of each in VAULT_KEY, the one that seals first."""
         return _vault_keys(self.vault_key.get_secret_value()) if self.vault_key else []
@@ -272,6 +293,14 @@ class Settings(BaseSettings):
             return self.rate_limit_requests, self.rate_limit_period
         count, _, period = self.rate_limit.partition("/")
         return int(count), _PERIODS[period]
+
+
+def _network(text: str) -> IPv4Network | IPv6Network:
+    try:
+        return ip_network(text)
+    except ValueError as error:
+        msg = f"must list IP addresses and networks such as 10.0.0.0/8: {error}"
+        raise ValueError(msg) from None
 
 
 def _vault_keys(text: str) -> list[tuple[str, bytes]]:

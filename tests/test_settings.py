@@ -224,3 +224,30 @@ def test_a_vault_key_of_another_form_is_refused_and_not_told(
     environment.setenv("VAULT_KEY", value)
     [fault] = faults()
     assert fault == "VAULT_KEY must be 32 bytes in base64; to change it, NEW_ID:NEW,OLD_ID:OLD"
+
+
+def test_trusted_proxies_are_addresses_and_networks(environment: pytest.MonkeyPatch) -> None:
+    assert Settings.load().proxy_networks == []
+    environment.setenv("TRUSTED_PROXIES", "10.0.0.0/8, 192.0.2.1,2001:db8::/32,::1")
+    environment.setenv("FORWARDED_HEADER", "X-Forwarded-For")
+    settings = Settings.load()
+    assert list(map(str, settings.proxy_networks)) == [
+        "10.0.0.0/8", "192.0.2.1/32", "2001:db8::/32", "::1/128"
+    ]  # fmt: skip
+    assert settings.forwarded_header == "x-forwarded-for"
+
+
+@pytest.mark.parametrize("value", ["proxy.example", "10.0.0.1/8", "10.0.0.0/33", "*", "10.0.0.1,x"])
+def test_other_proxies_are_refused(environment: pytest.MonkeyPatch, value: str) -> None:
+    environment.setenv("TRUSTED_PROXIES", value)
+    environment.setenv("FORWARDED_HEADER", "X-Real-IP")
+    told = faults()
+    assert told[0].startswith("TRUSTED_PROXIES must list IP addresses and networks such as 10.0.0.0/8: ")
+    assert told[1].startswith("FORWARDED_HEADER ")
+
+
+@pytest.mark.parametrize("value", ["0.0.0.0/0", "10.0.0.0/8,::/0"])
+def test_nobody_can_trust_everyone(environment: pytest.MonkeyPatch, value: str) -> None:
+    environment.setenv("TRUSTED_PROXIES", value)
+    [told] = faults()
+    assert "would believe everyone" in told

@@ -33,5 +33,5 @@ def log_access(call: Call, outcome: RpcError | None) -> None:
         caller=f"{principal.kind.value}:{principal.subject}" if principal else None,
         impersonator=principal.impersonator if principal else None,
         tenant=principal.tenant if principal else None,
-        peer=call.peer,
+        address=call.address or call.peer,
     )

@@ -83,6 +83,7 @@ class HttpServer:
             log_config=None,
             access_log=False,
             server_header=False,
+            proxy_headers=False,  # as uvicorn would, it believes any process of this machine
             timeout_graceful_shutdown=max(1, round(grace)),
         )
         self._server = _Server(config)

@@ -22,7 +22,9 @@ class Call:
     name are joined by commas (RFC 9110, 5.3), those of `-bin` names are base64.
     `body` is the request message as sent: uncompressed and unframed, and not yet
     decoded. `target` is what a signature covers: `path?query` over REST,
-    `/package.Service/Method` elsewhere. `timeout` is the caller's deadline in seconds
+    `/package.Service/Method` elsewhere. `peer` is the other end of the connection as the
+    door knows it, `address` the client's IP address behind trusted proxies (empty where
+    there is none). `timeout` is the caller's deadline in seconds
     from `started`.
 
     Whatever the outcome, the caller gets `response_metadata` as headers (over gRPC as
@@ -41,6 +43,7 @@ class Call:
     started: float = field(default_factory=time.monotonic)
     request_id: str = ""
     traceparent: str = ""
+    address: str = ""
     principal: Principal | None = None
     request: Message | None = None
     response_metadata: list[tuple[str, str]] = field(default_factory=list)

@@ -30,7 +30,7 @@ PRINCIPAL = Principal(
 def logged(outcome: RpcError | None, principal: Principal | None = PRINCIPAL) -> dict[str, object]:
     """The one line that a call full of secrets leaves."""
     request = ExecuteRequest(workflow_id="secret-body", metadata={"secret-key": "secret-value"})
-    call = call_of(request=request, metadata=SECRETS, peer="192.0.2.1:5", request_id="r-1")
+    call = call_of(request=request, metadata=SECRETS, address="192.0.2.1", request_id="r-1")
     call.principal, call.request = principal, request
     with structlog.testing.capture_logs() as lines:
         log_access(call, outcome)
@@ -51,7 +51,7 @@ def test_a_line_tells_who_what_how_and_how_long() -> None:
         "reason": None,
         "caller": "user:user_1",
         "tenant": "t-1",
-        "peer": "192.0.2.1:5",
+        "address": "192.0.2.1",
     }
     assert line.items() >= expected.items()
 

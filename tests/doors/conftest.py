@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -25,6 +25,8 @@ from gateway.rpc.call import Call
 from gateway.rpc.chain import Chain
 from gateway.rpc.errors import InvalidArgument, RpcError
 from gateway.rpc.methods import MethodTable
+
+Guard = Callable[[Call], Awaitable[None]]
 
 EXECUTIONS = execution_service_pb.desc().services[0]
 HEALTH = health_service_pb.desc().services[0]
@@ -141,11 +143,11 @@ def doors(open_doors: Doors) -> Doors:
 
 
 @asynccontextmanager
-async def serve(connections: Connections) -> AsyncIterator[Doors]:
-    """Open the doors in the running event loop."""
+async def serve(connections: Connections, *guards: Guard) -> AsyncIterator[Doors]:
+    """Open the doors in the running event loop, with `guards` before a call is decoded."""
     doors = Doors()
     methods = MethodTable([(EXECUTIONS, doors.service), (HEALTH, Alive())])
-    chain = Chain(establish_context, guards=[_decode], observers=[doors.observe], timeout=20)
+    chain = Chain(establish_context, guards=[*guards, _decode], observers=[doors.observe], timeout=20)
     doors.grpc = GrpcDoor(
         methods, chain, max_message_bytes=MAX_MESSAGE_BYTES, connections=connections, channelz=True
     )
