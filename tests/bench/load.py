@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from tests.bench.rows import Row
 
 
-CONNECTIONS = 16
 HTTP2_CONNECTIONS, HTTP2_STREAMS = 4, 4
 _TIMEOUT_SECONDS = 30
 _ATTEMPTS = 3
@@ -34,6 +33,18 @@ _WRK_SCRIPT = """
 wrk.method = "POST"
 wrk.body = "{body}"
 {headers}
+local requests = {{}}
+local turn = 0
+function init(arguments)
+  for number, token in ipairs({{{tokens}}}) do
+    wrk.headers["authorization"] = "Bearer " .. token
+    requests[number] = wrk.format()
+  end
+end
+function request()
+  turn = turn % #requests + 1
+  return requests[turn]
+end
 function done(summary)
   local e = summary.errors
   io.write(string.format('RESULT {{"calls": %d, "seconds": %f, "bytes": %d, "errors": %d}}\\n',
@@ -64,20 +75,25 @@ def tools() -> str:
 
 
 def headers(row: Row, token: str) -> dict[str, str]:
-    """The request's headers: the same for every peer of a row."""
-    common = {"content-type": row.content_type, "authorization": f"Bearer {token}"}
+    """A request's headers: the same for every peer of a row."""
+    return _headers(row) | {"authorization": f"Bearer {token}"}
+
+
+def _headers(row: Row) -> dict[str, str]:
+    common = {"content-type": row.content_type}
     return common | ({"te": "trailers"} if row.http2 else {"accept": row.accept, "user-agent": "bench"})
 
 
-def once(row: Row, port: int, sent: Mapping[str, str]) -> bytes:
+def once(row: Row, port: int, token: str) -> bytes:
     """Make one call with an ordinary client and return what came, messages behind each other."""
+    sent = headers(row, token)
     if row.http2:
         metadata = [("authorization", sent["authorization"])]
         with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
             call = channel.unary_stream(row.path)
             return b"".join(call(row.body[5:], metadata=metadata, timeout=_TIMEOUT_SECONDS))
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=_TIMEOUT_SECONDS)
-    connection.request("POST", row.path, row.body, dict(sent))
+    connection.request("POST", row.path, row.body, sent)
     response = connection.getresponse()
     answer = response.read()
     connection.close()
@@ -86,14 +102,14 @@ def once(row: Row, port: int, sent: Mapping[str, str]) -> bytes:
     return answer
 
 
-def run(row: Row, port: int, sent: Mapping[str, str], seconds: float, tool: str, scratch: Path) -> Result:
-    """Load the row's server for that long. Raises BenchError when calls fail."""
+def run(row: Row, port: int, tokens: Sequence[str], seconds: float, tool: str, scratch: Path) -> Result:
+    """Load the row's server for that long, by callers in turns. Raises BenchError when calls fail."""
     for _ in range(_ATTEMPTS):
         if tool == "bundled":
-            result = _bundled(row, port, sent, seconds)
+            result = _bundled(row, port, tokens, seconds)
         else:
             generate = _h2load if row.http2 else _wrk
-            result = generate(row, port, sent, seconds, scratch)
+            result = generate(row, port, tokens, seconds, scratch)
         if result.calls or result.errors:  # a busy machine may not even have started the generator
             break
     if result.errors or not result.calls:
@@ -101,13 +117,13 @@ def run(row: Row, port: int, sent: Mapping[str, str], seconds: float, tool: str,
     return result
 
 
-def _wrk(row: Row, port: int, sent: Mapping[str, str], seconds: float, scratch: Path) -> Result:
-    lines = "\n".join(f'wrk.headers["{name}"] = "{value}"' for name, value in sent.items())
+def _wrk(row: Row, port: int, tokens: Sequence[str], seconds: float, scratch: Path) -> Result:
+    lines = "\n".join(f'wrk.headers["{name}"] = "{value}"' for name, value in _headers(row).items())
     body = "".join(f"\\{byte:03d}" for byte in row.body)
     script = scratch / "wrk.lua"
-    script.write_text(_WRK_SCRIPT.format(body=body, headers=lines))
+    script.write_text(_WRK_SCRIPT.format(body=body, headers=lines, tokens=", ".join(map(json.dumps, tokens))))
     url = f"http://127.0.0.1:{port}{row.path}"
-    process = _start(["wrk", "-t1", f"-c{CONNECTIONS}", "-d60s", "-s", str(script), url])
+    process = _start(["wrk", "-t1", f"-c{row.connections}", "-d60s", "-s", str(script), url])
     time.sleep(seconds)
     process.send_signal(signal.SIGINT)  # wrk knows whole seconds only
     output = process.communicate(timeout=_TIMEOUT_SECONDS)[0].decode()
@@ -116,9 +132,10 @@ def _wrk(row: Row, port: int, sent: Mapping[str, str], seconds: float, scratch: 
     return Result(**json.loads(output.partition("RESULT ")[2]))
 
 
-def _h2load(row: Row, port: int, sent: Mapping[str, str], seconds: float, scratch: Path) -> Result:
+def _h2load(row: Row, port: int, tokens: Sequence[str], seconds: float, scratch: Path) -> Result:
     data = scratch / "h2load.bin"
     data.write_bytes(row.body)
+    sent = headers(row, tokens[0])
     fields = [argument for name, value in sent.items() for argument in ("-H", f"{name}: {value}")]
     command = [
         "h2load",
@@ -137,14 +154,15 @@ def _h2load(row: Row, port: int, sent: Mapping[str, str], seconds: float, scratc
     return Result(int(calls), int(calls) / max(float(rate), 1e-9), int(received), int(failed) + int(errored))
 
 
-def _bundled(row: Row, port: int, sent: Mapping[str, str], seconds: float) -> Result:
+def _bundled(row: Row, port: int, tokens: Sequence[str], seconds: float) -> Result:
     load = {
         "path": row.path,
         "port": port,
-        "headers": dict(sent),
+        "headers": _headers(row),
+        "tokens": tokens,
         "body": base64.b64encode(row.body).decode(),
         "http2": row.http2,
-        "connections": HTTP2_CONNECTIONS if row.http2 else CONNECTIONS,
+        "connections": HTTP2_CONNECTIONS if row.http2 else row.connections,
         "streams": HTTP2_STREAMS,
         "seconds": seconds,
     }

@@ -12,6 +12,7 @@ import json
 import sys
 import time
 from collections.abc import Iterator
+from functools import partial
 
 import uvloop
 
@@ -191,16 +192,19 @@ async def run(load: dict[str, object]) -> dict[str, float]:
     assert isinstance(headers, dict)
     body = base64.b64decode(str(load["body"]))
     connections, streams = int(str(load["connections"])), int(str(load["streams"]))
-    if load["http2"]:
-        block = http2_headers(path, port, headers)
-        make = lambda: Http2(block, body, streams, counts)  # noqa: E731
-    else:
-        request = http1_request(path, port, headers, body)
-        make = lambda: Http1(request, counts)  # noqa: E731
+    tokens = load["tokens"]
+    assert isinstance(tokens, list)
+
+    def connection(number: int) -> Http1 | Http2:
+        sent = headers | {"authorization": f"Bearer {tokens[number % len(tokens)]}"}
+        if load["http2"]:
+            return Http2(http2_headers(path, port, sent), body, streams, counts)
+        return Http1(http1_request(path, port, sent, body), counts)
+
     loop = asyncio.get_running_loop()
     started = time.perf_counter()
-    for _ in range(connections):
-        await loop.create_connection(make, "127.0.0.1", port)
+    for number in range(connections):
+        await loop.create_connection(partial(connection, number), "127.0.0.1", port)
     await asyncio.sleep(float(str(load["seconds"])))
     seconds = time.perf_counter() - started
     return {"calls": counts.calls, "errors": counts.errors, "seconds": seconds, "bytes": counts.bytes}

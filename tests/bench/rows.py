@@ -27,7 +27,10 @@ _LIST = "/bench.v1.BenchService/ListLines"
 
 @dataclass(frozen=True)
 class Row:
-    """One request to one server. `http2` is gRPC with prior knowledge; everything else is HTTP/1.1 POST."""
+    """One request to one server. `http2` is gRPC with prior knowledge; everything else is HTTP/1.1 POST.
+
+    `tenants` names the workflow of those who call in turns; a row without them has one caller.
+    """
 
     group: str
     name: str
@@ -38,6 +41,8 @@ class Row:
     body: bytes
     accept: str = "*/*"
     http2: bool = False
+    tenants: str = ""
+    connections: int = 16
 
     @property
     def key(self) -> str:
@@ -91,10 +96,28 @@ def _stream(group: str, name: str, server: str, kind: str, port: str = "http") -
     return Row(group, name, server, port, _LIST, kind, _framed(_LINES), http2=port == "grpc")
 
 
+def _execute(group: str, name: str, server: str, connections: int = 16) -> Row:
+    body = json.dumps({"data": {"question": "x" * 100, "language": "en"}}).encode()
+    return Row(
+        *(group, name, server, "http", "/api/v1/execute", "application/json", body),
+        tenants="answer",
+        connections=connections,
+    )
+
+
+def _relay(name: str, server: str) -> Row:
+    body = b'{"data": {"question": "all of it"}}'
+    path = "/api/v1/execute/stream"
+    return Row(
+        *("execute, stream", name, server, "http", path, "application/json", body, _NDJSON), tenants="stream"
+    )
+
+
 _CONNECT_STREAM = "application/connect+proto"
 _WEB_STREAM = "application/grpc-web+proto"
 _NDJSON = "application/x-ndjson"
 _OURS, _FASTAPI, _STARLETTE = "n8n-gateway", "FastAPI + pydantic", "Starlette, no rules"
+_OVER_REST, _USUAL = "the same over Supabase REST", "FastAPI, SlowAPI, supabase-py, httpx"
 _CONNECT_ALONE, _GRPC_ALONE, _ENVOY = "connectrpc alone", "grpc.aio alone", "Envoy > grpc.aio"
 
 ROWS: tuple[Row, ...] = (
@@ -127,6 +150,14 @@ ROWS: tuple[Row, ...] = (
     _stream("stream, gRPC-Web", _ENVOY, "envoy", _WEB_STREAM, "web"),
     _stream("stream, gRPC", _OURS, "gateway_doors", "application/grpc", "grpc"),
     _stream("stream, gRPC", _GRPC_ALONE, "grpc_alone", "application/grpc", "grpc"),
+    _execute("execute", _OURS, "gateway"),
+    _execute("execute", _OVER_REST, "gateway_over_rest"),
+    _execute("execute", _USUAL, "fastapi_supabase"),
+    _execute("execute, one at a time", _OURS, "gateway", 1),
+    _execute("execute, one at a time", _USUAL, "fastapi_supabase", 1),
+    _relay(_OURS, "gateway"),
+    _relay(_OVER_REST, "gateway_over_rest"),
+    _relay(_USUAL, "fastapi_supabase"),
 )
 
 AIMS: tuple[Aim, ...] = (
@@ -139,11 +170,17 @@ AIMS: tuple[Aim, ...] = (
     Aim("transcoder: transcoder, 500 routes", f"transcoder: {_FASTAPI}, 500 routes", 2.0),
     Aim("transcoder: transcoder, 500 routes", "transcoder: transcoder, 10 routes", 0.95),
     Aim("transcoder: transcoder, 10 routes", f"REST: {_ENVOY}", 8.0),
+    Aim(f"execute: {_OURS}", f"execute: {_USUAL}", 11.0),
+    Aim(f"execute: {_OVER_REST}", f"execute: {_USUAL}", 3.0),
 )
 
 
 def holds(row: Row, answer: bytes) -> bool:
     """Whether an answer is what the row is measured for."""
+    if row.tenants == "stream":
+        return answer.count(b"x" * LINE_BYTES) == LINES and b"credits_used" in answer
+    if row.tenants:
+        return json.loads(answer)["data"]["answer"] == 42 and json.loads(answer)["credits_used"] == 1
     if row.path in (_LIST, "/v1/lines"):
         return answer.count(b"x" * LINE_BYTES) == LINES
     return TITLE.encode() in answer and b"Europe/Berlin" in answer

@@ -32,24 +32,27 @@ class Bench:
         self._scratch = scratch
         keys = scratch / "jwks.json"
         self._token = session_token.issue(keys)
-        self.servers = Servers(generated, keys)
+        self.servers = Servers(generated, keys, scratch / "parts")
 
     def check(self, row: Row) -> None:
         """Make one call. Raises BenchError when the answer is not what the row is measured for."""
         port = self.servers.get(row.server).ports[row.port]
-        answer = load.once(row, port, load.headers(row, self._token))
+        answer = load.once(row, port, self._tokens(row)[0])
         if not holds(row, answer):
             raise BenchError(f"{row.key} answers something else: {answer[:300]!r}")
 
     def measure(self, row: Row, seconds: float) -> Sample:
         """Load the row's server for that long. Raises BenchError when calls fail."""
         server = self.servers.get(row.server)
-        sent = load.headers(row, self._token)
+        tokens = self._tokens(row)
         before = cpu_seconds(server.pids)
-        result = load.run(row, server.ports[row.port], sent, seconds, self._plan.tool, self._scratch)
+        result = load.run(row, server.ports[row.port], tokens, seconds, self._plan.tool, self._scratch)
         after = cpu_seconds(server.pids)
         spent = None if before is None or after is None else after - before
         return Sample(result.calls / result.seconds, None if spent is None else spent / result.calls * 1e6)
+
+    def _tokens(self, row: Row) -> list[str]:
+        return self.servers.parts().tokens[row.tenants] if row.tenants else [self._token]
 
 
 def run(

@@ -15,6 +15,7 @@ def test_rows_of_the_gateway_run(tmp_path: Path, loader: str) -> None:
     results, chart = tmp_path / "results.json", tmp_path / "chart.svg"
     command = [sys.executable, "-m", "tests.bench", "--rounds", "1", "--seconds", "0.2"]
     command += ["--only", "REST: n8n-gateway", "--only", "stream, gRPC: n8n-gateway"]
+    command += ["--only", "execute: n8n-gateway", "--only", "execute, stream: n8n-gateway"]
     command += ["--json", str(results), "--chart", str(chart)]
     command += ["--loader", "bundled"] if loader == "bundled" else []
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)

@@ -1,4 +1,4 @@
-"""Envoy in front of a gRPC server: its gRPC-JSON transcoder on one port, its gRPC-Web filter on another."""
+"""Envoy as a transcoder and a gRPC-Web filter in front of a gRPC server, and as a proxy."""
 
 from __future__ import annotations
 
@@ -18,12 +18,13 @@ def configuration(*, json_port: int, web_port: int, grpc_port: int, descriptors:
         "print_options": {"preserve_proto_field_names": True, "always_print_primitive_fields": True},
     }
     web = {"@type": f"{_EXTENSIONS}.http.grpc_web.v3.GrpcWeb"}
+    route = {"match": {"prefix": "/"}, "route": {"cluster": "upstream", "timeout": "60s"}}
     return json.dumps(
         {
             "static_resources": {
                 "listeners": [
-                    _listener(json_port, {"name": "transcoder", "typed_config": transcoder}),
-                    _listener(web_port, {"name": "web", "typed_config": web}),
+                    _listener(json_port, {"name": "transcoder", "typed_config": transcoder}, route),
+                    _listener(web_port, {"name": "web", "typed_config": web}, route),
                 ],
                 "clusters": [_cluster(grpc_port)],
             }
@@ -31,22 +32,26 @@ def configuration(*, json_port: int, web_port: int, grpc_port: int, descriptors:
     )
 
 
-def _listener(port: int, http_filter: dict[str, Any]) -> dict[str, Any]:
+def supabase(*, port: int, postgrest_port: int) -> str:
+    """Envoy where Supabase's own gateway stands: PostgREST under /rest/v1."""
+    route = {
+        "match": {"prefix": "/rest/v1/"},
+        "route": {"cluster": "upstream", "prefix_rewrite": "/", "timeout": "60s"},
+    }
+    cluster = {"name": "upstream", "type": "STATIC", "load_assignment": _endpoint(postgrest_port)}
+    resources = {"listeners": [_listener(port, None, route)], "clusters": [cluster]}
+    return json.dumps({"static_resources": resources})
+
+
+def _listener(port: int, http_filter: dict[str, Any] | None, route: dict[str, Any]) -> dict[str, Any]:
     router = {"@type": f"{_EXTENSIONS}.http.router.v3.Router", "suppress_envoy_headers": True}
+    filters = [http_filter] if http_filter else []
     manager = {
         "@type": f"{_EXTENSIONS}.network.http_connection_manager.v3.HttpConnectionManager",
         "stat_prefix": "bench",
         "generate_request_id": False,
-        "http_filters": [http_filter, {"name": "router", "typed_config": router}],
-        "route_config": {
-            "virtual_hosts": [
-                {
-                    "name": "bench",
-                    "domains": ["*"],
-                    "routes": [{"match": {"prefix": "/"}, "route": {"cluster": "grpc", "timeout": "60s"}}],
-                }
-            ]
-        },
+        "http_filters": [*filters, {"name": "router", "typed_config": router}],
+        "route_config": {"virtual_hosts": [{"name": "bench", "domains": ["*"], "routes": [route]}]},
     }
     return {
         "address": _address(port),
@@ -59,15 +64,19 @@ def _cluster(port: int) -> dict[str, Any]:
         "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
         "explicit_http_config": {"http2_protocol_options": {}},
     }
-    endpoint = {"endpoint": {"address": _address(port)}}
     return {
-        "name": "grpc",
+        "name": "upstream",
         "type": "STATIC",
         "typed_extension_protocol_options": {
             "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": options
         },
-        "load_assignment": {"cluster_name": "grpc", "endpoints": [{"lb_endpoints": [endpoint]}]},
+        "load_assignment": _endpoint(port),
     }
+
+
+def _endpoint(port: int) -> dict[str, Any]:
+    endpoint = {"endpoint": {"address": _address(port)}}
+    return {"cluster_name": "upstream", "endpoints": [{"lb_endpoints": [endpoint]}]}
 
 
 def _address(port: int) -> dict[str, Any]:
