@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import AsyncExitStack
+from functools import partial
 from typing import TYPE_CHECKING
 
 import aiohttp
@@ -13,7 +14,7 @@ from redis.asyncio import Redis
 from gateway.adapters.clerk import ClerkTokens, SigningKeys, signing_keys
 from gateway.adapters.n8n import N8n
 from gateway.adapters.postgres import PostgresDatabase
-from gateway.adapters.redis import KeyChanges
+from gateway.adapters.redis import API_KEYS, ORGANIZATIONS, Changes
 from gateway.adapters.redis import ping as ping_redis
 from gateway.adapters.supabase import SupabaseDatabase
 from gateway.adapters.vault import SealedVault, SupabaseVault, Vault
@@ -24,6 +25,7 @@ from gateway.chain.authenticate import Authenticate, BearerToken, DevelopmentHea
 from gateway.chain.authorize import Authorize
 from gateway.chain.context import establish_context
 from gateway.chain.first_sight import FirstSight
+from gateway.chain.policy import Policies
 from gateway.chain.validate import Validate
 from gateway.doors.connect import ConnectDoor
 from gateway.doors.grpc import Connections, GrpcDoor
@@ -114,7 +116,7 @@ class Gateway:
         redis: Redis = Redis.from_url(settings.redis_url.get_secret_value())
         self._parts.push_async_callback(redis.aclose)
         vault = self._vault(database)
-        api_keys, key_changes = self._api_keys(database, redis)
+        api_keys, policies, changes = self._callers(database, redis)
         runner = Runner(
             database,
             n8n,
@@ -132,10 +134,13 @@ class Gateway:
         )
         methods = MethodTable(
             [
-                (organization_service_pb.desc().services[0], OrganizationService(database, vault)),
+                (
+                    organization_service_pb.desc().services[0],
+                    OrganizationService(database, vault, partial(changes.publish, ORGANIZATIONS)),
+                ),
                 (
                     api_key_service_pb.desc().services[0],
-                    ApiKeyService(database, vault, key_changes.publish),
+                    ApiKeyService(database, vault, partial(changes.publish, API_KEYS)),
                 ),
                 (credit_service_pb.desc().services[0], None),
                 (workflow_service_pb.desc().services[0], WorkflowService(database)),
@@ -150,6 +155,7 @@ class Gateway:
             guards=[
                 ClientAddress(settings.proxy_networks, settings.forwarded_header),
                 self._authenticate(keys, api_keys),
+                policies,
                 Authorize(methods),
                 Validate(methods),
                 FirstSight(database),
@@ -159,13 +165,20 @@ class Gateway:
         )
         await self._open_doors(methods, chain, health)
 
-    def _api_keys(self, database: Database, redis: Redis) -> tuple[ApiKeys, KeyChanges]:
-        api_keys = ApiKeys(database)
+    def _callers(self, database: Database, redis: Redis) -> tuple[ApiKeys, Policies, Changes]:
+        """What is remembered of callers, and what tells of its changes."""
+        api_keys, policies = ApiKeys(database), Policies(database)
         self._parts.push_async_callback(api_keys.close)
-        changes = KeyChanges(redis, api_keys.forget)
+        self._parts.push_async_callback(policies.close)
+
+        def forget_organization(organization_id: str | None) -> None:
+            api_keys.forget_organization(organization_id)
+            policies.forget(organization_id)
+
+        changes = Changes(redis, {API_KEYS: api_keys.forget, ORGANIZATIONS: forget_organization})
         changes.start()
         self._parts.push_async_callback(changes.close)
-        return api_keys, changes
+        return api_keys, policies, changes
 
     def _vault(self, database: Database) -> Vault:
         keys = self._settings.vault_keys

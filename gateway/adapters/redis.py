@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 import structlog
@@ -17,7 +16,10 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger("gateway.redis")
 
-_KEYS_CHANNEL = "n8n-gateway:api-keys"
+_CHANNEL = "n8n-gateway:"
+API_KEYS = "api-keys"
+ORGANIZATIONS = "organizations"
+"""Topics of changes: public ids of keys, ids of organizations."""
 _PUBLISH_SECONDS = 1.0
 _RETRY_SECONDS = 1.0
 _CANCEL_SECONDS = 0.1
@@ -32,16 +34,17 @@ async def ping(redis: Redis) -> None:
         raise Unavailable(msg, reason="REDIS_UNREACHABLE", retry_after=1) from None
 
 
-class KeyChanges:
-    """Tells every replica of API keys that are no longer as they were (Redis publish and subscribe).
+class Changes:
+    """Tells every replica of what is no longer as it was (Redis publish and subscribe), by topics.
 
-    `forget` is called with the public id of such a key, and with None when some may have been missed.
-    Without Redis nobody else is told, and nothing raises: each replica then finds out as its own memory ages.
+    `forgets` has for each topic what is called with the name of the thing that changed, and with None
+    when some changes may have been missed. Without Redis nobody else is told, and nothing raises: each
+    replica then finds out as its own memory ages.
     """
 
-    def __init__(self, redis: Redis, forget: Callable[[str | None], None]) -> None:
+    def __init__(self, redis: Redis, forgets: Mapping[str, Callable[[str | None], None]]) -> None:
         self._redis = redis
-        self._forget = forget
+        self._forgets = dict(forgets)
         self._listening: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -55,25 +58,37 @@ class KeyChanges:
             self._listening.cancel()
             await asyncio.wait([self._listening], timeout=_CANCEL_SECONDS)
 
-    async def publish(self, public_id: str) -> None:
+    async def publish(self, topic: str, name: str) -> None:
         """Tell of a change, here at once and to the others as far as they can be reached."""
-        self._forget(public_id)
+        self._forgets[topic](name)
         try:
             async with asyncio.timeout(_PUBLISH_SECONDS):
-                await self._redis.publish(_KEYS_CHANNEL, public_id)
+                await self._redis.publish(_CHANNEL + topic, name)
         except (RedisError, OSError) as error:
-            log.warning("change of a key not published", error=type(error).__name__)
+            log.warning("change not published", topic=topic, error=type(error).__name__)
 
     async def _listen(self) -> None:
         while True:
-            with contextlib.suppress(RedisError, OSError):
+            try:
                 await self._hear()
+            except (RedisError, OSError):
+                pass
+            except Exception:
+                log.exception("listening to changes failed")
             await asyncio.sleep(_RETRY_SECONDS)
 
     async def _hear(self) -> None:
         async with self._redis.pubsub() as channel:
-            await channel.subscribe(_KEYS_CHANNEL)
+            await channel.subscribe(*(_CHANNEL + topic for topic in self._forgets))
             async for message in channel.listen():
+                forget = self._forgets[message["channel"].decode().removeprefix(_CHANNEL)]
                 # A subscription, the first or one after a broken connection: who knows what was told before.
-                is_change = message["type"] == "message"
-                self._forget(message["data"].decode() if is_change else None)
+                forget(_name(message["data"]) if message["type"] == "message" else None)
+
+
+def _name(told: bytes) -> str | None:
+    """What changed; None, as for something unknown, where no replica of ours can have told it."""
+    try:
+        return told.decode()
+    except UnicodeDecodeError:
+        return None

@@ -6,7 +6,6 @@ import asyncio
 import hmac
 import json
 import time
-from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -15,8 +14,10 @@ import orjson
 import structlog
 
 from gateway.chain.authenticate import KEY_SUBJECT
+from gateway.chain.remembered import Remembered
 from gateway.rpc.api_keys import parse_key
 from gateway.rpc.errors import InvalidArgument, PermissionDenied, RpcError, Unauthenticated
+from gateway.rpc.policy import Policy
 from gateway.rpc.principal import DatabaseRole, Kind, Principal
 
 if TYPE_CHECKING:
@@ -26,10 +27,7 @@ if TYPE_CHECKING:
     Authenticator = Callable[[Call], Awaitable[Principal]]
 
 HEADER = "x-api-key"
-FRESH_SECONDS = 5.0
-"""How long a key is believed without asking: the longest that a revocation can go unseen."""
 TOUCH_SECONDS = 60.0
-REMEMBERED = 10_000
 
 log = structlog.get_logger("gateway.api_keys")
 
@@ -46,14 +44,15 @@ class _Known:
     expires_at: float
     is_revoked: bool
     last_used_at: float
+    policy: Policy
     principal: Principal
 
 
 class ApiKeys:
-    """Authenticates by API keys, which it looks up in the database and remembers for FRESH_SECONDS.
+    """Authenticates by API keys, which it looks up in the database with their organization's policy.
 
-    `forget` drops a key at once, where a replica tells of a change; when none can, the lifetime alone
-    bounds how long a revoked key is believed.
+    `forget` drops a key at once, where a replica tells of a change; when none can, FRESH_SECONDS alone
+    bound how long a revoked key is believed.
     """
 
     def __init__(
@@ -64,14 +63,12 @@ class ApiKeys:
         now: Callable[[], float] = time.time,
     ) -> None:
         self._database = database
-        self._clock = clock
         self._now = now
-        self._known: OrderedDict[str, tuple[float, _Known | None]] = OrderedDict()
-        self._asking: dict[str, asyncio.Task[_Known | None]] = {}
+        self._keys: Remembered[str, _Known | None] = Remembered(self._ask, clock=clock)
         self._touching: set[asyncio.Task[None]] = set()
 
     async def __call__(self, call: Call) -> Principal:
-        """The key, in its own organization.
+        """The key, in its own organization, whose policy becomes the call's.
 
         Raises Unauthenticated for what is no valid key, PermissionDenied when X-Tenant-ID names another
         organization than the key's, Unavailable.
@@ -80,7 +77,7 @@ class ApiKeys:
         if parsed is None:
             raise _invalid()
         public_id, secret_hash = parsed
-        known = await self._find(public_id)
+        known = await self._keys.get(public_id)
         if known is None:
             raise _invalid()
         self._check(known, secret_hash)
@@ -89,20 +86,23 @@ class ApiKeys:
             msg = "The API key belongs to another organization than X-Tenant-ID names."
             raise PermissionDenied(msg, reason="TENANT_MISMATCH")
         self._touch(known)
+        call.policy = known.policy
         return replace(known.principal, tenant=tenant) if tenant else known.principal
 
     def forget(self, public_id: str | None) -> None:
         """Ask anew for a key at its next use; for every key when None."""
-        if public_id is None:
-            self._known.clear()
-            self._asking.clear()
+        self._keys.forget(public_id)
+
+    def forget_organization(self, organization_id: str | None) -> None:
+        """Ask anew for the keys of an organization at their next use; of every one when None."""
+        if organization_id is None:
+            self._keys.forget()
         else:
-            self._known.pop(public_id, None)
-            self._asking.pop(public_id, None)
+            self._keys.forget_where(lambda key: key is not None and key.organization_id == organization_id)
 
     async def close(self) -> None:
         """Wait for what is still being noted."""
-        await asyncio.gather(*self._touching, *self._asking.values(), return_exceptions=True)
+        await asyncio.gather(*self._touching, self._keys.close(), return_exceptions=True)
 
     def _check(self, known: _Known, secret_hash: str) -> None:
         # Both are compared whatever the first says, so that time tells nothing.
@@ -117,33 +117,9 @@ class ApiKeys:
         if not is_current and known.previous_expires_at <= self._now():
             raise Unauthenticated("The API key has been rotated: use the new one.", reason="API_KEY_ROTATED")
 
-    async def _find(self, public_id: str) -> _Known | None:
-        found = self._known.get(public_id)
-        if found is not None and self._clock() < found[0]:
-            self._known.move_to_end(public_id)
-            return found[1]
-        asking = self._asking.get(public_id)
-        if asking is None:
-            asking = self._asking[public_id] = asyncio.create_task(self._ask(public_id))
-            asking.add_done_callback(_look_at)
-        return await asyncio.shield(asking)
-
     async def _ask(self, public_id: str) -> _Known | None:
-        task = asyncio.current_task()
-        asked_at = self._clock()
-        try:
-            row = orjson.loads(await self._database.call("find_api_key", None, p_public_id=public_id))
-            known = _known(row) if row else None
-            # Unless it was to be forgotten meanwhile: then the answer may be older than the change.
-            if self._asking.get(public_id) is task:
-                self._known[public_id] = (asked_at + FRESH_SECONDS, known)
-                self._known.move_to_end(public_id)
-                if len(self._known) > REMEMBERED:
-                    self._known.popitem(last=False)
-            return known
-        finally:
-            if self._asking.get(public_id) is task:
-                del self._asking[public_id]
+        row = orjson.loads(await self._database.call("find_api_key", None, p_public_id=public_id))
+        return _known(row) if row else None
 
     def _touch(self, known: _Known) -> None:
         if known.last_used_at + TOUCH_SECONDS <= self._now():
@@ -157,12 +133,6 @@ class ApiKeys:
             await self._database.call("touch_api_key", None, p_id=key_id)
         except RpcError as error:
             log.warning("use of a key not noted", key_id=key_id, reason=error.reason)
-
-
-def _look_at(task: asyncio.Task[Any]) -> None:
-    """Whoever waited for the answer may be gone by now, and its error with it."""
-    if not task.cancelled():
-        task.exception()
 
 
 class TokenOrKey:
@@ -203,6 +173,7 @@ def _known(row: dict[str, Any]) -> _Known:
         expires_at=row["expires_at"] or float("inf"),
         is_revoked=row["is_revoked"],
         last_used_at=row["last_used_at"] or 0.0,
+        policy=Policy.of(row["policy"]),
         principal=Principal(
             kind=Kind.API_KEY,
             subject=row["id"],

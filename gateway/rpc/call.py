@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from protobuf import Message
 
     from gateway.rpc.methods import Method
+    from gateway.rpc.policy import Policy
     from gateway.rpc.principal import Principal
 
 
@@ -24,8 +25,9 @@ class Call:
     decoded. `target` is what a signature covers: `path?query` over REST,
     `/package.Service/Method` elsewhere. `peer` is the other end of the connection as the
     door knows it, `address` the client's IP address behind trusted proxies (empty where
-    there is none). `timeout` is the caller's deadline in seconds
-    from `started`.
+    there is none). `timeout` is the caller's deadline in seconds from `started`. `policy`
+    is that of the organization which the call acts for, None where it acts for none that
+    the caller belongs to.
 
     Whatever the outcome, the caller gets `response_metadata` as headers (over gRPC as
     trailers, which cost no write of their own), `leading_metadata` as headers on every
@@ -45,6 +47,7 @@ class Call:
     traceparent: str = ""
     address: str = ""
     principal: Principal | None = None
+    policy: Policy | None = None
     request: Message | None = None
     response_metadata: list[tuple[str, str]] = field(default_factory=list)
     leading_metadata: list[tuple[str, str]] = field(default_factory=list)

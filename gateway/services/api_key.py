@@ -106,7 +106,7 @@ class ApiKeyService:
         )
 
     async def revoke_api_key(self, request: RevokeApiKeyRequest, call: Call) -> RevokeApiKeyResponse:
-        """End it, here at once and on every replica within FRESH_SECONDS."""
+        """End it, here at once and on every replica within five seconds."""
         revoked = await self._on_key("revoke_api_key", request, call)
         await self._changed(revoked.public_id)
         return RevokeApiKeyResponse(api_key=revoked)

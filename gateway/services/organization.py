@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
 from gateway.gen.n8ngateway.v1.organization_pb import Organization
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from gateway.adapters.vault import Vault
     from gateway.rpc.call import Call
 
+    Changed = Callable[[str], Awaitable[None]]
+
 _LIST = "organizations"
 _NOT_SERVED_YET = (
     "auth_policy",
@@ -40,11 +43,15 @@ _NOT_SERVED_YET = (
 
 
 class OrganizationService(Members, Credentials):
-    """Organizations of the caller; what is not the caller's does not exist for it."""
+    """Organizations of the caller; what is not the caller's does not exist for it.
 
-    def __init__(self, database: Database, vault: Vault) -> None:
+    `changed` is told the id of each organization that is no longer as it was.
+    """
+
+    def __init__(self, database: Database, vault: Vault, changed: Changed) -> None:
         Members.__init__(self, database)
         Credentials.__init__(self, database, vault)
+        self._changed = changed
 
     async def create_organization(
         self,
@@ -96,6 +103,6 @@ class OrganizationService(Members, Credentials):
             p_id=organization_of(organization.id, call, "organization.id"),
             p_changes=changes(organization, [name for name in names if name not in _NOT_SERVED_YET]),
         )
-        return UpdateOrganizationResponse(
-            organization=Organization.from_json(text, ignore_unknown_fields=True)
-        )
+        updated = Organization.from_json(text, ignore_unknown_fields=True)
+        await self._changed(updated.id)
+        return UpdateOrganizationResponse(organization=updated)

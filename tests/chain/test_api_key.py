@@ -10,8 +10,10 @@ from gateway.adapters.database import Json
 from gateway.adapters.postgres import PostgresDatabase
 from gateway.adapters.vault import SealedVault
 from gateway.chain import api_key as chain_api_key
-from gateway.chain.api_key import FRESH_SECONDS, ApiKeys, TokenOrKey
+from gateway.chain import remembered
+from gateway.chain.api_key import ApiKeys, TokenOrKey
 from gateway.chain.authorize import Authorize
+from gateway.chain.remembered import FRESH_SECONDS
 from gateway.gen.n8ngateway.v1 import api_key_service_pb, organization_service_pb, workflow_service_pb
 from gateway.gen.n8ngateway.v1.api_key_pb import ApiKey
 from gateway.gen.n8ngateway.v1.api_key_service_pb import (
@@ -20,6 +22,7 @@ from gateway.gen.n8ngateway.v1.api_key_service_pb import (
     RevokeApiKeyRequest,
     RotateApiKeyRequest,
 )
+from gateway.gen.n8ngateway.v1.organization_pb import AuthPolicy
 from gateway.rpc.api_keys import new_key, new_secret, parse_key
 from gateway.rpc.call import Call
 from gateway.rpc.errors import InvalidArgument, PermissionDenied, Unauthenticated, Unavailable
@@ -198,6 +201,26 @@ async def test_a_revocation_that_is_told_is_seen_at_once(desk: Desk, *, everythi
         await desk.show(made.key)
 
 
+async def test_a_key_brings_the_policy_of_its_organization(desk: Desk) -> None:
+    made, elsewhere = await desk.create(), Desk(await new_tenant(desk.tenant.database), desk.tenant.database)
+    call, other = showing(made.key), showing((await elsewhere.create()).key)
+    await desk.keys(call)
+    await desk.keys(other)
+    assert call.policy is not None
+    assert (call.policy.organization_id, call.policy.auth_policy) == (
+        desk.tenant.organization_id,
+        AuthPolicy.JWT,
+    )
+    desk.counting.called.clear()
+    desk.keys.forget_organization(desk.tenant.organization_id)
+    for each in (call, other):
+        await desk.keys(each)
+    assert desk.counting.called.count("find_api_key") == 1
+    desk.keys.forget_organization(None)
+    await desk.keys(other)
+    assert desk.counting.called.count("find_api_key") == 2
+
+
 async def test_an_expired_key_is_refused_though_it_is_remembered(desk: Desk) -> None:
     made = await desk.create(expires_at=None)
     await desk.tenant.database.ping()
@@ -262,11 +285,11 @@ async def test_without_the_database_known_keys_serve_for_their_lifetime(desk: De
 
 
 async def test_what_is_remembered_is_bounded(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(chain_api_key, "REMEMBERED", 3)
+    monkeypatch.setattr(remembered, "REMEMBERED", 3)
     for _ in range(10):
         with pytest.raises(Unauthenticated):
             await desk.show(new_key().key)
-    assert len(desk.keys._known) == 3
+    assert len(desk.keys._keys) == 3
 
 
 async def test_secrets_are_in_no_repr(desk: Desk) -> None:
@@ -276,7 +299,7 @@ async def test_secrets_are_in_no_repr(desk: Desk) -> None:
     parsed = parse_key(made.key)
     assert parsed is not None
     assert secret not in repr(new_secret(parsed[0])) + repr(principal)
-    assert parsed[1] not in repr(desk.keys._known) + repr(principal)
+    assert parsed[1] not in repr(desk.keys._keys._known) + repr(principal)
 
 
 async def test_a_token_and_a_key_together_are_refused() -> None:

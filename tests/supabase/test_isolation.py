@@ -200,6 +200,7 @@ FUNCTIONS = {
     ),
     "redeem_credential_handle": for_service("redeem_credential_handle($2, $1)", "execution", "handle"),
     "find_api_key": for_service("find_api_key($1)", "public id"),
+    "find_policy": for_service("find_policy('{}', $1)", "organization"),
     "touch_api_key": for_service("touch_api_key($1)", "key"),
     "register_workflow": Call(
         "select register_workflow(jsonb_build_object("

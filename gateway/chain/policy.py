@@ -1,0 +1,57 @@
+"""Which organization a call acts for, and what that asks of its callers."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import orjson
+
+from gateway.chain.remembered import Remembered
+from gateway.rpc.policy import Policy
+from gateway.rpc.principal import Kind
+
+if TYPE_CHECKING:
+    from gateway.adapters.database import Database
+    from gateway.rpc.call import Call
+
+
+class Policies:
+    """Sets the call's policy: that of the organization which its user acts for.
+
+    This is the one that X-Tenant-ID names, else the token's, else the user's only one. An organization
+    that the user does not belong to sets none, whether it exists or not: to refuse it is for those who are
+    asked for what it has. (An API key brings the policy of its organization with it.)
+    """
+
+    def __init__(self, database: Database, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._database = database
+        self._found: Remembered[tuple[str, str | None], Policy | None] = Remembered(
+            self._ask, keep=lambda policy: policy is not None, clock=clock
+        )
+
+    async def __call__(self, call: Call) -> None:
+        """Set the call's policy. Raises Unavailable when it is not known and the database is away."""
+        principal = call.principal
+        if principal is not None and principal.kind is Kind.USER:
+            call.policy = await self._found.get((principal.claims, principal.tenant))
+
+    def forget(self, organization_id: str | None) -> None:
+        """Ask anew for the policy of an organization at its next use; of every one when None."""
+        if organization_id is None:
+            self._found.forget()
+        else:
+            self._found.forget_where(
+                lambda policy: policy is not None and policy.organization_id == organization_id
+            )
+
+    async def close(self) -> None:
+        """Wait for what is still being asked."""
+        await self._found.close()
+
+    async def _ask(self, key: tuple[str, str | None]) -> Policy | None:
+        claims, tenant = key
+        text = await self._database.call("find_policy", None, p_claims=claims, p_organization_id=tenant)
+        row = orjson.loads(text)
+        return Policy.of(row) if row else None
