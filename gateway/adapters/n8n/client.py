@@ -17,15 +17,28 @@ import aiohttp
 from multidict import CIMultiDict
 from yarl import URL
 
+from gateway.adapters.addresses import Networks
 from gateway.adapters.n8n import faults
 from gateway.adapters.n8n.body import BodyError, BodyReader, BodyTooLarge, Document, Piece
+from gateway.adapters.n8n.breaker import Breaker, Circuit
 from gateway.adapters.n8n.exchange import Answer, Connector, Request, Timeouts, send
-from gateway.adapters.n8n.faults import Fate, N8nFailedPrecondition, N8nFault, N8nInvalidArgument
+from gateway.adapters.n8n.faults import (
+    Fate,
+    N8nDeadlineExceeded,
+    N8nFailedPrecondition,
+    N8nFault,
+    N8nInvalidArgument,
+    N8nUnavailable,
+)
 from gateway.adapters.n8n.redaction import Redactor
 
 # n8n closes a connection that is idle for 5 s: one that is kept longer may close as it is used.
 _KEEPALIVE_SECONDS = 4.0
 _ERROR_BODY_BYTES = 2**16
+# Before another try at a connection, which is not made once connecting has taken its time.
+_CONNECT_PAUSES = (0.05, 0.2)
+_ANSWER_SECONDS = 2.0
+_GONE = {HTTPStatus.BAD_GATEWAY, HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.GATEWAY_TIMEOUT}
 _HEADER_BYTES = 2**15
 # Segments of RFC 3986 pchar without percent-encoding, which could hide a dot or a slash.
 _SEGMENT = re.compile(r"[A-Za-z0-9._~!$&'()*+,;=:@-]+")
@@ -69,7 +82,9 @@ class N8n:
     """One n8n instance. `open` it in the event loop that uses it, `close` it there.
 
     Failure: every method raises an N8nFault, which is the RpcError to show to the caller and knows
-    whether the request may have been sent. Nothing is retried. No payload, secret or
+    whether the request may have been sent. A connection that cannot be made is tried three times
+    within the time for it, and nothing that may have been sent is sent again. After failures of n8n
+    itself runs are refused for a while (N8N_CIRCUIT_OPEN; see `Breaker`). No payload, secret or
     address is logged or put into an error.
 
     A workflow with a Wait node of more than 65 s that answers when its last node finishes is
@@ -82,20 +97,27 @@ class N8n:
         self,
         base_url: str,
         *,
-        internal_secret: str,
+        internal_secret: str | None,
         api_key: str | None = None,
         limits: Limits | None = None,
         ssl_context: ssl.SSLContext | None = None,
+        networks: Networks | None = None,
     ) -> None:
-        """Raise ValueError for a base URL other than http(s)://host[:port][/path], or a bad secret."""
+        """Raise ValueError for a base URL other than http(s)://host[:port][/path], or a bad secret.
+
+        `networks` are where n8n may be, None for anywhere.
+        """
         self._base = _checked_base(base_url)
-        for secret in (internal_secret, api_key or "-"):
-            if not secret or not _HEADER_VALUE.fullmatch(secret):
+        for secret in (internal_secret, api_key):
+            if secret is not None and (not secret or not _HEADER_VALUE.fullmatch(secret)):
                 raise ValueError("a secret for n8n must be printable ASCII, and not empty")
         self._internal_secret = internal_secret
         self._api_key = api_key
         self._limits = limits or Limits()
         self._ssl_context = ssl_context
+        self._networks = networks
+        self._breaker = Breaker(self._answers)
+        self._suspicion: asyncio.Task[None] | None = None
         self._slots = asyncio.Semaphore(self._limits.connections)
         self._redactor = Redactor(filter(None, (internal_secret, api_key)))
         self._session: aiohttp.ClientSession | None = None
@@ -103,7 +125,9 @@ class N8n:
     async def open(self) -> None:
         """Make ready for calls. Connects to nothing."""
         self._session = aiohttp.ClientSession(
-            connector=Connector(keepalive_seconds=_KEEPALIVE_SECONDS, ssl_context=self._ssl_context),
+            connector=Connector(
+                keepalive_seconds=_KEEPALIVE_SECONDS, ssl_context=self._ssl_context, networks=self._networks
+            ),
             cookie_jar=aiohttp.DummyCookieJar(),
             # Compression costs n8n and the gateway more than it saves between two neighbours.
             headers={"Accept-Encoding": "identity", "User-Agent": "n8n-gateway"},
@@ -114,6 +138,9 @@ class N8n:
 
     async def close(self) -> None:
         """Close every connection. Runs that are open end with N8N_CONNECTION_LOST."""
+        if self._suspicion is not None:
+            self._suspicion.cancel()
+            await asyncio.wait([self._suspicion])
         if self._session is not None:
             await self._session.close()
             self._session = None
@@ -126,6 +153,11 @@ class N8n:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.close()
+
+    @property
+    def circuit(self) -> Circuit:
+        """Whether runs get through to n8n."""
+        return self._breaker.circuit
 
     @asynccontextmanager
     async def run(
@@ -144,9 +176,11 @@ class N8n:
         """
         request = Request("POST", self._webhook(path), self._headers(headers or {}), payload)
         redactor = self._redactor.with_more([*secrets])
+        if wait := await self._breaker.admit():
+            raise faults.circuit_open(wait)
         await self._take_slot(timeouts.connect)
         try:
-            answer = await send(self._opened(), request, timeouts)
+            answer = await self._sent(request, timeouts)
             try:
                 yield await self._response(answer, redactor)
             finally:
@@ -190,6 +224,42 @@ class N8n:
             raise faults.starting()
         return loop.time() - begun
 
+    async def _sent(self, request: Request, timeouts: Timeouts) -> Answer:
+        loop = asyncio.get_running_loop()
+        over = loop.time() + timeouts.connect
+        pauses = iter(_CONNECT_PAUSES)
+        while True:
+            try:
+                return await send(self._opened(), request, timeouts)
+            except N8nUnavailable as fault:
+                pause = next(pauses, None)
+                if fault.sent:
+                    raise
+                if pause is None or loop.time() + pause >= over:
+                    self._breaker.failed()
+                    raise
+            except N8nDeadlineExceeded:
+                self._suspect()
+                raise
+            await asyncio.sleep(pause)
+
+    def _suspect(self) -> None:
+        """See whether it is n8n that does not answer, or a workflow that takes its time."""
+        if self._suspicion is None or self._suspicion.done():
+            self._suspicion = asyncio.create_task(self._look_after())
+
+    async def _look_after(self) -> None:
+        if not await self._answers() and self.circuit is Circuit.CLOSED:
+            self._breaker.open()
+
+    async def _answers(self) -> bool:
+        """Whether n8n, or what stands before it, answers as one that can do its work."""
+        try:
+            answer, _ = await self._ask("GET", "/healthz/readiness", {}, _ANSWER_SECONDS)
+        except N8nFault:
+            return False
+        return answer.status not in _GONE
+
     async def _ask(
         self, method: str, path: str, headers: Mapping[str, str], seconds: float
     ) -> tuple[Answer, bytes]:
@@ -221,7 +291,9 @@ class N8n:
                 raise faults.fault(made, Fate.NEVER_SENT)
         sent = CIMultiDict(headers)
         sent["Content-Type"] = "application/json"
-        sent["X-N8N-Internal-Auth"] = self._internal_secret
+        sent.pop("X-N8N-Internal-Auth", None)
+        if self._internal_secret is not None:
+            sent["X-N8N-Internal-Auth"] = self._internal_secret
         return sent
 
     async def _take_slot(self, seconds: float) -> None:
@@ -238,7 +310,13 @@ class N8n:
         headers = answer.headers
         if not HTTPStatus.OK <= answer.status < HTTPStatus.MULTIPLE_CHOICES:
             body = await answer.read_all(_ERROR_BODY_BYTES)
-            raise redactor.clean_fault(faults.of_answer(answer.status, headers, body))
+            fault = faults.of_answer(answer.status, headers, body)
+            if isinstance(fault, N8nUnavailable):
+                self._breaker.failed()
+            else:
+                self._breaker.succeeded()
+            raise redactor.clean_fault(fault)
+        self._breaker.succeeded()
         execution_id = headers.get("x-n8n-execution-id", "")
         reader = BodyReader(
             headers.get("Content-Type"), document_limit=self._limits.document, line_limit=self._limits.line

@@ -29,6 +29,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.tracing import Trace
 from yarl import URL
 
+from gateway.adapters.addresses import AddressRefused, Networks
 from gateway.adapters.n8n import faults
 from gateway.adapters.n8n.faults import Fate
 
@@ -83,8 +84,15 @@ _attempt: ContextVar[_Attempt] = ContextVar("n8n_attempt")
 class Connector(aiohttp.TCPConnector):
     """Tells `send` when it has a connection, and never gives one that spoke unasked."""
 
-    def __init__(self, *, keepalive_seconds: float, ssl_context: ssl.SSLContext | None) -> None:
-        super().__init__(limit=0, keepalive_timeout=keepalive_seconds, ssl=ssl_context or True)
+    def __init__(
+        self, *, keepalive_seconds: float, ssl_context: ssl.SSLContext | None, networks: Networks | None
+    ) -> None:
+        super().__init__(
+            limit=0,
+            keepalive_timeout=keepalive_seconds,
+            ssl=ssl_context or True,
+            socket_factory=None if networks is None else networks.socket,
+        )
         self._known: WeakSet[ResponseHandler] = WeakSet()
 
     async def connect(
@@ -115,8 +123,8 @@ class Connector(aiohttp.TCPConnector):
 async def send(session: aiohttp.ClientSession, request: Request, timeouts: Timeouts) -> Answer:
     """Send a request over a session that has a `Connector`; give the answer once it has headers.
 
-    Raises N8N_UNREACHABLE, N8N_CONNECTION_LOST, N8N_FIRST_BYTE_TIMEOUT, N8N_TIMEOUT,
-    N8N_MALFORMED_RESPONSE.
+    Raises N8N_UNREACHABLE, N8N_ADDRESS_REFUSED, N8N_CONNECTION_LOST, N8N_FIRST_BYTE_TIMEOUT,
+    N8N_TIMEOUT, N8N_MALFORMED_RESPONSE.
     """
     begun = asyncio.get_running_loop().time()
     first_byte = timeouts.total if timeouts.first_byte is None else min(timeouts.first_byte, timeouts.total)
@@ -139,6 +147,8 @@ async def send(session: aiohttp.ClientSession, request: Request, timeouts: Timeo
             reason = "N8N_TIMEOUT" if first_byte == timeouts.total else "N8N_FIRST_BYTE_TIMEOUT"
             fate = Fate.NEVER_SENT if attempt.transport is None else Fate.UNKNOWN
             raise faults.timed_out(reason, first_byte, fate) from error
+        if isinstance(error.__cause__, AddressRefused):
+            raise faults.address_refused() from None
         if isinstance(error, _TRANSPORT_ERRORS):
             raise faults.of_transport(error, connected=attempt.transport is not None) from _cause(error)
         raise

@@ -5,12 +5,14 @@ Every fault is an RpcError of its code and an N8nFault, which knows the fate of 
     N8nFault                    reason
     ├── N8nUnavailable          N8N_UNREACHABLE             no connection, so nothing was sent; or
     │                                                       a proxy says so, and nobody knows
+    │                           N8N_CIRCUIT_OPEN            it was away a moment ago; nothing was sent
     │                           N8N_BUSY                    all connections are in use
     │                           N8N_STARTING                n8n answers, but serves no webhooks yet
     │                           N8N_CONNECTION_LOST         cut before the end of the answer
     ├── N8nFailedPrecondition   N8N_WEBHOOK_NOT_REGISTERED  no active workflow has this path
     │                           N8N_AUTH_REJECTED           n8n knows another internal secret
     │                           N8N_REDIRECTED              the base URL is not n8n's own
+    │                           N8N_ADDRESS_REFUSED         its address is not public, and not allowed
     │                           N8N_API_KEY_MISSING         (stop) no API key is configured
     │                           N8N_API_KEY_REJECTED        (stop) n8n does not accept it
     ├── N8nInvalidArgument      N8N_BAD_PATH                the path could leave /webhook/
@@ -127,6 +129,19 @@ def unreachable(fate: Fate = Fate.NEVER_SENT) -> N8nUnavailable:
     message = "n8n cannot be reached."
     made = N8nUnavailable(message, reason="N8N_UNREACHABLE", retry_after=_UNREACHABLE_SECONDS)
     return fault(made, fate)
+
+
+def circuit_open(seconds: float) -> N8nUnavailable:
+    """Say that n8n was away a moment ago, and is asked again in so many seconds."""
+    message = "n8n does not answer at the moment."
+    made = N8nUnavailable(message, reason="N8N_CIRCUIT_OPEN", retry_after=seconds)
+    return fault(made, Fate.NEVER_SENT)
+
+
+def address_refused() -> N8nFailedPrecondition:
+    """Say that n8n's name leads to an address that the gateway does not connect to."""
+    message = "The address of this n8n is not public, and the gateway does not allow it."
+    return fault(N8nFailedPrecondition(message, reason="N8N_ADDRESS_REFUSED"), Fate.NEVER_SENT)
 
 
 def busy() -> N8nUnavailable:
