@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
 
+from gateway.rpc.call import current_request_id
+
 if TYPE_CHECKING:
     from gateway.rpc.principal import Principal
 
@@ -42,3 +44,11 @@ class Database(Protocol):
     async def close(self) -> None:
         """Let go of all connections; calls under way fail with `Unavailable`."""
         ...
+
+
+def request_headers(principal: Principal | None) -> dict[str, str]:
+    """What SQL reads of a call beside who calls, by gateway.request_header(): its request and its tenant."""
+    headers = {"x-gateway-request-id": current_request_id.get()}
+    if principal is not None and principal.tenant is not None:
+        headers["x-gateway-tenant"] = principal.tenant
+    return headers

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import asyncpg
 import orjson
 
+from gateway.adapters.database import request_headers
 from gateway.adapters.postgres_connections import Connections
 from gateway.adapters.postgres_errors import translate
 from gateway.rpc.errors import Internal, PermissionDenied
@@ -81,7 +82,8 @@ class PostgresDatabase:
             statement = self._statements[function, role, parameters] = _statement(function, role, parameters)
         claims = principal.claims if principal else _SERVICE_CLAIMS
         values = [_encoded(value) for value in arguments.values()]
-        answer = await self._run(function, statement, parameters, (claims, *values))
+        headers = orjson.dumps(request_headers(principal)).decode()
+        answer = await self._run(function, statement, parameters, (claims, headers, *values))
         if answer is None:
             raise PermissionDenied("The caller may not do this.")
         if not isinstance(answer, str):
@@ -127,7 +129,7 @@ class PostgresDatabase:
         settings = {"application_name": "n8n-gateway"}
         if not self._pooled:
             settings["statement_timeout"] = str(round(self._timeouts.statement * 1000))
-        return await asyncpg.connect(
+        connection = await asyncpg.connect(
             self._url,
             timeout=self._timeouts.connect,
             # The last resort, when the server itself has gone silent.
@@ -136,23 +138,33 @@ class PostgresDatabase:
             max_cached_statement_lifetime=0,
             server_settings=settings,
         )
+        try:
+            # Arguments come as JSON says them: asyncpg itself would take a datetime alone.
+            await connection.set_type_codec(
+                "timestamptz", schema="pg_catalog", encoder=str, decoder=str, format="text"
+            )
+        except BaseException:
+            connection.terminate()
+            raise
+        return connection
 
 
 def _statement(function: str, role: DatabaseRole, parameters: Sequence[str]) -> str:
-    """Return a statement whose $1 is the claims and whose further parameters are the function's, by name.
+    """Return a statement of the claims ($1), the headers ($2) and the function's parameters, by name.
 
-    The role and the claims are set before the function runs, because the row that it runs on comes from
-    setting them, and only until the statement ends. Postgres checks EXECUTE at the start, against the role
-    that logged in, so the condition checks it against the role that calls: without it there is no row.
+    They are set as PostgREST sets them, until the statement ends, and before the function runs, because the
+    row that it runs on comes from setting them. Postgres checks EXECUTE at the start, against the role that
+    logged in, so the condition checks it against the role that calls: without it there is no row.
     """
     for name in (function, *parameters):
         if not _IDENTIFIER.fullmatch(name):
             msg = f"not a name of SQL: {name!r}"
             raise ValueError(msg)
-    arguments = ", ".join(f"{name} => ${position}" for position, name in enumerate(parameters, start=2))
+    arguments = ", ".join(f"{name} => ${position}" for position, name in enumerate(parameters, start=3))
     return (
         f"select public.{function}({arguments})"  # noqa: S608 - names only, checked above
-        f" from (select set_config('role', '{role}', true), set_config('request.jwt.claims', $1, true)) as c"
+        f" from (select set_config('role', '{role}', true), set_config('request.jwt.claims', $1, true),"
+        " set_config('request.headers', $2, true)) as c"
         f" where has_function_privilege('{role}', 'public.{function}'::regproc, 'execute')"
     )
 

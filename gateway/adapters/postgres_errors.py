@@ -17,7 +17,7 @@ _ARGUMENT = re.compile(r"^invalid input for query argument \$(\d+)")
 def translate(error: Exception, function: str, parameters: Sequence[str] = ()) -> RpcError:
     """Return what the caller of `function` is told about `error`; log what it is not told.
 
-    `parameters` are the function's parameters in the order of the statement's, from $2 on.
+    `parameters` are the function's parameters in the order of the statement's, from $3 on.
     """
     if isinstance(error, asyncpg.PostgresError):
         return sqlstates.translate(_failure(error, parameters), function)
@@ -46,5 +46,5 @@ def _failure(error: asyncpg.PostgresError, parameters: Sequence[str]) -> Failure
 
 def _parameter(error: asyncpg.PostgresError, parameters: Sequence[str]) -> str | None:
     found = _ARGUMENT.match(str(error))
-    index = int(found[1]) - 2 if found else -1
+    index = int(found[1]) - 3 if found else -1
     return parameters[index] if 0 <= index < len(parameters) else None

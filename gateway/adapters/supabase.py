@@ -12,6 +12,7 @@ import orjson
 from postgrest import AsyncPostgrestClient
 
 from gateway.adapters import sqlstates
+from gateway.adapters.database import request_headers
 from gateway.adapters.supabase_arguments import fitted
 from gateway.adapters.supabase_errors import NO_PRIVILEGE, translate
 from gateway.adapters.supabase_http import HttpSession, Timeouts
@@ -135,8 +136,8 @@ class SupabaseDatabase:
 
     def _headers(self, principal: Principal | None, token: str | None) -> dict[str, str]:
         if principal is None:
-            return self._service_headers
-        return {
+            return self._service_headers | request_headers(None)
+        return request_headers(principal) | {
             "apikey": self._anon_key,
             "Authorization": f"Bearer {token or self._signer.token(principal)}",
         }

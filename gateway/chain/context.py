@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import uuid_utils
 
+from gateway.rpc.call import current_request_id
+
 if TYPE_CHECKING:
     from gateway.rpc.call import Call
 
@@ -31,6 +33,7 @@ async def establish_context(call: Call) -> None:
     given = call.metadata.get(REQUEST_ID_HEADER)
     request_id = given if given and _REQUEST_ID.fullmatch(given) else str(uuid_utils.uuid7())
     call.request_id = request_id
+    current_request_id.set(request_id)
     call.response_metadata.append((REQUEST_ID_HEADER, request_id))
     call.traceparent = _continued(call.metadata.get("traceparent"))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,9 @@ if TYPE_CHECKING:
     from gateway.rpc.methods import Method
     from gateway.rpc.policy import Policy
     from gateway.rpc.principal import Principal
+
+current_request_id: ContextVar[str] = ContextVar("current_request_id", default="")
+"""Id of the request that a task works for, and the tasks that it starts; empty for the gateway's own work."""
 
 
 @dataclass(slots=True)

@@ -16,6 +16,7 @@ from gateway.gen.n8ngateway.v1.organization_service_pb import (
     UpdateOrganizationRequest,
     UpdateOrganizationResponse,
 )
+from gateway.services.audit import AuditEvents
 from gateway.services.credentials import Credentials
 from gateway.services.members import Members
 from gateway.services.not_served import refuse_unserved
@@ -42,7 +43,7 @@ _NOT_SERVED_YET = (
 )
 
 
-class OrganizationService(Members, Credentials):
+class OrganizationService(Members, Credentials, AuditEvents):
     """Organizations of the caller; what is not the caller's does not exist for it.
 
     `changed` is told the id of each organization that is no longer as it was.

@@ -9,7 +9,7 @@ import json
 import random
 import uuid
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import asyncpg
@@ -21,6 +21,7 @@ from yarl import URL
 from gateway.adapters.database import Database
 from gateway.adapters.postgres import PostgresDatabase
 from gateway.adapters.supabase import SupabaseDatabase
+from gateway.rpc.call import current_request_id
 from gateway.rpc.errors import (
     AlreadyExists,
     FailedPrecondition,
@@ -55,8 +56,16 @@ FUNCTIONS = f"""
         raise exception using errcode = p_state, message = 'about ' || p_secret;
     end $$;
     create function public.repeat_back(p_value jsonb) returns jsonb language sql as $$ select p_value $$;
+    create function public.heard() returns jsonb language plpgsql as $$
+    begin
+        return jsonb_build_object(
+            'request', gateway.request_header('x-gateway-request-id'),
+            'tenant', gateway.request_header('x-gateway-tenant')
+        );
+    end $$;
+    grant execute on function gateway.request_header(text) to authenticated, service_role;
     grant execute on function
-        public.whoami(), public.wait(), public.fail(text, text), public.repeat_back(jsonb)
+        public.heard(), public.whoami(), public.wait(), public.fail(text, text), public.repeat_back(jsonb)
         to authenticated, service_role, authenticator;
 """
 
@@ -183,6 +192,14 @@ async def test_a_call_runs_as_its_principal(database: Database, user: Any) -> No
     assert seen == {"user": "service_role", "role": "service_role", "sub": None}
 
 
+async def test_a_call_tells_its_request_and_its_tenant(database: Database, user: Any) -> None:
+    caller, tenant = user(), str(uuid.uuid4())
+    current_request_id.set("request-1")
+    assert json.loads(await database.call("heard", caller)) == {"request": "request-1", "tenant": None}
+    assert json.loads(await database.call("heard", replace(caller, tenant=tenant)))["tenant"] == tenant
+    assert json.loads(await database.call("heard", None)) == {"request": "request-1", "tenant": None}
+
+
 async def test_every_function_of_a_tenants_life(database: Database, user: Any) -> None:
     tenant = await new_tenant(database, user(), price=3)
     assert (await tenant.call("get_organization", p_id=tenant.organization_id))["name"] == "Tenant"
@@ -233,8 +250,23 @@ async def test_every_function_fares_the_same_whichever_way_it_is_called(
     )
     assert len(rows) > 10
     identifier = str(uuid.uuid4())
-    some: dict[str, Any] = {"uuid": identifier, "integer": 1, "text": "x", "jsonb": "{}", "boolean": True}
-    wrong: dict[str, Any] = {"uuid": "x", "integer": "1", "text": 7, "jsonb": "{", "boolean": "true"}
+    time, times = "2026-01-01T00:00:00Z", "timestamp with time zone"
+    some: dict[str, Any] = {
+        "uuid": identifier,
+        times: time,
+        "integer": 1,
+        "text": "x",
+        "jsonb": "{}",
+        "boolean": True,
+    }
+    wrong: dict[str, Any] = {
+        "uuid": "x",
+        times: "never",
+        "integer": "1",
+        "text": 7,
+        "jsonb": "{",
+        "boolean": "true",
+    }
     ways = Way("direct", url), Way("rest", url, upstream, postgrests)
     async with ways[0].open() as direct, ways[1].open() as rest:
         for row in rows:

@@ -62,6 +62,7 @@ CLOSED = {
     "api_keys": "organization_id",
     "tenant_secrets": "organization_id",
     "credential_handles": "organization_id",
+    "audit_events": "organization_id",
 }
 
 
@@ -179,6 +180,8 @@ FUNCTIONS = {
         other=NO_ORGANIZATION,
         stranger=NO_ORGANIZATION,
     ),
+    "list_audit_events": for_admins("list_audit_events($1)"),
+    "export_audit_events": for_admins("export_audit_events($1)"),
     "store_credentials": for_admins(
         'store_credentials($1, jsonb_build_object(\'B\', \'{"sealed": "AA==", "key_id": "1"}\'::jsonb))'
     ),
