@@ -1,0 +1,103 @@
+"""One request and its answer over HTTP/1.1: uvicorn's cycle, the short way.
+
+Nearly every request comes whole, head and body in one piece, and nearly every answer
+is one head and one body. Those need no event to wait for the body, and no second
+write. Whatever else an application sends is left to uvicorn, rule by rule.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from uvicorn.protocols.http.httptools_impl import (
+    HEADER_RE,
+    HEADER_VALUE_RE,
+    STATUS_LINE,
+    HttpToolsProtocol,
+    RequestResponseCycle,
+)
+
+if TYPE_CHECKING:
+    from gateway.doors.asgi import Event, RawHeaders
+
+
+class WholeRequestCycle(RequestResponseCycle):
+    """The ASGI side of a request whose head and body are there. Its connection is to be kept alive."""
+
+    def __init__(self, protocol: HttpToolsProtocol, body: bytes) -> None:
+        self.scope = protocol.scope
+        self.transport = protocol.transport
+        self.flow = protocol.flow
+        self.logger = protocol.logger
+        self.access_log = False
+        self.default_headers = protocol.server_state.default_headers
+        self.on_response = protocol.on_response_complete
+        self.disconnected = False
+        self.keep_alive = True
+        self.waiting_for_100_continue = False
+        self.more_body = False
+        self.response_started = self.response_complete = False
+        self.chunked_encoding = None
+        self.expected_content_length = 0
+        self._request: Event | None = {"type": "http.request", "body": body, "more_body": False}
+        self._start: Any = None
+        self._event: asyncio.Event | None = None
+
+    @property
+    def message_event(self) -> asyncio.Event:  # type: ignore[override]
+        """Set when something happens that `receive` waits for."""
+        if self._event is None:
+            self._event = asyncio.Event()
+        return self._event
+
+    async def receive(self) -> Any:
+        """The whole request, and then the end of the exchange."""
+        request, self._request = self._request, None
+        if request is not None and not self.disconnected:
+            return request
+        return await super().receive()
+
+    async def send(self, message: Any) -> None:
+        """Hold the head of an answer until its body comes, if that is announced."""
+        if not self.response_started and not self.disconnected:
+            if message["type"] == "http.response.start":
+                if any(name == b"content-length" for name, _ in message["headers"]):
+                    self._start = message
+                    return
+            elif self._start is not None:
+                start, self._start = self._start, None
+                if self._send_whole(start["status"], start["headers"], message):
+                    return
+                await super().send(start)
+        await super().send(message)
+
+    def _send_whole(self, status: int, headers: RawHeaders, message: Event) -> bool:
+        """Write head and body at once. False, and nothing is written, for what is not plain."""
+        body: bytes = message.get("body", b"")
+        if message.get("more_body") or self.flow.write_paused or not self.keep_alive:
+            return False
+        names, values = zip(*headers, strict=True)
+        all_names, length = b"".join(names), b"%d" % len(body)
+        if (
+            self.scope["method"] == "HEAD"
+            or not all_names.islower()
+            or b"connection" in names
+            or b"transfer-encoding" in names
+            or values[names.index(b"content-length")] != length
+            or HEADER_RE.search(all_names)
+            or HEADER_VALUE_RE.search(b"".join(values))
+        ):
+            return False
+        parts = [STATUS_LINE[status]]
+        for name, value in self.default_headers:
+            parts += (name, b": ", value, b"\r\n")
+        for name, value in headers:
+            parts += (name, b": ", value, b"\r\n")
+        parts += (b"\r\n", body)
+        self.transport.write(b"".join(parts))
+        self.response_started = self.response_complete = True
+        if self._event is not None:
+            self._event.set()
+        self.on_response()
+        return True
