@@ -14,11 +14,11 @@ import orjson
 import structlog
 
 from gateway.chain.authenticate import KEY_SUBJECT
-from gateway.chain.remembered import Remembered
 from gateway.rpc.api_keys import parse_key
 from gateway.rpc.errors import InvalidArgument, PermissionDenied, RpcError, Unauthenticated
 from gateway.rpc.policy import Policy
 from gateway.rpc.principal import DatabaseRole, Kind, Principal
+from gateway.rpc.remembered import Remembered
 
 if TYPE_CHECKING:
     from gateway.adapters.database import Database

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import orjson
 
-from gateway.chain.remembered import Remembered
 from gateway.rpc.policy import Policy
 from gateway.rpc.principal import Kind
+from gateway.rpc.remembered import Remembered
 
 if TYPE_CHECKING:
     from gateway.adapters.database import Database

@@ -10,10 +10,8 @@ from gateway.adapters.database import Json
 from gateway.adapters.postgres import PostgresDatabase
 from gateway.adapters.vault import SealedVault
 from gateway.chain import api_key as chain_api_key
-from gateway.chain import remembered
 from gateway.chain.api_key import ApiKeys, TokenOrKey
 from gateway.chain.authorize import Authorize
-from gateway.chain.remembered import FRESH_SECONDS
 from gateway.gen.n8ngateway.v1 import api_key_service_pb, organization_service_pb, workflow_service_pb
 from gateway.gen.n8ngateway.v1.api_key_pb import ApiKey
 from gateway.gen.n8ngateway.v1.api_key_service_pb import (
@@ -23,11 +21,13 @@ from gateway.gen.n8ngateway.v1.api_key_service_pb import (
     RotateApiKeyRequest,
 )
 from gateway.gen.n8ngateway.v1.organization_pb import AuthPolicy
+from gateway.rpc import remembered
 from gateway.rpc.api_keys import new_key, new_secret, parse_key
 from gateway.rpc.call import Call
 from gateway.rpc.errors import InvalidArgument, PermissionDenied, Unauthenticated, Unavailable
 from gateway.rpc.methods import MethodTable
 from gateway.rpc.principal import DatabaseRole, Kind, Principal
+from gateway.rpc.remembered import FRESH_SECONDS
 from gateway.services.api_key import ApiKeyService
 from tests.adapters.databases import Tenant, new_tenant
 from tests.calls import call_of

@@ -11,14 +11,14 @@ import pytest
 
 from gateway.adapters.database import Json
 from gateway.adapters.postgres import PostgresDatabase
-from gateway.chain import remembered
 from gateway.chain.policy import Policies
-from gateway.chain.remembered import FRESH_SECONDS
 from gateway.gen.n8ngateway.v1.organization_pb import AuthPolicy, FingerprintPolicy
+from gateway.rpc import remembered
 from gateway.rpc.call import Call
 from gateway.rpc.errors import Unavailable
 from gateway.rpc.policy import Policy
 from gateway.rpc.principal import DatabaseRole, Kind, Principal
+from gateway.rpc.remembered import FRESH_SECONDS
 from tests.adapters.databases import Tenant, add_member, new_tenant, user
 from tests.calls import call_of
 
