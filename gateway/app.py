@@ -30,6 +30,7 @@ from gateway.chain.validate import Validate
 from gateway.doors.connect import ConnectDoor
 from gateway.doors.grpc import Connections, GrpcDoor
 from gateway.doors.http import HttpServer, http_application
+from gateway.doors.http_protocol import Bounds
 from gateway.doors.rest import RestDoor
 from gateway.executions.credentials import StoredCredentials
 from gateway.executions.runner import Limits, Runner
@@ -237,8 +238,15 @@ class Gateway:
             RestDoor(methods, chain, max_message_bytes=MAX_MESSAGE_BYTES).application,
             services=[service.type_name for service in methods.services],
             cors_origins=settings.cors_origins,
+            allowed_hosts=settings.served_hosts,
         )
-        http = HttpServer(application, grace=settings.shutdown_grace_seconds)
+        bounds = Bounds(
+            head_seconds=settings.http_header_timeout_seconds,
+            body_seconds=settings.http_body_timeout_seconds,
+            idle_seconds=settings.http_keepalive_seconds,
+            connections=settings.http_max_connections,
+        )
+        http = HttpServer(application, grace=settings.shutdown_grace_seconds, bounds=bounds)
         self._parts.push_async_callback(lambda: self._close_doors(http, grpc_door))
         self.grpc_port = await grpc_door.start(f"{settings.host}:{settings.grpc_port}")
         self.http_port = await http.start(settings.host, settings.http_port)

@@ -36,6 +36,9 @@ _VAULT_KEY_ID = re.compile(r"[A-Za-z0-9_-]{1,32}")
 
 _SCHEMES = {"database_url": ("postgresql", "postgres"), "redis_url": ("redis", "rediss", "unix")}
 
+_HOST = re.compile(r"(\*\.)?[A-Za-z0-9._~-]+|\[[0-9A-Fa-f:.]+\]")
+_LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
+
 CommaList = Annotated[tuple[str, ...], NoDecode]
 
 
@@ -73,11 +76,16 @@ class Settings(BaseSettings):
     host: str = "127.0.0.1"
     http_port: int = Field(8000, ge=0, le=65535)
     grpc_port: int = Field(50051, ge=0, le=65535)
+    http_max_connections: PositiveInt = 10_000
+    http_header_timeout_seconds: PositiveFloat = 20
+    http_body_timeout_seconds: PositiveFloat = 60
+    http_keepalive_seconds: PositiveInt = 75
     grpc_keepalive_seconds: PositiveFloat = 60
     grpc_max_connection_age_seconds: PositiveFloat | None = None
     grpc_max_concurrent_streams: PositiveInt = 1000
     grpc_channelz: bool = False
     cors_origins: CommaList = Field((), validation_alias=_also("CORS_ORIGINS", "ALLOWED_ORIGINS"))
+    allowed_hosts: CommaList = ()
     trusted_proxies: CommaList = ()
     forwarded_header: Literal["forwarded", "x-forwarded-for"] | None = None
     request_timeout_seconds: PositiveFloat = 60
@@ -132,7 +140,9 @@ class Settings(BaseSettings):
         except ValidationError as error:
             raise SettingsError("\n".join(_faults(error))) from None
 
-    @field_validator("cors_origins", "trusted_proxies", "clerk_authorized_parties", mode="before")
+    @field_validator(
+        "cors_origins", "allowed_hosts", "trusted_proxies", "clerk_authorized_parties", mode="before"
+    )
     @classmethod
     def _split(cls, value: object) -> object:
         """Accept a comma-separated list or a JSON array."""
@@ -145,6 +155,15 @@ class Settings(BaseSettings):
                 msg = f"is neither a comma-separated list nor a JSON array: {error}"
                 raise ValueError(msg) from None
         return tuple(part.strip() for part in value.split(",") if part.strip())
+
+    @field_validator("allowed_hosts", mode="after")
+    @classmethod
+    def _hosts(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for host in value:
+            if not _HOST.fullmatch(host):
+                msg = f"must list names such as api.example.com or *.example.com, without ports: {host}"
+                raise ValueError(msg)
+        return value
 
     @field_validator("trusted_proxies", mode="after")
     @classmethod
@@ -275,6 +294,11 @@ class Settings(BaseSettings):
         if value is not None:
             _vault_keys(value.get_secret_value())
         return value
+
+    @property
+    def served_hosts(self) -> tuple[str, ...]:
+        """ALLOWED_HOSTS; without it any host, and in development those of this machine."""
+        return self.allowed_hosts or (_LOOPBACK if self.environment is Environment.DEVELOPMENT else ())
 
     @property
     def proxy_networks(self) -> list[IPv4Network | IPv6Network]:

@@ -251,3 +251,18 @@ def test_nobody_can_trust_everyone(environment: pytest.MonkeyPatch, value: str) 
     environment.setenv("TRUSTED_PROXIES", value)
     [told] = faults()
     assert "would believe everyone" in told
+
+
+def test_in_development_only_this_machine_is_served(environment: pytest.MonkeyPatch) -> None:
+    assert Settings.load().served_hosts == ()
+    environment.setenv("ENVIRONMENT", "development")
+    assert Settings.load().served_hosts == ("localhost", "127.0.0.1", "[::1]")
+    environment.setenv("ALLOWED_HOSTS", "api.example.com, *.example.org,[2001:db8::1]")
+    assert Settings.load().served_hosts == ("api.example.com", "*.example.org", "[2001:db8::1]")
+
+
+@pytest.mark.parametrize("value", ["https://api.example.com", "api.example.com:443", "a/b", "*", "a.*.b"])
+def test_a_host_is_a_name_without_more(environment: pytest.MonkeyPatch, value: str) -> None:
+    environment.setenv("ALLOWED_HOSTS", value)
+    [told] = faults()
+    assert told.startswith("ALLOWED_HOSTS must list names")

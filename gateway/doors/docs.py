@@ -85,7 +85,7 @@ class _Resource:
     def response(self, headers: Headers) -> Response:
         """The file, or 304 when the caller has it. Raises _Missing."""
         kept = {"etag": self.tag.decode(), "cache-control": "no-cache", "vary": "accept-encoding"}
-        kept |= {"content-security-policy": _POLICY, "x-content-type-options": "nosniff"}
+        kept["content-security-policy"] = _POLICY
         wanted = headers.get("if-none-match", "")
         if wanted and none_match(wanted.encode("latin-1"), self.tag):
             return Response(status_code=304, headers=kept)

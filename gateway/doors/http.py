@@ -6,18 +6,17 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import Collection, Iterable, Iterator
+from functools import partial
 
 import uvicorn
 from starlette.middleware.cors import CORSMiddleware
 
 from gateway.doors.asgi import Application, Receive, Scope, Send
 from gateway.doors.docs import FIRST_SEGMENTS, documentation
-from gateway.doors.http_protocol import BoundedHttpProtocol
+from gateway.doors.hosts import AllowedHosts
+from gateway.doors.http_protocol import BoundedHttpProtocol, Bounds
 
 _BACKLOG = 2048
-_KEEP_ALIVE_SECONDS = 75
-"""Longer than balancers keep an idle connection (60 seconds), so that it is they who close it."""
-
 _EXPOSED_HEADERS = (
     "grpc-status",
     "grpc-message",
@@ -28,7 +27,13 @@ _EXPOSED_HEADERS = (
     "allow",
     "ratelimit",
     "ratelimit-policy",
+    "content-disposition",
 )
+_SECURITY_HEADERS = [
+    ("x-content-type-options", "nosniff"),
+    ("x-frame-options", "DENY"),
+    ("referrer-policy", "no-referrer"),
+]
 
 
 def http_application(
@@ -37,8 +42,13 @@ def http_application(
     *,
     services: Collection[str],
     cors_origins: Collection[str],
+    allowed_hosts: Collection[str] = (),
 ) -> Application:
-    """Send `/package.Service/…` to the Connect door, and what is no documentation to the REST door."""
+    """Send `/package.Service/…` to the Connect door, and what is no documentation to the REST door.
+
+    Pages of `cors_origins` may call. `allowed_hosts` are the names by which it may be asked, any when
+    there are none.
+    """
     doors = dict.fromkeys(services, connect) | dict.fromkeys(FIRST_SEGMENTS, documentation)
 
     async def dispatch(scope: Scope, receive: Receive, send: Send) -> None:
@@ -49,10 +59,11 @@ def http_application(
             door = connect if "." in segment and _is_rpc(scope["headers"]) else rest
         await door(scope, receive, send)
 
+    application: Application = AllowedHosts(dispatch, allowed_hosts) if allowed_hosts else dispatch
     if not cors_origins:
-        return dispatch
+        return application
     return CORSMiddleware(
-        dispatch,
+        application,
         allow_origins=list(cors_origins),
         allow_methods=["GET", "POST", "PUT", "PATCH", "DELETE"],
         allow_headers=["*"],
@@ -73,11 +84,13 @@ def _is_rpc(headers: Iterable[tuple[bytes, bytes]]) -> bool:
 class HttpServer:
     """Serves an ASGI application on one port, in the running event loop."""
 
-    def __init__(self, application: Application, *, grace: float) -> None:
+    def __init__(self, application: Application, *, grace: float, bounds: Bounds | None = None) -> None:
+        bounds = bounds or Bounds()
         config = uvicorn.Config(
             application,
-            http=BoundedHttpProtocol,
-            timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+            http=partial(BoundedHttpProtocol, bounds),  # type: ignore[arg-type] # what makes one will do
+            headers=_SECURITY_HEADERS,
+            timeout_keep_alive=bounds.idle_seconds,
             ws="none",
             lifespan="off",
             log_config=None,

@@ -1,30 +1,54 @@
 """HTTP/1.1 with bounds on what a request may take before anyone has judged it.
 
-uvicorn bounds neither the size of a request's head nor the time that a request takes to come.
+uvicorn bounds neither the size of a request's head nor the time that a request takes to
+come, and leaves some of what RFC 9112 asks of a server to the server in front of it.
 A request that comes whole is served by a shorter cycle than uvicorn's own.
 """
 
 from __future__ import annotations
 
 import asyncio
+import json
+import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from math import inf
-from typing import Any
+from typing import Any, NoReturn
 from urllib.parse import unquote
 
 import httptools
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from gateway.doors.http_cycle import WholeRequestCycle
 
-MAX_HEAD_BYTES = 64 * 1024
-REQUEST_SECONDS = 60.0
-"""The time for a whole request, head and body, to come."""
+_BYTES_PER_CHUNK = 16
+"""What the head and the end of a chunk may take, for each byte in it."""
 
-_TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+_HOST = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~-]+)(?::[0-9]{1,5})?")
+
+_CODES = {400: 3, 408: 4, 431: 8, 503: 14, 505: 12}
+"""The code of google.rpc.Status for each HTTP status that is answered here."""
 
 
-class _HeadTooLargeError(Exception):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bounds:
+    """What requests and connections may take; times in seconds.
+
+    A request's head (`head_bytes`, `head_count` fields) must be there `head_seconds` after its first
+    byte or the connection's begin, its body `body_seconds` later. Between two requests a connection may
+    be idle for `idle_seconds`: longer than balancers keep one (60), so that it is they who close it.
+    More than `connections` at once are turned away.
+    """
+
+    head_bytes: int = 64 * 1024
+    head_count: int = 100
+    head_seconds: float = 20
+    body_seconds: float = 60
+    idle_seconds: int = 75
+    connections: int = 10_000
+
+
+class _RefusedError(Exception):
     """Stops the parser."""
 
 
@@ -72,20 +96,27 @@ class _Alarm:
 
 
 class BoundedHttpProtocol(HttpToolsProtocol):
-    """uvicorn's protocol; a head that is too large is answered 431, and the connection closed."""
+    """uvicorn's protocol; what is too large, too slow or no HTTP is told so, and the connection closed."""
 
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        super().__init__(*arguments, **options)
-        self._in_head = self._in_request = self._too_large = False
-        self._received = 0
+    def __init__(self, bounds: Bounds, **options: Any) -> None:
+        super().__init__(**options)
+        self._bounds = bounds
+        self._in_head = True
+        self._in_request = False
+        self._received = self._body = 0
+        self._refusal: tuple[int, str] | None = None
         self._held: bytes | None = None
         """The body so far of a request that may come whole; None when uvicorn has the request."""
         self._alarm = _Alarm(self.loop, self._give_up)
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """The first request's time starts."""
+        """The first request's time starts, unless there are too many connections already."""
+        if len(self.connections) >= self._bounds.connections:
+            self.transport = transport
+            self._answer(503, "The gateway has as many connections as it can serve.", b"retry-after: 1\r\n")
+            return
         super().connection_made(transport)
-        self._alarm.set(REQUEST_SECONDS)
+        self._alarm.set(self._bounds.head_seconds)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Nothing is waited for any more."""
@@ -93,36 +124,50 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Parse, as long as the head stays within its bound."""
+        """Parse, as long as the request stays within its bounds."""
         self._received += len(data)
-        super().data_received(data)
-        if self._held is not None:
-            self._let_go()
-        if self._in_head and self._received > MAX_HEAD_BYTES and not self.transport.is_closing():
-            self._too_large = True
-            self.send_400_response("")
+        try:
+            self.parser.feed_data(data)
+            if self._held is not None:
+                self._let_go()
+            self._check_size()
+        except httptools.HttpParserUpgrade:
+            pass  # the connection closes after the answer
+        except (httptools.HttpParserError, _RefusedError) as error:
+            self._stop(*self._refusal or (400, f"The request is no valid HTTP/1.1: {error}"))
 
     def on_message_begin(self) -> None:
         """A request's first byte is there."""
         super().on_message_begin()
         self._in_head = self._in_request = True
-        self._alarm.set(REQUEST_SECONDS)
+        self._alarm.set(self._bounds.head_seconds)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Take a field of the head; one behind a chunked body must not be taken for one (RFC 9110, 6.5.1)."""
+        if not self._in_head:
+            return
+        if len(self.headers) >= self._bounds.head_count:
+            self._refuse_head()
+        super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
-        """The head is there."""
+        """The head is there. What follows an offer to upgrade is not read: the connection is closed."""
+        received, self._received, self._body = self._received, 0, 0
+        if received > self._bounds.head_bytes and self._head_size() > self._bounds.head_bytes:
+            self._refuse_head()
+        self._check_head()
         self._in_head = False
-        received, self._received = self._received, 0
-        if received > MAX_HEAD_BYTES and self._head_size() > MAX_HEAD_BYTES:
-            self._too_large = True
-            raise _HeadTooLargeError
         if self._is_plain():
             self._read_target()
             self._held = b""
         else:
             super().on_headers_complete()
+            self.cycle.keep_alive &= not self.parser.should_upgrade()
+            self._alarm.set(self._bounds.body_seconds)
 
     def on_body(self, body: bytes) -> None:
         """A part of the body is there."""
+        self._body += len(body)
         if self._held is None:
             super().on_body(body)
         else:
@@ -151,17 +196,6 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         elif not self._in_request:
             self._alarm.set(self.timeout_keep_alive)
 
-    def send_400_response(self, msg: str) -> None:
-        """Refuse what cannot be parsed or is too large, unless that would end up in another answer."""
-        self._held = None
-        if self.cycle is not None and self.cycle.response_started and not self.cycle.response_complete:
-            self.transport.close()
-        elif self._too_large:
-            self.transport.write(_TOO_LARGE)
-            self.transport.close()
-        else:
-            super().send_400_response(msg)
-
     def _is_plain(self) -> bool:
         """Whether the request is the only one of its connection, and its answer waits for nothing else."""
         parser = self.parser
@@ -177,6 +211,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         """The rest of the request is still to come: uvicorn takes it over."""
         body, self._held = self._held, None
         super().on_headers_complete()
+        self._alarm.set(self._bounds.body_seconds)
         if body:
             super().on_body(body)
 
@@ -193,9 +228,65 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     def _head_size(self) -> int:
         return len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
 
+    def _check_size(self) -> None:
+        """Refuse a head that does not end, and a body that is mostly something else."""
+        if self._received <= self._bounds.head_bytes:
+            return
+        if self._in_head:
+            self._refuse_head()
+        if self._received > self._bounds.head_bytes + self._body * (1 + _BYTES_PER_CHUNK):
+            self._refuse(400, "The chunks of the request are mostly not its body.")
+
+    def _check_head(self) -> None:
+        """Refuse what RFC 9112 tells servers to refuse, and the parser lets pass (2.3, 3.2, 6.1)."""
+        version = self.parser.get_http_version()
+        if version not in {"1.1", "1.0"}:
+            self._refuse(505, "The gateway speaks HTTP/1.1.")
+        hosts = [value for name, value in self.headers if name == b"host"]
+        if len(hosts) != 1 and (hosts or version == "1.1"):
+            self._refuse(400, "The request needs one Host header, and no more.")
+        if hosts and not _HOST.fullmatch(hosts[0]):
+            self._refuse(400, "The Host header is no host with or without a port.")
+        if self.url[:1] not in {b"/", b"*"} and self.url.split(b"/", 3)[2:3] != hosts:
+            self._refuse(400, "The request's target is of another host than the Host header.")
+        codings = [value.lower() for name, value in self.headers if name == b"transfer-encoding"]
+        if codings and (codings != [b"chunked"] or version == "1.0"):
+            self._refuse(400, "Transfer-Encoding can only be chunked, and not in HTTP/1.0.")
+
+    def _refuse_head(self) -> NoReturn:
+        most = f"{self._bounds.head_bytes} bytes and {self._bounds.head_count} fields"
+        self._refuse(431, f"The head of the request is too large: at most {most}.")
+
+    def _refuse(self, status: int, message: str) -> NoReturn:
+        self._refusal = status, message
+        raise _RefusedError
+
+    def _stop(self, status: int, message: str) -> None:
+        """Answer and close; only close where that would end up in, or be taken for, another answer."""
+        self._held = None
+        cycle = self.cycle
+        if self._is_answering() or (cycle and cycle.response_started and not cycle.response_complete):
+            self.transport.close()
+        else:
+            self._answer(status, message)
+
+    def _is_answering(self) -> bool:
+        """Whether an earlier request than the one that comes is still being answered."""
+        cycle = self.cycle
+        return bool(self.pipeline or (cycle and not cycle.response_complete and not cycle.more_body))
+
+    def _answer(self, status: int, message: str, fields: bytes = b"") -> None:
+        body = json.dumps({"code": _CODES[status], "message": message, "details": []}).encode()
+        lines = b"".join(b"%s: %s\r\n" % header for header in self.server_state.default_headers)
+        head = b"content-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n"
+        self.transport.write(STATUS_LINE[status] + lines + fields + head % len(body) + body)
+        self.transport.close()
+
     def _give_up(self) -> None:
         """Close the connection, unless an earlier request of it is still being answered."""
-        if self.cycle is not None and not self.cycle.response_complete and not self.cycle.more_body:
-            self._alarm.set(REQUEST_SECONDS)
+        if self._is_answering():
+            self._alarm.set(self._bounds.head_seconds)
+        elif self._received or self._in_request:
+            self._stop(408, "The request took too long to come.")
         else:
             self.transport.close()

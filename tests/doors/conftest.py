@@ -16,6 +16,7 @@ from gateway.chain.context import establish_context
 from gateway.doors.connect import ConnectDoor
 from gateway.doors.grpc import Connections, GrpcDoor
 from gateway.doors.http import HttpServer, http_application
+from gateway.doors.http_protocol import Bounds
 from gateway.doors.rest import RestDoor
 from gateway.gen.n8ngateway.v1 import execution_service_pb, health_service_pb
 from gateway.gen.n8ngateway.v1.execution_event_pb import ExecutionEvent
@@ -143,7 +144,9 @@ def doors(open_doors: Doors) -> Doors:
 
 
 @asynccontextmanager
-async def serve(connections: Connections, *guards: Guard) -> AsyncIterator[Doors]:
+async def serve(
+    connections: Connections, *guards: Guard, bounds: Bounds | None = None
+) -> AsyncIterator[Doors]:
     """Open the doors in the running event loop, with `guards` before a call is decoded."""
     doors = Doors()
     methods = MethodTable([(EXECUTIONS, doors.service), (HEALTH, Alive())])
@@ -157,7 +160,7 @@ async def serve(connections: Connections, *guards: Guard) -> AsyncIterator[Doors
         services=[EXECUTIONS.type_name, HEALTH.type_name],
         cors_origins=[ORIGIN],
     )
-    http = HttpServer(application, grace=1)
+    http = HttpServer(application, grace=1, bounds=bounds)
     async with AsyncExitStack() as stack:
         stack.enter_context(capture_logs())
         doors.grpc_port = await doors.grpc.start("127.0.0.1:0")

@@ -11,11 +11,9 @@ import tracemalloc
 import grpc
 import pytest
 
-from gateway.doors import http_protocol
-from gateway.gen.n8ngateway.v1.execution_service_pb import ExecuteRequest, WatchExecutionRequest
+from gateway.gen.n8ngateway.v1.execution_service_pb import ExecuteRequest
 from tests.doors.conftest import EXECUTIONS, MAX_MESSAGE_BYTES, SECRET, Doors
 from tests.doors.wire import (
-    SECONDS,
     Answer,
     Http1,
     Http2,
@@ -202,31 +200,6 @@ async def test_a_header_that_never_ends_is_not_collected(doors: Doors) -> None:
         assert (await connection.answer()).status == 431
         sender.cancel()
         await asyncio.gather(sender, return_exceptions=True)
-
-
-@pytest.mark.parametrize(
-    "beginning", [b"", b"GET / HTTP/1.1\r\nhost:", b"POST / HTTP/1.1\r\ncontent-length: 9\r\n\r\nx"]
-)
-async def test_a_request_that_does_not_come_is_not_waited_for(
-    doors: Doors, monkeypatch: pytest.MonkeyPatch, beginning: bytes
-) -> None:
-    monkeypatch.setattr(http_protocol, "REQUEST_SECONDS", 0.1)
-    async with connect(doors.http_port) as connection:
-        connection.writer.write(beginning)
-        async with asyncio.timeout(SECONDS):
-            await connection.reader.read()
-
-
-async def test_a_call_may_take_longer_than_its_request(doors: Doors, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http_protocol, "REQUEST_SECONDS", 0.05)
-    async with connect(doors.http_port) as connection:
-        watch = frame(WatchExecutionRequest(execution_id="hold", after_sequence=1).to_binary())
-        connection.writer.write(
-            request_bytes("POST", WATCH, {"content-type": "application/connect+proto"}, watch)
-        )
-        await doors.service.called.wait()
-        await asyncio.sleep(0.2)
-        assert not doors.service.ended.is_set()
 
 
 async def test_large_headers_within_the_bound_arrive(doors: Doors) -> None:

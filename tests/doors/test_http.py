@@ -294,3 +294,12 @@ async def test_grpc_web_answers_a_list(connection: Http1) -> None:
 def _text(body: bytes) -> bytes:
     """The bytes of base64 that is padded at each of its parts."""
     return b"".join(b64decode(body[index : index + 4]) for index in range(0, len(body), 4))
+
+
+@pytest.mark.parametrize("path", ["/api/v1/health/live", "/docs", "/api/v1/nothing", EXECUTE])
+async def test_every_answer_tells_browsers_to_keep_to_what_it_is(connection: Http1, path: str) -> None:
+    answer = await connection.request("GET", path, {})
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert answer.headers["x-frame-options"] == "deny"
+    assert answer.headers["referrer-policy"] == "no-referrer"
+    assert ("content-security-policy" in answer.headers) == (path == "/docs")
