@@ -30,7 +30,7 @@ _TIMEOUT_SECONDS = 30
 _ATTEMPTS = 3
 
 _WRK_SCRIPT = """
-wrk.method = "POST"
+wrk.method = "{method}"
 wrk.body = "{body}"
 {headers}
 local requests = {{}}
@@ -93,7 +93,7 @@ def once(row: Row, port: int, token: str) -> bytes:
             call = channel.unary_stream(row.path)
             return b"".join(call(row.body[5:], metadata=metadata, timeout=_TIMEOUT_SECONDS))
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=_TIMEOUT_SECONDS)
-    connection.request("POST", row.path, row.body, sent)
+    connection.request(row.method, row.path, row.body, sent)
     response = connection.getresponse()
     answer = response.read()
     connection.close()
@@ -121,7 +121,11 @@ def _wrk(row: Row, port: int, tokens: Sequence[str], seconds: float, scratch: Pa
     lines = "\n".join(f'wrk.headers["{name}"] = "{value}"' for name, value in _headers(row).items())
     body = "".join(f"\\{byte:03d}" for byte in row.body)
     script = scratch / "wrk.lua"
-    script.write_text(_WRK_SCRIPT.format(body=body, headers=lines, tokens=", ".join(map(json.dumps, tokens))))
+    script.write_text(
+        _WRK_SCRIPT.format(
+            method=row.method, body=body, headers=lines, tokens=", ".join(map(json.dumps, tokens))
+        )
+    )
     url = f"http://127.0.0.1:{port}{row.path}"
     process = _start(["wrk", "-t1", f"-c{row.connections}", "-d60s", "-s", str(script), url])
     time.sleep(seconds)
@@ -156,6 +160,7 @@ def _h2load(row: Row, port: int, tokens: Sequence[str], seconds: float, scratch:
 
 def _bundled(row: Row, port: int, tokens: Sequence[str], seconds: float) -> Result:
     load = {
+        "method": row.method,
         "path": row.path,
         "port": port,
         "headers": _headers(row),

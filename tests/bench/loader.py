@@ -173,9 +173,9 @@ def _string(text: str) -> bytes:
     return bytes([*prefix, length]) + data
 
 
-def http1_request(path: str, port: int, headers: dict[str, str], body: bytes) -> bytes:
+def http1_request(method: str, path: str, port: int, headers: dict[str, str], body: bytes) -> bytes:
     """The bytes of one request."""
-    lines = [f"POST {path} HTTP/1.1", f"host: 127.0.0.1:{port}", f"content-length: {len(body)}"]
+    lines = [f"{method} {path} HTTP/1.1", f"host: 127.0.0.1:{port}", f"content-length: {len(body)}"]
     lines += [f"{name}: {value}" for name, value in headers.items()]
     return ("\r\n".join(lines) + "\r\n\r\n").encode() + body
 
@@ -199,7 +199,7 @@ async def run(load: dict[str, object]) -> dict[str, float]:
         sent = headers | {"authorization": f"Bearer {tokens[number % len(tokens)]}"}
         if load["http2"]:
             return Http2(http2_headers(path, port, sent), body, streams, counts)
-        return Http1(http1_request(path, port, sent, body), counts)
+        return Http1(http1_request(str(load["method"]), path, port, sent, body), counts)
 
     loop = asyncio.get_running_loop()
     started = time.perf_counter()

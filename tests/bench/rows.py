@@ -27,7 +27,7 @@ _LIST = "/bench.v1.BenchService/ListLines"
 
 @dataclass(frozen=True)
 class Row:
-    """One request to one server. `http2` is gRPC with prior knowledge; everything else is HTTP/1.1 POST.
+    """One request to one server. `http2` is gRPC with prior knowledge; everything else is HTTP/1.1.
 
     `tenants` names the workflow of those who call in turns; a row without them has one caller.
     """
@@ -43,6 +43,11 @@ class Row:
     http2: bool = False
     tenants: str = ""
     connections: int = 16
+
+    @property
+    def method(self) -> str:
+        """POST, unless there is nothing to send."""
+        return "POST" if self.body else "GET"
 
     @property
     def key(self) -> str:
@@ -105,6 +110,10 @@ def _execute(group: str, name: str, server: str, connections: int = 16) -> Row:
     )
 
 
+def _read(name: str, server: str) -> Row:
+    return Row("read", name, server, "http", "/api/v1/workflows", "application/json", b"", tenants="answer")
+
+
 def _relay(name: str, server: str) -> Row:
     body = b'{"data": {"question": "all of it"}}'
     path = "/api/v1/execute/stream"
@@ -150,6 +159,9 @@ ROWS: tuple[Row, ...] = (
     _stream("stream, gRPC-Web", _ENVOY, "envoy", _WEB_STREAM, "web"),
     _stream("stream, gRPC", _OURS, "gateway_doors", "application/grpc", "grpc"),
     _stream("stream, gRPC", _GRPC_ALONE, "grpc_alone", "application/grpc", "grpc"),
+    _read(_OURS, "gateway"),
+    _read(_OVER_REST, "gateway_over_rest"),
+    _read(_USUAL, "fastapi_supabase"),
     _execute("execute", _OURS, "gateway"),
     _execute("execute", _OVER_REST, "gateway_over_rest"),
     _execute("execute", _USUAL, "fastapi_supabase"),
@@ -170,6 +182,7 @@ AIMS: tuple[Aim, ...] = (
     Aim("transcoder: transcoder, 500 routes", f"transcoder: {_FASTAPI}, 500 routes", 2.0),
     Aim("transcoder: transcoder, 500 routes", "transcoder: transcoder, 10 routes", 0.95),
     Aim("transcoder: transcoder, 10 routes", f"REST: {_ENVOY}", 8.0),
+    Aim(f"read: {_OVER_REST}", f"read: {_USUAL}", 3.0),
     Aim(f"execute: {_OURS}", f"execute: {_USUAL}", 11.0),
     Aim(f"execute: {_OVER_REST}", f"execute: {_USUAL}", 3.0),
 )
@@ -177,6 +190,8 @@ AIMS: tuple[Aim, ...] = (
 
 def holds(row: Row, answer: bytes) -> bool:
     """Whether an answer is what the row is measured for."""
+    if not row.body:
+        return [workflow["webhook_path"] for workflow in json.loads(answer)["workflows"]] == [row.tenants]
     if row.tenants == "stream":
         return answer.count(b"x" * LINE_BYTES) == LINES and b"credits_used" in answer
     if row.tenants:

@@ -14,6 +14,7 @@ import sys
 import time
 import uuid
 from collections.abc import AsyncIterator
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -69,6 +70,22 @@ class ExecuteResponse(BaseModel):
     execution_time_ms: int
 
 
+class Workflow(BaseModel):
+    id: str
+    organization_id: str
+    name: str
+    description: str
+    webhook_path: str
+    credits_per_execution: int
+    is_active: bool
+    created_at: datetime
+    updated_at: datetime
+
+
+class ListWorkflowsResponse(BaseModel):
+    workflows: list[Workflow]
+
+
 async def caller(request: Request) -> str:
     """The caller's verified token."""
     token = request.headers.get("authorization", "").removeprefix("Bearer ")
@@ -83,12 +100,15 @@ async def caller(request: Request) -> str:
 Caller = Annotated[str, Depends(caller)]
 
 
+def client(token: str, apikey: str) -> AsyncPostgrestClient:
+    headers = {"apikey": apikey, "authorization": f"Bearer {token}"}
+    return AsyncPostgrestClient(rest_url, headers=headers, http_client=supabase)
+
+
 async def rpc(function: str, token: str, apikey: str, arguments: dict[str, Any]) -> Any:
     """Call a function of the database as the token's bearer."""
-    headers = {"apikey": apikey, "authorization": f"Bearer {token}"}
-    client = AsyncPostgrestClient(rest_url, headers=headers, http_client=supabase)
     try:
-        return (await client.rpc(function, arguments).execute()).data
+        return (await client(token, apikey).rpc(function, arguments).execute()).data
     except APIError as error:
         raise HTTPException(409, error.message) from None
 
@@ -121,6 +141,15 @@ def upstream(begun: dict[str, Any], request: ExecuteRequest) -> httpx.Request:
     path = f"/webhook/{begun['workflow']['webhook_path']}"
     headers = {"x-n8n-internal-auth": parts.internal_secret}
     return n8n.build_request("POST", path, json=request.data, headers=headers)
+
+
+@app.get("/api/v1/workflows")
+@limiter.limit("1000000/minute")
+async def list_workflows(request: Request, token: Caller) -> ListWorkflowsResponse:
+    del request
+    query = client(token, parts.anon_key).from_("workflows").select(",".join(Workflow.model_fields))
+    found = await query.order("id").limit(50).execute()
+    return ListWorkflowsResponse(workflows=found.data)
 
 
 @app.post("/api/v1/execute")
