@@ -21,7 +21,8 @@ def fitted(arguments: Mapping[str, Json], types: Mapping[str, str]) -> dict[str,
     `types` has Postgres's name of the type of every parameter. Raises InvalidArgument, which names the field.
     """
     ready: dict[str, Json] = {}
-    for name, value in arguments.items():
+    # Of several that do not fit, a JSON text is told last, as on the way to Postgres itself.
+    for name, value in sorted(arguments.items(), key=lambda argument: types[argument[0]] == "jsonb"):
         fit = None if value is None else _FIT.get(types[name])
         try:
             ready[name] = value if fit is None else fit(value, types[name])

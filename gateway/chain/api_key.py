@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 HEADER = "x-api-key"
 TOUCH_SECONDS = 60.0
+UNKNOWN_REMEMBERED = 1_000
+"""Keys that there are not; who tries out many is for the limiter of failed authentications."""
 
 log = structlog.get_logger("gateway.api_keys")
 
@@ -64,7 +66,9 @@ class ApiKeys:
     ) -> None:
         self._database = database
         self._now = now
-        self._keys: Remembered[str, _Known | None] = Remembered(self._ask, clock=clock)
+        self._keys: Remembered[str, _Known | None] = Remembered(
+            self._ask, keep=lambda key: key is not None, spare=UNKNOWN_REMEMBERED, clock=clock
+        )
         self._touching: set[asyncio.Task[None]] = set()
 
     async def __call__(self, call: Call) -> Principal:

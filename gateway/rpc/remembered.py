@@ -19,9 +19,9 @@ REMEMBERED = 10_000
 class Remembered(Generic[Key, Value]):
     """Asks once for what many want at a time, and believes the answer for FRESH_SECONDS.
 
-    `ask` finds a value and may raise, which is not remembered. Values of which `keep` says no are not
-    either, so that strangers cannot crowd out what others need. `forget` drops a value where somebody
-    tells of a change.
+    `ask` finds a value and may raise, which is not remembered. Values of which `keep` says no are remembered
+    apart, the last `spare` of them, so that strangers cannot crowd out what others need. `forget` drops a
+    value where somebody tells of a change.
     """
 
     def __init__(
@@ -29,23 +29,27 @@ class Remembered(Generic[Key, Value]):
         ask: Callable[[Key], Awaitable[Value]],
         *,
         keep: Callable[[Value], bool] = lambda _: True,
+        spare: int = 0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._ask = ask
         self._keep = keep
         self._clock = clock
+        self._spare = spare
         self._known: OrderedDict[Key, tuple[float, Value]] = OrderedDict()
+        self._others: OrderedDict[Key, tuple[float, Value]] = OrderedDict()
         self._asking: dict[Key, asyncio.Task[Value]] = {}
 
     def __len__(self) -> int:
-        return len(self._known)
+        return len(self._known) + len(self._others)
 
     async def get(self, key: Key) -> Value:
         """The value of a key. Raises what `ask` raises."""
-        found = self._known.get(key)
-        if found is not None and self._clock() < found[0]:
-            self._known.move_to_end(key)
-            return found[1]
+        for recent in (self._known, self._others):
+            found = recent.get(key)
+            if found is not None and self._clock() < found[0]:
+                recent.move_to_end(key)
+                return found[1]
         asking = self._asking.get(key)
         if asking is None:
             asking = self._asking[key] = asyncio.create_task(self._find(key))
@@ -56,15 +60,18 @@ class Remembered(Generic[Key, Value]):
         """Ask anew for a key at its next use; for every key when None."""
         if key is None:
             self._known.clear()
+            self._others.clear()
             self._asking.clear()
         else:
             self._known.pop(key, None)
+            self._others.pop(key, None)
             self._asking.pop(key, None)
 
     def forget_where(self, is_changed: Callable[[Value], bool]) -> None:
         """Ask anew for all whose value `is_changed`, and for all that are being asked for."""
-        for key in [key for key, (_, value) in self._known.items() if is_changed(value)]:
-            del self._known[key]
+        for recent in (self._known, self._others):
+            for key in [key for key, (_, value) in recent.items() if is_changed(value)]:
+                del recent[key]
         self._asking.clear()
 
     async def close(self) -> None:
@@ -77,11 +84,13 @@ class Remembered(Generic[Key, Value]):
         try:
             value = await self._ask(key)
             # Unless it was to be forgotten meanwhile: then the answer may be older than the change.
-            if self._asking.get(key) is task and self._keep(value):
-                self._known[key] = (asked_at + FRESH_SECONDS, value)
-                self._known.move_to_end(key)
-                if len(self._known) > REMEMBERED:
-                    self._known.popitem(last=False)
+            if self._asking.get(key) is task:
+                kept = self._keep(value)
+                recent, size = (self._known, REMEMBERED) if kept else (self._others, self._spare)
+                recent[key] = (asked_at + FRESH_SECONDS, value)
+                recent.move_to_end(key)
+                if len(recent) > size:
+                    recent.popitem(last=False)
             return value
         finally:
             if self._asking.get(key) is task:

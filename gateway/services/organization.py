@@ -87,7 +87,9 @@ class OrganizationService(Members, Credentials, AuditEvents):
 
     async def get_organization(self, request: GetOrganizationRequest, call: Call) -> GetOrganizationResponse:
         """One organization, by its id."""
-        text = await self._database.call("get_organization", call.caller, p_id=request.id)
+        text = await self._database.call(
+            "get_organization", call.caller, p_id=organization_of(request.id, call, "id")
+        )
         return GetOrganizationResponse(organization=Organization.from_json(text, ignore_unknown_fields=True))
 
     async def update_organization(

@@ -16,6 +16,7 @@ from yarl import URL
 from gateway.adapters import migrations
 from gateway.adapters.postgres import PostgresDatabase
 from gateway.local.postgres import LocalPostgres
+from gateway.rpc.api_keys import new_key
 from gateway.rpc.principal import DatabaseRole, Kind, Principal
 
 AUTHENTICATOR_PASSWORD = "it's the authenticator's"
@@ -90,22 +91,23 @@ def user(subject: str | None = None, **claims: Any) -> Principal:
     )
 
 
-def api_key(organization_id: str, **claims: Any) -> Principal:
-    """Return an API key of the organization that nobody else in the tests is, with these claims."""
-    key_id = str(uuid.uuid4())
+async def add_api_key(superuser: Any, organization_id: str, **claims: Any) -> Principal:
+    """Give the organization an API key that nobody else in the tests is, with these claims."""
+    made = new_key()
+    key_id = await superuser.fetchval(
+        "insert into public.api_keys"
+        " (organization_id, name, public_id, environment, secret_hash, scopes, created_by)"
+        " values ($1, 'test', $2, 'API_KEY_ENVIRONMENT_LIVE', $3, '[]', 'test') returning id::text",
+        organization_id,
+        made.public_id,
+        made.secret_hash,
+    )
+    known = {"sub": f"key:{key_id}", "role": "authenticated", "key_id": key_id}
     return Principal(
         kind=Kind.API_KEY,
         subject=key_id,
         database_role=DatabaseRole.AUTHENTICATED,
-        claims=json.dumps(
-            {
-                "sub": f"key:{key_id}",
-                "role": "authenticated",
-                "key_id": key_id,
-                "organization_id": organization_id,
-                **claims,
-            }
-        ),
+        claims=json.dumps({**known, "organization_id": organization_id, **claims}),
     )
 
 

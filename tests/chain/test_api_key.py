@@ -284,12 +284,24 @@ async def test_without_the_database_known_keys_serve_for_their_lifetime(desk: De
     await desk.show(key)
 
 
-async def test_what_is_remembered_is_bounded(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_what_is_remembered_is_bounded_and_strangers_crowd_nobody_out(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(remembered, "REMEMBERED", 3)
+    monkeypatch.setattr(desk.keys._keys, "_spare", 2)
+    known = [(await desk.create()).key for _ in range(3)]
+    for key in known:
+        await desk.show(key)
     for _ in range(10):
         with pytest.raises(Unauthenticated):
             await desk.show(new_key().key)
-    assert len(desk.keys._keys) == 3
+    assert len(desk.keys._keys) == 3 + 2
+    asked = desk.counting.called.count("find_api_key")
+    for key in known:
+        await desk.show(key)
+    assert desk.counting.called.count("find_api_key") == asked
+    await desk.show((await desk.create()).key)
+    assert len(desk.keys._keys) == 3 + 2
 
 
 async def test_secrets_are_in_no_repr(desk: Desk) -> None:

@@ -11,7 +11,7 @@ from gateway.adapters.postgres import PostgresDatabase
 from gateway.gen.n8ngateway.v1.api_key_pb import ApiKey, ApiKeyEnvironment, ApiKeyState
 from gateway.rpc.api_keys import NewKey, new_key, new_secret
 from gateway.rpc.errors import FailedPrecondition, InvalidArgument, NotFound
-from tests.adapters.databases import Tenant, api_key, new_tenant
+from tests.adapters.databases import Tenant, add_api_key, new_tenant
 
 ENVELOPE = {"sealed": "AA==", "key_id": "1"}
 
@@ -195,7 +195,9 @@ async def test_use_is_noted_at_most_once_a_minute(database: PostgresDatabase, su
     assert await touched() > first
 
 
-async def test_a_key_for_some_workflows_sees_and_runs_no_other(database: PostgresDatabase) -> None:
+async def test_a_key_for_some_workflows_sees_and_runs_no_other(
+    database: PostgresDatabase, superuser: Any
+) -> None:
     tenant = await new_tenant(database, balance=9)
     hidden = await tenant.call("register_workflow", p_workflow={"name": "other", "webhook_path": "other"})
     begun = json.loads(
@@ -207,7 +209,7 @@ async def test_a_key_for_some_workflows_sees_and_runs_no_other(database: Postgre
             p_idempotency_key="same",
         )
     )
-    confined = api_key(tenant.organization_id, workflow_ids=[tenant.workflow_id])
+    confined = await add_api_key(superuser, tenant.organization_id, workflow_ids=[tenant.workflow_id])
     listed = json.loads(await database.call("list_workflows", confined))
     assert [workflow["id"] for workflow in listed["workflows"]] == [tenant.workflow_id]
     own = await tenant.begin(confined)
@@ -228,7 +230,7 @@ async def test_a_key_for_some_workflows_sees_and_runs_no_other(database: Postgre
     for function, arguments in calls:
         with pytest.raises(NotFound):
             await database.call(function, confined, **arguments)
-    whole = api_key(tenant.organization_id)
+    whole = await add_api_key(superuser, tenant.organization_id)
     assert len(json.loads(await database.call("list_workflows", whole))["workflows"]) == 2
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 OURS = "('public', 'gateway')"
 # Inlined by Postgres, which it does only with functions that have no settings.
-INLINED = {"clerk_organization", "clerk_role", "role_rank", "key_organization", "request_header"}
+INLINED = {"clerk_organization", "clerk_role", "role_rank", "request_header"}
 
 
 async def column(superuser: Any, query: str) -> list[str]:

@@ -21,7 +21,7 @@ from yarl import URL
 from gateway.adapters.postgres import PostgresDatabase
 from gateway.rpc.api_keys import new_key
 from gateway.rpc.principal import Principal
-from tests.adapters.databases import Tenant, add_member, api_key, login, new_tenant, user
+from tests.adapters.databases import Tenant, add_api_key, add_member, login, new_tenant, user
 
 PERMISSIONS = Path(__file__).parents[2] / "docs" / "permissions.md"
 
@@ -63,6 +63,7 @@ CLOSED = {
     "tenant_secrets": "organization_id",
     "credential_handles": "organization_id",
     "audit_events": "organization_id",
+    "role_limits": "organization_id",
 }
 
 
@@ -350,7 +351,8 @@ async def world(superuser_url: URL) -> World:
         guest = user()
         await add_member(connection, tenant.organization_id, guest, "VIEWER")
         a |= {"member": callers["member of A"].subject, "guest": guest.subject}
-        callers |= {"key of A": api_key(str(a["organization"])), "key of B": api_key(str(b["organization"]))}
+        for name, of in (("key of A", a), ("key of B", b)):
+            callers[name] = await add_api_key(connection, str(of["organization"]))
     finally:
         await connection.close()
         await database.close()

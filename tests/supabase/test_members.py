@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import json
 import uuid
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -16,9 +17,10 @@ from gateway.rpc.errors import (
     InvalidArgument,
     NotFound,
     PermissionDenied,
+    Unauthenticated,
 )
 from gateway.rpc.principal import Principal
-from tests.adapters.databases import Tenant, add_member, api_key, new_tenant, user
+from tests.adapters.databases import Tenant, add_api_key, add_member, new_tenant, user
 
 ROLES = ["OWNER", "ADMIN", "MEMBER", "VIEWER"]
 
@@ -250,10 +252,10 @@ async def test_a_taken_slug_is_named(database: PostgresDatabase) -> None:
 
 
 async def test_an_api_key_has_a_members_rights_in_its_own_organization_alone(
-    database: PostgresDatabase,
+    database: PostgresDatabase, superuser: Any
 ) -> None:
     tenant, other = await new_tenant(database, balance=5), await new_tenant(database)
-    key = api_key(tenant.organization_id)
+    key = await add_api_key(superuser, tenant.organization_id)
     begun = await tenant.begin(key)
     assert json.loads(await database.call("get_execution", key, p_id=begun["execution_id"]))[
         "created_by"
@@ -264,13 +266,148 @@ async def test_an_api_key_has_a_members_rights_in_its_own_organization_alone(
         await other.begin(key)
 
 
-async def test_claims_of_a_key_count_only_with_its_subject(database: PostgresDatabase) -> None:
+async def test_claims_of_a_key_count_only_with_its_subject(
+    database: PostgresDatabase, superuser: Any
+) -> None:
     tenant = await new_tenant(database)
-    key_id = str(uuid.uuid4())
-    for subject in ("user_x", f"key:{uuid.uuid4()}", "key:"):
+    key_id = (await add_api_key(superuser, tenant.organization_id)).subject
+    for subject, refusal in (
+        ("user_x", NotFound),
+        (f"key:{uuid.uuid4()}", Unauthenticated),
+        ("key:", Unauthenticated),
+    ):
         forged = user(subject, key_id=key_id, organization_id=tenant.organization_id)
-        with pytest.raises(NotFound):
+        with pytest.raises(refusal):
             await database.call("get_workflow", forged, p_id=tenant.workflow_id)
+
+
+@pytest.mark.parametrize("end", ["revoked_at = now()", "expires_at = now()", "organization_id = $2"])
+async def test_a_key_counts_while_it_lives_whatever_its_token_says(
+    database: PostgresDatabase, superuser: Any, end: str
+) -> None:
+    tenant, other = await new_tenant(database, balance=5), await new_tenant(database)
+    key = await add_api_key(superuser, tenant.organization_id)
+    await tenant.begin(key)
+    if end.endswith("$2"):
+        key = replace(key, claims=key.claims.replace(tenant.organization_id, other.organization_id))
+    else:
+        await superuser.execute(f"update api_keys set {end} where id = $1", uuid.UUID(key.subject))
+    calls: list[tuple[str, dict[str, Any]]] = [
+        ("list_organizations", {}),
+        ("get_workflow", {"p_id": other.workflow_id}),
+        ("list_workflows", {"p_organization_id": other.organization_id}),
+        ("begin_execution", {"p_execution_id": str(uuid.uuid4())}),
+    ]
+    for function, arguments in calls:
+        with pytest.raises(Unauthenticated) as raised:
+            await database.call(function, key, **arguments)
+        assert raised.value.reason == "API_KEY_INVALID"
+
+
+async def test_nothing_is_found_outside_of_the_tenant_that_a_call_names(database: PostgresDatabase) -> None:
+    """Of two organizations of one user, each with rules of its own, one call acts for one."""
+    tenant = await new_tenant(database, balance=5)
+    other = await new_tenant(database, tenant.owner, balance=5)
+    begun = await other.begin()
+    named = replace(tenant.owner, tenant=tenant.organization_id)
+    theirs = {"p_organization_id": other.organization_id}
+    calls: list[tuple[str, dict[str, Any]]] = [
+        ("get_workflow", {"p_id": other.workflow_id}),
+        ("update_workflow", {"p_id": other.workflow_id, "p_changes": {"name": "x"}}),
+        ("set_workflow_active", {"p_id": other.workflow_id, "p_active": False}),
+        ("delete_workflow", {"p_id": other.workflow_id}),
+        ("get_execution", {"p_id": begun["execution_id"]}),
+        ("list_workflows", theirs),
+        ("list_members", theirs),
+        ("add_member", theirs | {"p_profile_id": "user_x", "p_role": "MEMBER_ROLE_VIEWER"}),
+        ("list_audit_events", theirs),
+    ]
+    for function, arguments in calls:
+        with pytest.raises(NotFound):
+            await database.call(function, named, **arguments)
+        if not function.startswith("delete"):
+            await database.call(function, tenant.owner, **arguments)
+    # Where a request does not say for which organization it is, that one is meant.
+    run = {"p_execution_id": str(uuid.uuid4())}
+    with pytest.raises(NotFound):
+        await database.call("begin_execution", named, **run, p_workflow_id=other.workflow_id)
+    begun = json.loads(
+        await database.call(
+            "begin_execution", named, p_execution_id=str(uuid.uuid4()), p_workflow_id=tenant.workflow_id
+        )
+    )
+    assert begun["organization_id"] == tenant.organization_id
+    listed = json.loads(await database.call("list_organizations", named))["organizations"]
+    assert {entry["id"] for entry in listed} == {tenant.organization_id, other.organization_id}
+    await database.call("get_execution", tenant.owner, p_id=begun["execution_id"])
+
+
+async def with_clerk(database: PostgresDatabase) -> tuple[Tenant, str]:
+    clerk_id = f"org_{uuid.uuid4().hex}"
+    return await new_tenant(database, user(o={"id": clerk_id, "rol": "admin"})), clerk_id
+
+
+async def role_of(tenant: Tenant, member: Principal) -> MemberRole:
+    return (await change("get_member", tenant, tenant.owner, member.subject)).role
+
+
+async def test_nobody_rises_by_leaving(database: PostgresDatabase, superuser: Any) -> None:
+    tenant, clerk_id = await with_clerk(database)
+    viewer = user(o={"id": clerk_id, "rol": "admin"})
+    await add_member(superuser, tenant.organization_id, viewer, "VIEWER")
+    await change("remove_member", tenant, viewer, viewer.subject)
+    await database.call("meet_caller", viewer)
+    assert await role_of(tenant, viewer) is MemberRole.VIEWER
+    for refused in (tenant.begin(viewer), change("update_member", tenant, viewer, viewer.subject, "ADMIN")):
+        with pytest.raises(PermissionDenied) as raised:
+            await refused
+        assert raised.value.metadata["role"] == "MEMBER_ROLE_VIEWER"
+    # An admin gives it back what Clerk says, and no more.
+    assert (
+        await change("update_member", tenant, tenant.owner, viewer.subject, "ADMIN")
+    ).role is MemberRole.ADMIN
+    await tenant.database.call("list_credentials", viewer, p_organization_id=tenant.organization_id)
+
+
+async def test_clerks_role_can_be_lowered_and_not_raised(database: PostgresDatabase) -> None:
+    tenant, clerk_id = await with_clerk(database)
+    admin = user(o={"id": clerk_id, "rol": "admin"})
+    await database.call("meet_caller", admin)
+    credentials = {"p_organization_id": tenant.organization_id}
+    await database.call("list_credentials", admin, **credentials)
+    for role in ("MEMBER", "VIEWER"):
+        lowered = await change("update_member", tenant, tenant.owner, admin.subject, role)
+        assert (lowered.role.name, lowered.is_external) == (role, True)
+        with pytest.raises(PermissionDenied):
+            await database.call("list_credentials", admin, **credentials)
+        await database.call("meet_caller", admin)
+        assert (await role_of(tenant, admin)).name == role
+    with pytest.raises(FailedPrecondition) as raised:
+        await change("update_member", tenant, tenant.owner, admin.subject, "OWNER")
+    assert raised.value.reason == "MEMBER_EXTERNAL"
+    page = await tenant.call("list_audit_events", **credentials, p_resource_id=admin.subject)
+    assert [event["changes"]["role"] for event in page["audit_events"]] == [
+        "MEMBER_ROLE_VIEWER",
+        "MEMBER_ROLE_MEMBER",
+    ]
+    # Less in Clerk is less here, whatever was allowed.
+    await change("update_member", tenant, tenant.owner, admin.subject, "ADMIN")
+    with pytest.raises(PermissionDenied):
+        await database.call(
+            "list_credentials", user(admin.subject, o={"id": clerk_id, "rol": "member"}), **credentials
+        )
+
+
+async def test_rights_can_be_taken_away_while_the_organization_is_inactive(
+    database: PostgresDatabase, superuser: Any
+) -> None:
+    tenant = await new_tenant(database)
+    member, leaver = [await with_role(tenant, superuser, "ADMIN") for _ in range(2)]
+    await update(tenant, is_active=False)
+    await change("remove_member", tenant, leaver, leaver.subject)
+    await change("remove_member", tenant, tenant.owner, member.subject)
+    with pytest.raises(FailedPrecondition):
+        await change("add_member", tenant, tenant.owner, member.subject, "VIEWER")
 
 
 async def test_a_member_json_has_exactly_the_fields_of_the_message(database: PostgresDatabase) -> None:
