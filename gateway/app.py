@@ -11,10 +11,11 @@ import aiohttp
 import structlog
 from redis.asyncio import Redis
 
+from gateway.adapters.addresses import Networks
 from gateway.adapters.clerk import ClerkTokens, SigningKeys, signing_keys
-from gateway.adapters.n8n import N8n
+from gateway.adapters.n8n import N8n, N8nInstances
 from gateway.adapters.postgres import PostgresDatabase
-from gateway.adapters.redis import API_KEYS, ORGANIZATIONS, Changes
+from gateway.adapters.redis import API_KEYS, N8N_INSTANCES, ORGANIZATIONS, Changes
 from gateway.adapters.redis import ping as ping_redis
 from gateway.adapters.supabase import SupabaseDatabase
 from gateway.adapters.vault import SealedVault, SupabaseVault, Vault
@@ -25,6 +26,7 @@ from gateway.chain.authenticate import Authenticate, BearerToken, DevelopmentHea
 from gateway.chain.authorize import Authorize
 from gateway.chain.context import establish_context
 from gateway.chain.first_sight import FirstSight
+from gateway.chain.own_n8n import OwnN8nSecrets
 from gateway.chain.policy import Policies
 from gateway.chain.validate import Validate
 from gateway.doors.connect import ConnectDoor
@@ -34,6 +36,7 @@ from gateway.doors.http_protocol import Bounds
 from gateway.doors.rest import RestDoor
 from gateway.executions.credentials import StoredCredentials
 from gateway.executions.runner import Limits, Runner
+from gateway.executions.token import ExecutionTokens
 from gateway.gen.n8ngateway.v1 import (
     api_key_service_pb,
     credit_service_pb,
@@ -108,21 +111,21 @@ class Gateway:
         self._parts.push_async_callback(keys.close)
         database, database_checks = self._database()
         self._parts.push_async_callback(database.close)
-        n8n = N8n(
-            settings.n8n_base_url,
-            internal_secret=settings.n8n_internal_auth_secret.get_secret_value(),
-        )
-        await n8n.open()
-        self._parts.push_async_callback(n8n.close)
         redis: Redis = Redis.from_url(settings.redis_url.get_secret_value())
         self._parts.push_async_callback(redis.aclose)
         vault = self._vault(database)
-        api_keys, policies, changes = self._callers(database, redis)
+        tokens = ExecutionTokens(settings.n8n_internal_auth_secret.get_secret_value())
+        n8n_networks = Networks(settings.n8n_allowed_networks)
+        n8n, n8n_instances = await self._n8n(database, vault, n8n_networks)
+        n8n_secrets = OwnN8nSecrets(database, tokens.digest)
+        self._parts.push_async_callback(n8n_secrets.close)
+        api_keys, policies, changes = self._callers(database, redis, n8n_instances, n8n_secrets)
         runner = Runner(
             database,
-            n8n,
+            n8n_instances.of,
             Limits(total=settings.execution_timeout_seconds),
             StoredCredentials(database, vault),
+            tokens,
         )
         self._parts.push_async_callback(lambda: runner.drain(self._grace_left()))
 
@@ -137,7 +140,14 @@ class Gateway:
             [
                 (
                     organization_service_pb.desc().services[0],
-                    OrganizationService(database, vault, partial(changes.publish, ORGANIZATIONS)),
+                    OrganizationService(
+                        database,
+                        vault,
+                        partial(changes.publish, ORGANIZATIONS),
+                        tokens=tokens,
+                        n8n_networks=n8n_networks,
+                        n8n_changed=partial(changes.publish, N8N_INSTANCES),
+                    ),
                 ),
                 (
                     api_key_service_pb.desc().services[0],
@@ -155,7 +165,7 @@ class Gateway:
             establish_context,
             guards=[
                 ClientAddress(settings.proxy_networks, settings.forwarded_header),
-                self._authenticate(keys, api_keys),
+                self._authenticate(keys, api_keys, n8n_secrets),
                 policies,
                 Authorize(methods),
                 Validate(methods),
@@ -166,7 +176,9 @@ class Gateway:
         )
         await self._open_doors(methods, chain, health)
 
-    def _callers(self, database: Database, redis: Redis) -> tuple[ApiKeys, Policies, Changes]:
+    def _callers(
+        self, database: Database, redis: Redis, n8n_instances: N8nInstances, n8n_secrets: OwnN8nSecrets
+    ) -> tuple[ApiKeys, Policies, Changes]:
         """What is remembered of callers, and what tells of its changes."""
         api_keys, policies = ApiKeys(database), Policies(database)
         self._parts.push_async_callback(api_keys.close)
@@ -176,7 +188,18 @@ class Gateway:
             api_keys.forget_organization(organization_id)
             policies.forget(organization_id)
 
-        changes = Changes(redis, {API_KEYS: api_keys.forget, ORGANIZATIONS: forget_organization})
+        def forget_n8n(organization_id: str | None) -> None:
+            n8n_instances.forget(organization_id)
+            n8n_secrets.forget(organization_id)
+
+        changes = Changes(
+            redis,
+            {
+                API_KEYS: api_keys.forget,
+                ORGANIZATIONS: forget_organization,
+                N8N_INSTANCES: forget_n8n,
+            },
+        )
         changes.start()
         self._parts.push_async_callback(changes.close)
         return api_keys, policies, changes
@@ -185,7 +208,21 @@ class Gateway:
         keys = self._settings.vault_keys
         return SealedVault(database, keys) if keys else SupabaseVault(database)
 
-    def _authenticate(self, keys: SigningKeys, api_keys: ApiKeys) -> Authenticate:
+    async def _n8n(self, database: Database, vault: Vault, networks: Networks) -> tuple[N8n, N8nInstances]:
+        """The default n8n, and those of organizations' own."""
+        settings = self._settings
+        default = N8n(
+            settings.n8n_base_url,
+            internal_secret=settings.n8n_internal_auth_secret.get_secret_value(),
+            api_key=_plain(settings.n8n_api_key) or None,
+        )
+        await default.open()
+        self._parts.push_async_callback(default.close)
+        instances = N8nInstances(default, database, vault, networks)
+        self._parts.push_async_callback(instances.close)
+        return default, instances
+
+    def _authenticate(self, keys: SigningKeys, api_keys: ApiKeys, n8n_secrets: OwnN8nSecrets) -> Authenticate:
         settings = self._settings
         tokens = ClerkTokens(
             keys,
@@ -197,7 +234,7 @@ class Gateway:
         if settings.dev_skip_auth:
             log.warning("DEV_SKIP_AUTH is on: X-Dev-User-ID is believed")
             default = DevelopmentHeaders(otherwise=default)
-        internal = InternalSecret(settings.n8n_internal_auth_secret.get_secret_value())
+        internal = InternalSecret(settings.n8n_internal_auth_secret.get_secret_value(), n8n_secrets)
         return Authenticate(default, {_HEALTH.type_name: None, _INTERNAL.type_name: internal})
 
     def _database(self) -> tuple[Database, dict[str, Check]]:

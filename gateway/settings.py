@@ -116,6 +116,8 @@ class Settings(BaseSettings):
         validation_alias=_also("N8N_INTERNAL_AUTH_SECRET", "N8N_INTERNAL_SECRET"),
     )
     n8n_api_key: SecretStr | None = None
+    n8n_allowed_networks: CommaList = ()
+    webhook_allowed_networks: CommaList = ()
 
     enable_rate_limiting: bool = True
     rate_limit_requests: PositiveInt = 100
@@ -141,7 +143,13 @@ class Settings(BaseSettings):
             raise SettingsError("\n".join(_faults(error))) from None
 
     @field_validator(
-        "cors_origins", "allowed_hosts", "trusted_proxies", "clerk_authorized_parties", mode="before"
+        "cors_origins",
+        "allowed_hosts",
+        "trusted_proxies",
+        "n8n_allowed_networks",
+        "webhook_allowed_networks",
+        "clerk_authorized_parties",
+        mode="before",
     )
     @classmethod
     def _split(cls, value: object) -> object:
@@ -163,6 +171,13 @@ class Settings(BaseSettings):
             if not _HOST.fullmatch(host):
                 msg = f"must list names such as api.example.com or *.example.com, without ports: {host}"
                 raise ValueError(msg)
+        return value
+
+    @field_validator("n8n_allowed_networks", "webhook_allowed_networks", mode="after")
+    @classmethod
+    def _address_ranges(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for text in value:
+            _network(text)
         return value
 
     @field_validator("trusted_proxies", mode="after")

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 TOKEN_LIFETIME = timedelta(hours=12)
 SHUTDOWN_GRACE_SECONDS = 2.0
+LOOPBACK = ("127.0.0.0/8", "::1/128")
+"""What a developer's own n8n and receivers of webhooks listen on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,8 +122,10 @@ class Dev:
                 clerk_jwt_issuer=stack.issuer.url,
                 clerk_jwks_url=stack.issuer.jwks_url,
                 n8n_base_url=stack.n8n_url,
+                n8n_allowed_networks=LOOPBACK,
                 vault_key=self.stack.vault_key,
                 n8n_internal_auth_secret=internal_secret,
+                **({} if stack.n8n is None else {"n8n_api_key": stack.n8n_api_key}),
                 **({} if origins is None else {"cors_origins": origins}),
             )
         )
