@@ -26,6 +26,7 @@ class DatabaseRole(StrEnum):
 class Principal:
     """An authenticated caller.
 
+    `rate_limit` is the caller's own, requests and the seconds of their period, beside its organization's;
     `permissions` are those that an identity provider granted, as `org:feature:permission`;
     `impersonator` is who acts in the subject's name, where somebody does; `scopes` are what an API
     key was given, None for callers that need none. `claims` is the JSON text that the database reads
@@ -44,4 +45,5 @@ class Principal:
     impersonator: str | None = None
     scopes: frozenset[str] | None = None
     organizations: frozenset[str] | None = None
+    rate_limit: tuple[int, int] | None = None
     token: str | None = field(default=None, repr=False)
