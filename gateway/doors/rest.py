@@ -55,7 +55,6 @@ class RestDoor:
             target=metadata.raw_target,
             peer=f"{metadata.client[0]}:{metadata.client[1]}" if metadata.client else None,
             timeout=metadata.timeout,
-            door="rest",
         )
         call.response_metadata = call.leading_metadata = metadata.response_headers
         call.trailing_metadata = metadata.trailers
@@ -97,8 +96,8 @@ def _decode(request: LazyRequest) -> Message:
 
 def _status_error(error: RpcError, call: Call) -> StatusError:
     headers = dict(call.response_metadata)
-    if error.retry_after_seconds is not None:
-        headers["retry-after"] = str(error.retry_after_seconds)
+    if error.retry_after is not None:
+        headers["retry-after"] = str(max(1, round(error.retry_after)))
     return StatusError(
         int(error.code),
         error.message,

@@ -74,15 +74,32 @@ async def test_tenants_can_have_the_same_reference(database: PostgresDatabase) -
         ] == 5
 
 
-async def test_a_balance_has_an_upper_end(database: PostgresDatabase) -> None:
-    tenant = await new_tenant(database, balance=2_000_000_000)
+async def test_a_balance_has_an_upper_end_and_what_is_held_counts(database: PostgresDatabase) -> None:
+    """Or else giving back what is held could exceed what an integer holds."""
+    tenant = await new_tenant(database, balance=2_000_000_000, price=1_000_000)
+    begun = await tenant.begin()
+    assert begun["credits_remaining"] == 1_999_000_000
     with pytest.raises(FailedPrecondition) as raised:
         await add_credits(database, tenant.organization_id, 1)
     assert raised.value.reason == "BALANCE_TOO_HIGH"
-    begun = await tenant.begin()
-    await add_credits(database, tenant.organization_id, 1)
     settled = await tenant.settle(begun["execution_id"], "FAILED")
-    assert settled["credits_remaining"] == 2_000_000_001
+    assert settled["credits_remaining"] == 2_000_000_000
+
+
+async def test_what_is_held_cannot_be_taken(database: PostgresDatabase) -> None:
+    tenant = await new_tenant(database, balance=10, price=3)
+    begun = await tenant.begin()
+    with pytest.raises(FailedPrecondition) as raised:
+        await add_credits(database, tenant.organization_id, -8)
+    assert raised.value.reason == "INSUFFICIENT_CREDITS"
+    assert raised.value.metadata == {"balance": "7", "price": "8"}
+    taken = await add_credits(database, tenant.organization_id, -7)
+    assert {name: taken["balance"][name] for name in ("balance", "reserved", "available")} == {
+        "balance": 3,
+        "reserved": 3,
+        "available": 0,
+    }
+    assert (await tenant.settle(begun["execution_id"]))["credits_remaining"] == 0
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from gateway.rpc.errors import (
     NotFound,
     PermissionDenied,
 )
+from gateway.rpc.status import DETAIL_TYPES
 from tests.adapters.databases import Tenant, add_member, new_tenant, user
 
 NOT_CHARGED = ["FAILED", "CANCELLED", "TIMED_OUT"]
@@ -33,23 +34,34 @@ async def ledger(superuser: Any, tenant: Tenant) -> list[tuple[str, int, int]]:
     ]
 
 
-async def balance(superuser: Any, tenant: Tenant) -> int:
-    """Return the balance, having checked that the ledger agrees."""
+async def available(superuser: Any, tenant: Tenant) -> int:
+    """Return the credits that are not held, having checked that the ledger agrees."""
     row = await superuser.fetchrow(
-        "select a.balance, (select coalesce(sum(amount), 0) from credit_entries e"
-        " where e.organization_id = a.organization_id) as sum from credit_accounts a"
-        " where organization_id = $1",
+        "select a.balance, a.reserved, (select coalesce(sum(amount), 0) from credit_entries e"
+        " where e.organization_id = a.organization_id) as sum, (select coalesce(sum(amount), 0)"
+        " from reservations r where r.organization_id = a.organization_id and r.state = 'HELD') as held"
+        " from credit_accounts a where organization_id = $1",
         tenant.organization_id,
     )
-    assert row["balance"] == row["sum"]
-    return int(row["balance"])
+    assert (row["balance"], row["reserved"]) == (row["sum"], row["held"])
+    return int(row["balance"] - row["reserved"])
+
+
+async def reservations(superuser: Any, tenant: Tenant) -> list[tuple[str, int, int]]:
+    rows = await superuser.fetch(
+        "select state::text, amount, captured from reservations where organization_id = $1"
+        " order by created_at",
+        tenant.organization_id,
+    )
+    return [tuple(row) for row in rows]
 
 
 async def get(tenant: Tenant, execution_id: str) -> Execution:
-    return Execution.from_json(await tenant.database.call("get_execution", tenant.owner, p_id=execution_id))
+    text = await tenant.database.call("get_execution", tenant.owner, p_id=execution_id)
+    return Execution.from_json(text, registry=DETAIL_TYPES)
 
 
-async def test_a_begun_execution_is_charged_and_runs(database: PostgresDatabase, superuser: Any) -> None:
+async def test_a_begun_execution_holds_its_price_and_runs(database: PostgresDatabase, superuser: Any) -> None:
     tenant = await new_tenant(database, balance=10, price=3)
     execution_id = str(uuid.uuid4())
     begun = await tenant.begin(p_execution_id=execution_id, p_metadata={"source": "test"})
@@ -58,11 +70,14 @@ async def test_a_begun_execution_is_charged_and_runs(database: PostgresDatabase,
         "replayed": False,
         "execution_id": execution_id,
         "organization_id": tenant.organization_id,
+        "state": "EXECUTION_STATE_RUNNING",
         "credits": 3,
         "credits_remaining": 7,
     }
     assert workflow == await tenant.call("get_workflow", p_id=tenant.workflow_id)
-    assert await ledger(superuser, tenant) == [("GRANT", 10, 10), ("CHARGE", -3, 7)]
+    assert await ledger(superuser, tenant) == [("GRANT", 10, 10)]
+    assert await reservations(superuser, tenant) == [("HELD", 3, 0)]
+    assert await available(superuser, tenant) == 7
     stored = await get(tenant, execution_id)
     assert stored.state is ExecutionState.RUNNING
     assert (stored.credits_reserved, stored.credits_used) == (3, 0)
@@ -72,7 +87,7 @@ async def test_a_begun_execution_is_charged_and_runs(database: PostgresDatabase,
     assert stored.finished_at is None
 
 
-async def test_a_completed_execution_keeps_its_charge(database: PostgresDatabase, superuser: Any) -> None:
+async def test_a_completed_execution_is_charged(database: PostgresDatabase, superuser: Any) -> None:
     tenant = await new_tenant(database, balance=10, price=3)
     execution_id = (await tenant.begin())["execution_id"]
     settled = await tenant.settle(
@@ -87,6 +102,7 @@ async def test_a_completed_execution_keeps_its_charge(database: PostgresDatabase
     assert json.loads(stored.result.to_json()) == {"answer": [1, None, "é"]}
     assert stored.finished_at is not None
     assert await ledger(superuser, tenant) == [("GRANT", 10, 10), ("CHARGE", -3, 7)]
+    assert await reservations(superuser, tenant) == [("CAPTURED", 3, 3)]
 
 
 @pytest.mark.parametrize("state", NOT_CHARGED)
@@ -97,13 +113,9 @@ async def test_an_execution_that_did_not_complete_costs_nothing(
     execution_id = (await tenant.begin())["execution_id"]
     settled = await tenant.settle(execution_id, state, p_error={"code": 2, "message": "no"})
     assert settled == {"state": f"EXECUTION_STATE_{state}", "credits_used": 0, "credits_remaining": 10}
-    assert await ledger(superuser, tenant) == [("GRANT", 10, 10), ("CHARGE", -3, 7), ("REFUND", 3, 10)]
-    named = await superuser.fetchrow(
-        "select refund.execution_id, charge.kind::text from credit_entries refund"
-        " join credit_entries charge on charge.id = refund.reverses where refund.organization_id = $1",
-        tenant.organization_id,
-    )
-    assert (str(named["execution_id"]), named["kind"]) == (execution_id, "CREDIT_ENTRY_KIND_CHARGE")
+    assert await ledger(superuser, tenant) == [("GRANT", 10, 10)]
+    assert await reservations(superuser, tenant) == [("VOIDED", 3, 0)]
+    assert await available(superuser, tenant) == 10
     stored = await get(tenant, execution_id)
     assert stored.error is not None
     assert (stored.error.code, stored.error.message) == (2, "no")
@@ -122,31 +134,46 @@ async def test_what_has_ended_stays_as_it_ended(database: PostgresDatabase, supe
             assert await tenant.settle(execution_id, second, p_result={"x": 1}) == settled
         assert await get(tenant, execution_id) == stored
         assert await ledger(superuser, tenant) == before
-    assert await balance(superuser, tenant) == 9
+    assert await available(superuser, tenant) == 9
 
 
-async def test_a_charge_is_refunded_at_most_once_however_many_settle(
-    database: PostgresDatabase, superuser: Any
+@pytest.mark.parametrize("states", [NOT_CHARGED, ["COMPLETED", *NOT_CHARGED], ["COMPLETED"]])
+async def test_a_reservation_is_resolved_once_however_many_settle(
+    database: PostgresDatabase, superuser: Any, states: list[str]
 ) -> None:
     tenant = await new_tenant(database, balance=10)
     execution_id = (await tenant.begin())["execution_id"]
-    results = await asyncio.gather(*(tenant.settle(execution_id, NOT_CHARGED[n % 3]) for n in range(30)))
-    assert len({result["state"] for result in results}) == 1
-    assert [kind for kind, *_ in await ledger(superuser, tenant)].count("REFUND") == 1
-    assert await balance(superuser, tenant) == 10
+    results = await asyncio.gather(*(tenant.settle(execution_id, states[n % len(states)]) for n in range(30)))
+    assert len({json.dumps(result, sort_keys=True) for result in results}) == 1
+    charged = int(results[0]["state"] == "EXECUTION_STATE_COMPLETED")
+    assert await available(superuser, tenant) == 10 - charged
+    assert len(await ledger(superuser, tenant)) == 1 + charged
 
 
-async def test_the_ledger_refuses_a_second_refund_even_to_its_owner(
+async def test_not_even_the_owner_resolves_a_reservation_again(
     database: PostgresDatabase, superuser: Any
 ) -> None:
     tenant = await new_tenant(database, balance=10)
     execution_id = (await tenant.begin())["execution_id"]
     await tenant.settle(execution_id, "FAILED")
-    with pytest.raises(Exception, match="credit_entries_reverses_idx"):
-        await superuser.fetch(
-            "select gateway.refund($1, $2, 1)", uuid.UUID(tenant.organization_id), uuid.UUID(execution_id)
-        )
-    assert await balance(superuser, tenant) == 10
+    for again in ("select gateway.resolve(r, 1)", "select gateway.resolve(r, null)"):
+        await superuser.fetch(f"{again} from reservations r where execution_id = $1", uuid.UUID(execution_id))
+    assert await available(superuser, tenant) == 10
+    for statement in ("update reservations set state = 'HELD'", "delete from reservations"):
+        with pytest.raises(Exception, match="append-only"):
+            await superuser.execute(f"{statement} where execution_id = $1", uuid.UUID(execution_id))
+
+
+async def test_an_account_that_does_not_balance_cannot_be_written(
+    database: PostgresDatabase, superuser: Any
+) -> None:
+    tenant = await new_tenant(database, balance=10)
+    for change in ("balance = 11", "spent = 1", "granted = 9", "reserved = 11", "reserved = -1"):
+        with pytest.raises(Exception, match="credit_accounts_balance_check"):
+            await superuser.execute(
+                f"update credit_accounts set {change} where organization_id = $1",
+                uuid.UUID(tenant.organization_id),
+            )
 
 
 @pytest.mark.parametrize(
@@ -169,7 +196,7 @@ async def test_200_at_once_on_a_balance_of_50_are_exactly_50(
     assert (len(begun), len(refused)) == (50, 150)
     assert {error.reason for error in refused} == {"INSUFFICIENT_CREDITS"}
     assert sorted(result["credits_remaining"] for result in begun) == list(range(50))
-    assert await balance(superuser, tenant) == 0
+    assert await available(superuser, tenant) == 0
     count = await superuser.fetchval(
         "select count(*) from executions where organization_id = $1", tenant.organization_id
     )
@@ -299,6 +326,7 @@ async def test_a_used_idempotency_key_gets_the_first_answer_and_is_not_charged(
         assert execution == await get(tenant, begun["execution_id"])
         assert replayed == {
             "replayed": True,
+            "in_progress": False,
             "execution_id": begun["execution_id"],
             "organization_id": tenant.organization_id,
             "credits_remaining": settled["credits_remaining"],
@@ -326,7 +354,7 @@ async def test_of_many_with_one_idempotency_key_one_runs(database: PostgresDatab
     begun = [result for result in results if isinstance(result, dict)]
     assert len(begun) == 1
     assert all(isinstance(result, dict | Aborted) for result in results)
-    assert await balance(superuser, tenant) == 9
+    assert await available(superuser, tenant) == 9
 
 
 async def test_tenants_can_use_the_same_idempotency_key(database: PostgresDatabase) -> None:
@@ -343,8 +371,8 @@ async def test_an_execution_id_is_used_once(database: PostgresDatabase, superuse
         with pytest.raises(AlreadyExists) as raised:
             await second.begin(p_execution_id=execution_id)
         assert raised.value.metadata == {}
-    assert await balance(superuser, tenant) == 9
-    assert await balance(superuser, other) == 10
+    assert await available(superuser, tenant) == 9
+    assert await available(superuser, other) == 10
 
 
 @pytest.mark.parametrize(
@@ -368,7 +396,7 @@ async def test_an_argument_that_does_not_fit_is_named(
 async def test_only_an_end_settles_and_only_what_was_begun(database: PostgresDatabase) -> None:
     tenant = await new_tenant(database, balance=10)
     execution_id = (await tenant.begin())["execution_id"]
-    for state in ("RUNNING", "PENDING", "UNKNOWN", "UNSPECIFIED", "NONSENSE"):
+    for state in ("RUNNING", "PENDING", "UNSPECIFIED", "NONSENSE"):
         with pytest.raises(InvalidArgument):
             await tenant.settle(execution_id, state)
     with pytest.raises(NotFound) as raised:
