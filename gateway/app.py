@@ -11,29 +11,42 @@ import aiohttp
 import structlog
 from redis.asyncio import Redis
 
+from gateway.adapters.addresses import Networks
 from gateway.adapters.clerk import ClerkTokens, SigningKeys, signing_keys
-from gateway.adapters.n8n import N8n
+from gateway.adapters.n8n import N8n, N8nInstances
 from gateway.adapters.postgres import PostgresDatabase
-from gateway.adapters.redis import API_KEYS, ORGANIZATIONS, Changes
+from gateway.adapters.redis import API_KEYS, N8N_INSTANCES, ORGANIZATIONS, Changes
 from gateway.adapters.redis import ping as ping_redis
+from gateway.adapters.redis_leases import RedisLeases
+from gateway.adapters.redis_replicas import Replicas
+from gateway.adapters.redis_windows import RedisWindows
 from gateway.adapters.supabase import SupabaseDatabase
 from gateway.adapters.vault import SealedVault, SupabaseVault, Vault
+from gateway.adapters.watched_database import WatchedDatabase
 from gateway.chain.access_log import log_access
 from gateway.chain.address import ClientAddress
+from gateway.chain.address_limit import AddressLimit, FailedAuthentications
 from gateway.chain.api_key import ApiKeys, TokenOrKey
 from gateway.chain.authenticate import Authenticate, BearerToken, DevelopmentHeaders, InternalSecret
 from gateway.chain.authorize import Authorize
 from gateway.chain.context import establish_context
+from gateway.chain.degraded import ShowDegraded
 from gateway.chain.first_sight import FirstSight
+from gateway.chain.measure import counted, measure
+from gateway.chain.own_n8n import OwnN8nSecrets
 from gateway.chain.policy import Policies
+from gateway.chain.rate_limit import RateLimit, Rates
+from gateway.chain.stream_limit import StreamLimit
 from gateway.chain.validate import Validate
 from gateway.doors.connect import ConnectDoor
 from gateway.doors.grpc import Connections, GrpcDoor
 from gateway.doors.http import HttpServer, http_application
 from gateway.doors.http_protocol import Bounds
+from gateway.doors.metrics import metrics_application
 from gateway.doors.rest import RestDoor
 from gateway.executions.credentials import StoredCredentials
 from gateway.executions.runner import Limits, Runner
+from gateway.executions.token import ExecutionTokens
 from gateway.gen.n8ngateway.v1 import (
     api_key_service_pb,
     credit_service_pb,
@@ -44,7 +57,12 @@ from gateway.gen.n8ngateway.v1 import (
     webhook_service_pb,
     workflow_service_pb,
 )
+from gateway.limits.addresses import AddressWindows
+from gateway.limits.limiter import Limiter
+from gateway.limits.streams import OpenStreams
+from gateway.limits.windows import LocalWindows
 from gateway.rpc.chain import Chain
+from gateway.rpc.degraded import Part, Parts
 from gateway.rpc.methods import MethodTable
 from gateway.services.api_key import ApiKeyService
 from gateway.services.execution import ExecutionService
@@ -54,6 +72,8 @@ from gateway.services.organization import OrganizationService
 from gateway.services.workflow import WorkflowService
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from pydantic import SecretStr
 
     from gateway.adapters.database import Database
@@ -74,9 +94,11 @@ class Gateway:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._parts = AsyncExitStack()
+        self._away = Parts()
         self._stop_by = 0.0
         self.http_port = 0
         self.grpc_port = 0
+        self.metrics_port = 0
 
     async def start(self) -> None:
         """Connect to the parts and open the doors. Raises OSError when a port cannot be had."""
@@ -104,40 +126,56 @@ class Gateway:
             jwks_url=settings.clerk_jwks_url,
             secret_key=secret_key.get_secret_value() if secret_key else None,
             pem=settings.clerk_jwt_key,
+            report=self._report(Part.IDENTITY),
         )
         self._parts.push_async_callback(keys.close)
-        database, database_checks = self._database()
+        unwatched, checks = self._database()
+        database = WatchedDatabase(unwatched, self._report(Part.DATABASE))
         self._parts.push_async_callback(database.close)
-        n8n = N8n(
-            settings.n8n_base_url,
-            internal_secret=settings.n8n_internal_auth_secret.get_secret_value(),
-        )
-        await n8n.open()
-        self._parts.push_async_callback(n8n.close)
         redis: Redis = Redis.from_url(settings.redis_url.get_secret_value())
         self._parts.push_async_callback(redis.aclose)
+        replicas = Replicas(redis, expected=settings.rate_limit_replicas, changed=self._report(Part.REDIS))
+        await replicas.start()
+        self._parts.push_async_callback(replicas.close)
         vault = self._vault(database)
-        api_keys, policies, changes = self._callers(database, redis)
+        tokens = ExecutionTokens(settings.n8n_internal_auth_secret.get_secret_value())
+        n8n_networks = Networks(settings.n8n_allowed_networks)
+        n8n, n8n_instances = await self._n8n(database, vault, n8n_networks)
+        n8n_secrets = OwnN8nSecrets(database, tokens.digest)
+        self._parts.push_async_callback(n8n_secrets.close)
+        api_keys, policies, changes = self._callers(database, redis, n8n_instances, n8n_secrets)
         runner = Runner(
             database,
-            n8n,
+            n8n_instances.of,
             Limits(total=settings.execution_timeout_seconds),
             StoredCredentials(database, vault),
+            tokens,
         )
         self._parts.push_async_callback(lambda: runner.drain(self._grace_left()))
 
         health = HealthService(
-            {
-                **database_checks,
-                "n8n": Check(n8n.ready, mode="default", needed=False),
-                "redis": Check(lambda: ping_redis(redis), mode="single", needed=False),
-            }
+            checks
+            | {
+                Part.DATABASE: Check(database.ping, checks[Part.DATABASE].mode),
+                Part.IDENTITY: Check(keys.check, "fetched" if settings.clerk_jwt_key is None else "fixed"),
+                Part.N8N: Check(n8n.ready, "default"),
+                Part.REDIS: Check(lambda: ping_redis(redis), "single"),
+            },
+            self._away,
         )
+        self._parts.push_async_callback(health.close)
         methods = MethodTable(
             [
                 (
                     organization_service_pb.desc().services[0],
-                    OrganizationService(database, vault, partial(changes.publish, ORGANIZATIONS)),
+                    OrganizationService(
+                        database,
+                        vault,
+                        partial(changes.publish, ORGANIZATIONS),
+                        tokens=tokens,
+                        n8n_networks=n8n_networks,
+                        n8n_changed=partial(changes.publish, N8N_INSTANCES),
+                    ),
                 ),
                 (
                     api_key_service_pb.desc().services[0],
@@ -151,22 +189,32 @@ class Gateway:
                 (_HEALTH, health),
             ]
         )
+        degraded = ShowDegraded(self._away)
+        failures = FailedAuthentications(AddressWindows(*settings.rate_limit_failed_authentications))
+        streams = self._stream_limit(redis, replicas)
         chain = Chain(
-            establish_context,
+            counted(establish_context),
             guards=[
+                degraded,
                 ClientAddress(settings.proxy_networks, settings.forwarded_header),
-                self._authenticate(keys, api_keys),
+                *self._address_limit(),
+                failures,
+                self._authenticate(keys, api_keys, n8n_secrets),
                 policies,
+                *self._rate_limit(redis, replicas, methods),
                 Authorize(methods),
                 Validate(methods),
                 FirstSight(database),
+                streams,
             ],
-            observers=[log_access],
+            observers=[failures.observe, streams.observe, degraded.observe, measure, log_access],
             timeout=settings.request_timeout_seconds,
         )
         await self._open_doors(methods, chain, health)
 
-    def _callers(self, database: Database, redis: Redis) -> tuple[ApiKeys, Policies, Changes]:
+    def _callers(
+        self, database: Database, redis: Redis, n8n_instances: N8nInstances, n8n_secrets: OwnN8nSecrets
+    ) -> tuple[ApiKeys, Policies, Changes]:
         """What is remembered of callers, and what tells of its changes."""
         api_keys, policies = ApiKeys(database), Policies(database)
         self._parts.push_async_callback(api_keys.close)
@@ -176,16 +224,66 @@ class Gateway:
             api_keys.forget_organization(organization_id)
             policies.forget(organization_id)
 
-        changes = Changes(redis, {API_KEYS: api_keys.forget, ORGANIZATIONS: forget_organization})
+        def forget_n8n(organization_id: str | None) -> None:
+            n8n_instances.forget(organization_id)
+            n8n_secrets.forget(organization_id)
+
+        changes = Changes(
+            redis,
+            {
+                API_KEYS: api_keys.forget,
+                ORGANIZATIONS: forget_organization,
+                N8N_INSTANCES: forget_n8n,
+            },
+        )
         changes.start()
         self._parts.push_async_callback(changes.close)
         return api_keys, policies, changes
+
+    def _report(self, part: Part) -> Callable[[bool], None]:
+        return lambda is_there: self._away.report(part, is_there=is_there)
+
+    def _address_limit(self) -> list[AddressLimit]:
+        rate = self._settings.rate_limit_per_address
+        if rate is None or not self._settings.enable_rate_limiting:
+            return []
+        # Both are asked by machines that many depend on, and neither does much for a stranger.
+        exempt = (_HEALTH.type_name, _INTERNAL.type_name)
+        return [AddressLimit(AddressWindows(*rate), exempt)]
+
+    def _rate_limit(self, redis: Redis, replicas: Replicas, methods: MethodTable) -> list[RateLimit]:
+        settings = self._settings
+        if not settings.enable_rate_limiting:
+            return []
+        limiter = Limiter(RedisWindows(redis), LocalWindows(), replicas)
+        rates = Rates(settings.limit, settings.rate_limit_per_workflow, settings.rate_limit_per_address)
+        return [RateLimit(limiter, rates, methods)]
+
+    def _stream_limit(self, redis: Redis, replicas: Replicas) -> StreamLimit:
+        streams = OpenStreams(RedisLeases(redis, "n8n-gateway:streams:"), replicas)
+        replicas.after_beat.append(streams.renew)
+        self._parts.push_async_callback(streams.drained)
+        return StreamLimit(streams, most=self._settings.max_open_streams)
 
     def _vault(self, database: Database) -> Vault:
         keys = self._settings.vault_keys
         return SealedVault(database, keys) if keys else SupabaseVault(database)
 
-    def _authenticate(self, keys: SigningKeys, api_keys: ApiKeys) -> Authenticate:
+    async def _n8n(self, database: Database, vault: Vault, networks: Networks) -> tuple[N8n, N8nInstances]:
+        """The default n8n, and those of organizations' own."""
+        settings = self._settings
+        default = N8n(
+            settings.n8n_base_url,
+            internal_secret=settings.n8n_internal_auth_secret.get_secret_value(),
+            api_key=_plain(settings.n8n_api_key) or None,
+        )
+        await default.open()
+        self._parts.push_async_callback(default.close)
+        instances = N8nInstances(default, database, vault, networks)
+        self._parts.push_async_callback(instances.close)
+        return default, instances
+
+    def _authenticate(self, keys: SigningKeys, api_keys: ApiKeys, n8n_secrets: OwnN8nSecrets) -> Authenticate:
         settings = self._settings
         tokens = ClerkTokens(
             keys,
@@ -197,7 +295,7 @@ class Gateway:
         if settings.dev_skip_auth:
             log.warning("DEV_SKIP_AUTH is on: X-Dev-User-ID is believed")
             default = DevelopmentHeaders(otherwise=default)
-        internal = InternalSecret(settings.n8n_internal_auth_secret.get_secret_value())
+        internal = InternalSecret(settings.n8n_internal_auth_secret.get_secret_value(), n8n_secrets)
         return Authenticate(default, {_HEALTH.type_name: None, _INTERNAL.type_name: internal})
 
     def _database(self) -> tuple[Database, dict[str, Check]]:
@@ -208,7 +306,7 @@ class Gateway:
                 max_connections=settings.database_max_connections,
                 pooled=settings.database_pooled,
             )
-            return direct, {"database": Check(direct.ping, mode="direct", needed=True)}
+            return direct, {Part.DATABASE: Check(direct.ping, "direct")}
         rest = SupabaseDatabase(
             settings.supabase_url or "",
             anon_key=_plain(settings.supabase_anon_key),
@@ -216,8 +314,8 @@ class Gateway:
             jwt_secret=_plain(settings.supabase_jwt_secret) or None,
         )
         return rest, {
-            "database": Check(rest.ping, mode="supabase-rest", needed=True),
-            "api_keys": Check(rest.check_signing, mode="supabase-rest", needed=False),
+            Part.DATABASE: Check(rest.ping, "supabase-rest"),
+            "api_keys": Check(rest.check_signing, "supabase-rest"),
         }
 
     async def _open_doors(self, methods: MethodTable, chain: Chain, health: HealthService) -> None:
@@ -250,6 +348,10 @@ class Gateway:
         self._parts.push_async_callback(lambda: self._close_doors(http, grpc_door))
         self.grpc_port = await grpc_door.start(f"{settings.host}:{settings.grpc_port}")
         self.http_port = await http.start(settings.host, settings.http_port)
+        if settings.metrics_port is not None:
+            watchers = HttpServer(metrics_application(), grace=1)
+            self._parts.push_async_callback(watchers.stop)
+            self.metrics_port = await watchers.start(settings.metrics_host, settings.metrics_port)
         self._parts.callback(health.drain)
         log.info("serving", http_port=self.http_port, grpc_port=self.grpc_port)
 

@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from pydantic import (
     AliasChoices,
+    BeforeValidator,
     Field,
     PositiveFloat,
     PositiveInt,
@@ -29,6 +30,7 @@ MINIMUM_INTERNAL_SECRET = 64
 _MINIMUM_JWT_SECRET = 32
 _OTHER_KEY = {"supabase_anon_key": "sb_secret_", "supabase_service_role_key": "sb_publishable_"}
 
+_MOST_REQUESTS = 1_000_000
 _PERIODS = {"second": 1, "minute": 60, "hour": 3600, "day": 86400}
 
 _VAULT_KEY_BYTES = 32
@@ -40,6 +42,25 @@ _HOST = re.compile(r"(\*\.)?[A-Za-z0-9._~-]+|\[[0-9A-Fa-f:.]+\]")
 _LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
 
 CommaList = Annotated[tuple[str, ...], NoDecode]
+
+
+def _rate(value: object) -> object:
+    """`30/minute` as requests and seconds."""
+    if not isinstance(value, str):
+        return value
+    requests, _, period = value.partition("/")
+    if not requests.isdecimal() or not 1 <= int(requests) <= _MOST_REQUESTS or period not in _PERIODS:
+        msg = f"must look like 30/minute, with one of: {', '.join(_PERIODS)}"
+        raise ValueError(msg)
+    return int(requests), _PERIODS[period]
+
+
+def _rate_or_off(value: object) -> object:
+    return None if value == "off" else _rate(value)
+
+
+Rate = Annotated[tuple[int, int], NoDecode, BeforeValidator(_rate)]
+RateOrOff = Annotated[tuple[int, int] | None, NoDecode, BeforeValidator(_rate_or_off)]
 
 
 class Environment(StrEnum):
@@ -75,6 +96,8 @@ class Settings(BaseSettings):
 
     host: str = "127.0.0.1"
     http_port: int = Field(8000, ge=0, le=65535)
+    metrics_host: str = "127.0.0.1"
+    metrics_port: int | None = Field(None, ge=0, le=65535)
     grpc_port: int = Field(50051, ge=0, le=65535)
     http_max_connections: PositiveInt = 10_000
     http_header_timeout_seconds: PositiveFloat = 20
@@ -116,11 +139,18 @@ class Settings(BaseSettings):
         validation_alias=_also("N8N_INTERNAL_AUTH_SECRET", "N8N_INTERNAL_SECRET"),
     )
     n8n_api_key: SecretStr | None = None
+    n8n_allowed_networks: CommaList = ()
+    webhook_allowed_networks: CommaList = ()
 
     enable_rate_limiting: bool = True
-    rate_limit_requests: PositiveInt = 100
-    rate_limit_period: PositiveInt = 60
-    rate_limit: str | None = None
+    rate_limit_requests: int = Field(100, ge=1, le=_MOST_REQUESTS)
+    rate_limit_period: int = Field(60, ge=1, le=_PERIODS["day"])
+    rate_limit: Rate | None = None
+    rate_limit_per_workflow: RateOrOff = None
+    rate_limit_per_address: RateOrOff = (6000, 60)
+    rate_limit_failed_authentications: Rate = (60, 60)
+    rate_limit_replicas: PositiveInt = 1
+    max_open_streams: PositiveInt = 1000
     enable_hmac_validation: bool = True
     hmac_timestamp_tolerance: PositiveInt = Field(
         300,
@@ -141,7 +171,13 @@ class Settings(BaseSettings):
             raise SettingsError("\n".join(_faults(error))) from None
 
     @field_validator(
-        "cors_origins", "allowed_hosts", "trusted_proxies", "clerk_authorized_parties", mode="before"
+        "cors_origins",
+        "allowed_hosts",
+        "trusted_proxies",
+        "n8n_allowed_networks",
+        "webhook_allowed_networks",
+        "clerk_authorized_parties",
+        mode="before",
     )
     @classmethod
     def _split(cls, value: object) -> object:
@@ -163,6 +199,13 @@ class Settings(BaseSettings):
             if not _HOST.fullmatch(host):
                 msg = f"must list names such as api.example.com or *.example.com, without ports: {host}"
                 raise ValueError(msg)
+        return value
+
+    @field_validator("n8n_allowed_networks", "webhook_allowed_networks", mode="after")
+    @classmethod
+    def _address_ranges(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for text in value:
+            _network(text)
         return value
 
     @field_validator("trusted_proxies", mode="after")
@@ -278,16 +321,6 @@ class Settings(BaseSettings):
             raise ValueError(msg)
         return value
 
-    @field_validator("rate_limit", mode="after")
-    @classmethod
-    def _count_per_period(cls, value: str | None) -> str | None:
-        if value is not None:
-            count, _, period = value.partition("/")
-            if not count.isdecimal() or int(count) < 1 or period not in _PERIODS:
-                msg = f"must look like 30/minute, with one of: {', '.join(_PERIODS)}"
-                raise ValueError(msg)
-        return value
-
     @field_validator("vault_key", mode="after")
     @classmethod
     def _keys_of_32_bytes(cls, value: SecretStr | None) -> SecretStr | None:
@@ -313,10 +346,7 @@ class Settings(BaseSettings):
     @property
     def limit(self) -> tuple[int, int]:
         """Requests and seconds: RATE_LIMIT where it is set, else the two settings beside it."""
-        if self.rate_limit is None:
-            return self.rate_limit_requests, self.rate_limit_period
-        count, _, period = self.rate_limit.partition("/")
-        return int(count), _PERIODS[period]
+        return self.rate_limit or (self.rate_limit_requests, self.rate_limit_period)
 
 
 def _network(text: str) -> IPv4Network | IPv6Network:

@@ -7,7 +7,7 @@ organization in `o`, version 1 in `org_id`, `org_slug`, `org_role`.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Any, Protocol
 
 import jwt
@@ -50,6 +50,10 @@ class SigningKeys(Protocol):
         """The key of that id, or None. Raises Unavailable when keys cannot be had."""
         ...
 
+    async def check(self) -> None:
+        """Return if keys can be had from where they come from, else raise Unavailable."""
+        ...
+
     async def close(self) -> None:
         """Let go of what is open."""
         ...
@@ -62,18 +66,19 @@ def signing_keys(
     jwks_url: str | None,
     secret_key: str | None,
     pem: str | None,
+    report: Callable[[bool], None] = lambda _is_there: None,
 ) -> SigningKeys:
     """The keys by the nearest way there is: as given, from a URL given, from Clerk's API, or from the issuer.
 
-    Raises ValueError for a `pem` that is no RSA public key.
+    `report` is told whether they could be had. Raises ValueError for a `pem` that is no RSA public key.
     """
     if pem is not None:
         return FixedKey(pem)
     if jwks_url is not None:
-        return Jwks(jwks_url, session)
+        return Jwks(jwks_url, session, report=report)
     if secret_key is not None:
-        return Jwks(BACKEND_JWKS_URL, session, bearer=secret_key)
-    return Jwks(f"{issuer.rstrip('/')}/.well-known/jwks.json", session)
+        return Jwks(BACKEND_JWKS_URL, session, bearer=secret_key, report=report)
+    return Jwks(f"{issuer.rstrip('/')}/.well-known/jwks.json", session, report=report)
 
 
 class ClerkTokens:

@@ -56,6 +56,9 @@ class FixedKey:
         """The key, whatever id a token names."""
         return self._key
 
+    async def check(self) -> None:
+        """The key is always there."""
+
     async def close(self) -> None:
         """Nothing is open."""
 
@@ -65,7 +68,8 @@ class Jwks:
 
     One fetch runs at a time, however many callers wait for it. A stranger's unknown
     key ids cannot make the gateway fetch without end. `bearer` is what the provider
-    wants to see before it shows its keys, if anything.
+    wants to see before it shows its keys, if anything. `report` is told after each fetch
+    whether the provider was there.
     """
 
     def __init__(
@@ -74,11 +78,13 @@ class Jwks:
         session: aiohttp.ClientSession,
         *,
         bearer: str | None = None,
+        report: Callable[[bool], None] = lambda _is_there: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._url = url
         self._session = session
         self._headers = {"Authorization": f"Bearer {bearer}"} if bearer else {}
+        self._report = report
         self._clock = clock
         self._keys: dict[str, PyJWK] = {}
         self._fetched_at = float("-inf")
@@ -98,6 +104,15 @@ class Jwks:
         if key_id not in self._keys and self._clock() - self._tried_at > UNKNOWN_KEY_SECONDS:
             await self._fetched()
         return self._keys.get(key_id)
+
+    async def check(self) -> None:
+        """Look whether the provider is there, unless its keys are fresh. Raises Unavailable."""
+        if self._age() > FRESH_SECONDS or self._failed_at > self._fetched_at:
+            fetching = self._start()
+            if fetching is not None:
+                await asyncio.shield(fetching)
+        if self._failed_at > self._fetched_at:
+            raise _unreachable()
 
     async def close(self) -> None:
         """Stop a fetch that is under way."""
@@ -121,8 +136,7 @@ class Jwks:
         if fetching is not None:
             await asyncio.shield(fetching)
         if self._age() > STALE_SECONDS:
-            msg = "The identity provider's keys cannot be had at the moment."
-            raise Unavailable(msg, reason="IDENTITY_PROVIDER_UNREACHABLE", retry_after=FETCH_TIMEOUT_SECONDS)
+            raise _unreachable()
 
     async def _fetch(self) -> None:
         self._tried_at = self._clock()
@@ -138,7 +152,15 @@ class Jwks:
             self._fetched_at = self._clock()
         except (aiohttp.ClientError, TimeoutError, ValueError, RecursionError) as error:
             self._failed_at = self._clock()
+            self._report(False)
             log.warning("keys not fetched", url=self._url, error=type(error).__name__)
+        else:
+            self._report(True)
+
+
+def _unreachable() -> Unavailable:
+    msg = "The identity provider's keys cannot be had at the moment."
+    return Unavailable(msg, reason="IDENTITY_PROVIDER_UNREACHABLE", retry_after=FETCH_TIMEOUT_SECONDS)
 
 
 async def _body(response: aiohttp.ClientResponse) -> bytes:

@@ -19,7 +19,8 @@ log = structlog.get_logger("gateway.redis")
 _CHANNEL = "n8n-gateway:"
 API_KEYS = "api-keys"
 ORGANIZATIONS = "organizations"
-"""Topics of changes: public ids of keys, ids of organizations."""
+N8N_INSTANCES = "n8n-instances"
+"""Topics of changes: public ids of keys, ids of organizations, ids of those whose n8n is another one."""
 _PUBLISH_SECONDS = 1.0
 _RETRY_SECONDS = 1.0
 _CANCEL_SECONDS = 0.1

@@ -83,20 +83,33 @@ class BearerToken:
 
 
 class InternalSecret:
-    """The secret that n8n shares with the gateway, in X-N8N-Internal-Auth."""
+    """The secret that n8n shares with the gateway, in X-N8N-Internal-Auth.
+
+    The gateway's own is that of the default n8n. Of any other, `organizations_of` says whose n8n has it.
+    """
 
     HEADER = "x-n8n-internal-auth"
 
-    def __init__(self, secret: str) -> None:
+    def __init__(
+        self, secret: str, organizations_of: Callable[[str], Awaitable[frozenset[str]]] | None = None
+    ) -> None:
         self._secret = secret.encode()
+        self._organizations_of = organizations_of
 
     async def __call__(self, call: Call) -> Principal:
-        """n8n itself. Raises Unauthenticated."""
-        given = call.metadata.get(self.HEADER, "").encode()
-        if not given or not hmac.compare_digest(given, self._secret):
-            msg = "X-N8N-Internal-Auth is missing or wrong."
-            raise Unauthenticated(msg, reason="INTERNAL_AUTH")
-        return Principal(kind=Kind.N8N, subject="n8n", database_role=DatabaseRole.SERVICE, claims="{}")
+        """n8n itself, or that of some organizations. Raises Unauthenticated, Unavailable."""
+        given = call.metadata.get(self.HEADER, "")
+        if given and hmac.compare_digest(given.encode(), self._secret):
+            return _N8N
+        if given and self._organizations_of is not None:
+            organizations = await self._organizations_of(given)
+            if organizations:
+                return replace(_N8N, organizations=organizations)
+        msg = "X-N8N-Internal-Auth is missing or wrong."
+        raise Unauthenticated(msg, reason="INTERNAL_AUTH")
+
+
+_N8N = Principal(kind=Kind.N8N, subject="n8n", database_role=DatabaseRole.SERVICE, claims="{}")
 
 
 class DevelopmentHeaders:

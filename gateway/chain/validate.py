@@ -34,7 +34,7 @@ class Validate:
 
     async def __call__(self, call: Call) -> None:
         """Set the call's request. Raises InvalidArgument."""
-        request = call.decode()
+        request = call.decode() if call.request is None else call.request
         violations = self._validator.collect_violations(request)
         if violations:
             # A rule can be told twice, where it stands on a message within the request.

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     Decode = Callable[[type[Message], bytes], Message]
     Encode = Callable[[Message], bytes]
 
+_WEB = "application/grpc-web"
 _CODES: dict[Code, ConnectCode] = {
     code: ConnectCode[code.name.replace("CANCELLED", "CANCELED")] for code in Code if code is not Code.OK
 }
@@ -204,6 +205,7 @@ def _call(method: Method, request: RawMessage, context: RequestContext[Any, Any]
         target=method.path,
         peer=context.client_address,
         timeout=None if timeout_ms is None else timeout_ms / 1000,
+        door="grpc-web" if context.request_headers.get("content-type", "").startswith(_WEB) else "connect",
     )
 
 
@@ -219,4 +221,6 @@ def _respond(call: Call, context: RequestContext[Any, Any]) -> None:
 
 
 def _connect_error(error: RpcError, call: Call) -> ConnectError:
+    if error.retry_after_seconds is not None:
+        call.response_metadata.append(("retry-after", str(error.retry_after_seconds)))
     return ConnectError(_CODES[error.code], error.message, details_of(error, call.request_id))

@@ -84,6 +84,7 @@ class ConnectUnary:
             target=method.path,
             peer=f"{client[0]}:{client[1]}" if client else None,
             timeout=int(timeout) / 1000 if timeout else None,
+            door="connect",
         )
         await self._serve(call, encoding, receive, send)
 

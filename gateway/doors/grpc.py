@@ -191,6 +191,7 @@ def _call(method: Method, body: bytes, context: Context) -> Call:
         target=method.path,
         peer=context.peer(),
         timeout=context.time_remaining(),
+        door="grpc",
     )
 
 

@@ -26,8 +26,10 @@ _EXPOSED_HEADERS = (
     "etag",
     "allow",
     "ratelimit",
+    "ratelimit-mode",
     "ratelimit-policy",
     "content-disposition",
+    "gateway-degraded",
 )
 _SECURITY_HEADERS = [
     ("x-content-type-options", "nosniff"),

@@ -55,6 +55,7 @@ class RestDoor:
             target=metadata.raw_target,
             peer=f"{metadata.client[0]}:{metadata.client[1]}" if metadata.client else None,
             timeout=metadata.timeout,
+            door="rest",
         )
         call.response_metadata = call.leading_metadata = metadata.response_headers
         call.trailing_metadata = metadata.trailers
@@ -96,8 +97,8 @@ def _decode(request: LazyRequest) -> Message:
 
 def _status_error(error: RpcError, call: Call) -> StatusError:
     headers = dict(call.response_metadata)
-    if error.retry_after is not None:
-        headers["retry-after"] = str(max(1, round(error.retry_after)))
+    if error.retry_after_seconds is not None:
+        headers["retry-after"] = str(error.retry_after_seconds)
     return StatusError(
         int(error.code),
         error.message,

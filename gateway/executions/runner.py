@@ -22,6 +22,7 @@ from gateway.executions.credentials import grant
 from gateway.executions.log import EventLog
 from gateway.executions.output import Output, event_of
 from gateway.executions.settlement import Outcome, Settlement, settle
+from gateway.executions.token import HEADER as TOKEN_HEADER
 from gateway.gen.n8ngateway.v1.execution_event_pb import (
     ExecutionCompleted,
     ExecutionEvent,
@@ -33,12 +34,17 @@ from gateway.rpc.status import status_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterator
+    from contextlib import AbstractAsyncContextManager
 
     from gateway.adapters.database import Database
     from gateway.adapters.n8n import N8n
     from gateway.adapters.n8n.body import Piece
     from gateway.executions.credentials import Credentials
+    from gateway.executions.token import ExecutionTokens
     from gateway.gen.n8ngateway.v1.workflow_pb import Workflow
+
+    N8nFor = Callable[[str], AbstractAsyncContextManager[N8n]]
+    """The n8n of an organization, for as long as the context is not left."""
 
 log = structlog.get_logger("gateway.executions")
 
@@ -118,11 +124,19 @@ class Run:
 class Runner:
     """Starts runs and sees them through to their settlement."""
 
-    def __init__(self, database: Database, n8n: N8n, limits: Limits, credentials: Credentials) -> None:
+    def __init__(
+        self,
+        database: Database,
+        n8n_for: N8nFor,
+        limits: Limits,
+        credentials: Credentials,
+        tokens: ExecutionTokens,
+    ) -> None:
         self._database = database
-        self._n8n = n8n
+        self._n8n_for = n8n_for
         self._limits = limits
         self._credentials = credentials
+        self._tokens = tokens
         self._tasks: set[asyncio.Task[Any]] = set()
         self._to_cut: set[asyncio.Task[Any]] = set()
 
@@ -258,16 +272,24 @@ class Runner:
 
     async def _call(self, run: Run, outcome: Outcome) -> None:
         job = run.job
-        headers = {"traceparent": job.traceparent, "x-gateway-execution-id": job.execution_id}
+        token = self._tokens.of(job.execution_id, job.organization_id)
+        headers = {
+            "traceparent": job.traceparent,
+            "x-gateway-execution-id": job.execution_id,
+            TOKEN_HEADER: token,
+        }
         failed: NodeError | None = None
         granted = await grant(self._credentials, job)
-        async with self._n8n.run(
-            job.workflow.webhook_path,
-            granted.payload,
-            headers=headers | dict(granted.headers),
-            timeouts=self._timeouts(job.workflow),
-            secrets=granted.secrets,
-        ) as response:
+        async with (
+            self._n8n_for(job.organization_id) as n8n,
+            n8n.run(
+                job.workflow.webhook_path,
+                granted.payload,
+                headers=headers | dict(granted.headers),
+                timeouts=self._timeouts(job.workflow),
+                secrets=[token, *granted.secrets],
+            ) as response,
+        ):
             outcome.n8n_execution_id = response.n8n_execution_id
             async for pieces in response.pieces:
                 for piece in pieces:

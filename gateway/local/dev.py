@@ -11,6 +11,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pydantic import Field
 from yarl import URL
 
 from gateway.adapters import migrations
@@ -19,15 +20,28 @@ from gateway.adapters.vault import SealedVault
 from gateway.app import Gateway
 from gateway.local.seed import CLERK_ORGANIZATION, USER, Seeded, seed
 from gateway.local.stack import LocalStack
-from gateway.settings import Environment, Settings
+from gateway.settings import Environment, Rate, RateOrOff, Settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
     from typing import Self
 
+_UNNOTICED = (1_000_000, 60)
+
 TOKEN_LIFETIME = timedelta(hours=12)
 SHUTDOWN_GRACE_SECONDS = 2.0
+LOOPBACK = ("127.0.0.0/8", "::1/128")
+"""What a developer's own n8n and receivers of webhooks listen on."""
+
+
+class DevSettings(Settings):
+    """Settings whose limits nobody meets at a keyboard or by a test, unless the environment sets them."""
+
+    rate_limit_requests: int = Field(_UNNOTICED[0], ge=1, le=_UNNOTICED[0])
+    rate_limit_per_address: RateOrOff = _UNNOTICED
+    rate_limit_failed_authentications: Rate = _UNNOTICED
+    metrics_port: int | None = Field(0, ge=0, le=65535)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +62,7 @@ class Ready:
 
     http_url: str
     grpc_url: str
+    metrics_url: str
     token: str
     organization_id: str
     api_key: str
@@ -110,7 +125,7 @@ class Dev:
         internal_secret = self._options.n8n_internal_secret or stack.internal_secret
         origins = self._options.cors_origins
         gateway = Gateway(
-            Settings.load(
+            DevSettings.load(
                 environment=Environment.DEVELOPMENT,
                 shutdown_grace_seconds=SHUTDOWN_GRACE_SECONDS,
                 http_port=self._options.http_port,
@@ -120,8 +135,10 @@ class Dev:
                 clerk_jwt_issuer=stack.issuer.url,
                 clerk_jwks_url=stack.issuer.jwks_url,
                 n8n_base_url=stack.n8n_url,
+                n8n_allowed_networks=LOOPBACK,
                 vault_key=self.stack.vault_key,
                 n8n_internal_auth_secret=internal_secret,
+                **({} if stack.n8n is None else {"n8n_api_key": stack.n8n_api_key}),
                 **({} if origins is None else {"cors_origins": origins}),
             )
         )
@@ -131,6 +148,7 @@ class Dev:
         return Ready(
             http_url=f"http://127.0.0.1:{gateway.http_port}",
             grpc_url=f"127.0.0.1:{gateway.grpc_port}",
+            metrics_url=f"http://127.0.0.1:{gateway.metrics_port}/metrics",
             token=stack.issuer.mint(USER, organization_id=CLERK_ORGANIZATION, lifetime=TOKEN_LIFETIME),
             organization_id=seeded.organization_id,
             api_key=seeded.api_key,

@@ -29,9 +29,9 @@ class Call:
     decoded. `target` is what a signature covers: `path?query` over REST,
     `/package.Service/Method` elsewhere. `peer` is the other end of the connection as the
     door knows it, `address` the client's IP address behind trusted proxies (empty where
-    there is none). `timeout` is the caller's deadline in seconds from `started`. `policy`
-    is that of the organization which the call acts for, None where it acts for none that
-    the caller belongs to.
+    there is none), `door` is grpc, connect, grpc-web or rest. `timeout` is the caller's
+    deadline in seconds from `started`. `policy` is that of the organization which the call
+    acts for, None where it acts for none that the caller belongs to.
 
     Whatever the outcome, the caller gets `response_metadata` as headers (over gRPC as
     trailers, which cost no write of their own), `leading_metadata` as headers on every
@@ -46,6 +46,7 @@ class Call:
     target: str
     peer: str | None = None
     timeout: float | None = None
+    door: str = ""
     started: float = field(default_factory=time.monotonic)
     request_id: str = ""
     traceparent: str = ""

@@ -28,6 +28,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from enum import IntEnum
+from math import ceil
 from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
@@ -87,6 +88,11 @@ class RpcError(Exception):
         self.fields = dict(fields or {})
         self.retry_after = retry_after
         self.details = tuple(details)
+
+    @property
+    def retry_after_seconds(self) -> int | None:
+        """`retry_after` in whole seconds, as HTTP has it (RFC 9110, 10.2.3): never too early."""
+        return None if self.retry_after is None else max(1, ceil(self.retry_after))
 
 
 class InvalidArgument(RpcError):

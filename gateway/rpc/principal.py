@@ -26,11 +26,13 @@ class DatabaseRole(StrEnum):
 class Principal:
     """An authenticated caller.
 
+    `rate_limit` is the caller's own, requests and the seconds of their period, beside its organization's;
     `permissions` are those that an identity provider granted, as `org:feature:permission`;
     `impersonator` is who acts in the subject's name, where somebody does; `scopes` are what an API
     key was given, None for callers that need none. `claims` is the JSON text that the database reads
     as `request.jwt.claims`; `tenant` the organization that the caller chose with X-Tenant-ID, if it
-    did; `token` the bearer token as sent, never to be logged.
+    did; `organizations` those that an n8n of their own speaks for, None where that does not confine it;
+    `token` the bearer token as sent, never to be logged.
     """
 
     kind: Kind
@@ -42,4 +44,6 @@ class Principal:
     permissions: frozenset[str] = frozenset()
     impersonator: str | None = None
     scopes: frozenset[str] | None = None
+    organizations: frozenset[str] | None = None
+    rate_limit: tuple[int, int] | None = None
     token: str | None = field(default=None, repr=False)

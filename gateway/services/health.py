@@ -18,32 +18,45 @@ from gateway.gen.n8ngateway.v1.health_service_pb import (
     GetReadinessRequest,
     GetReadinessResponse,
 )
+from gateway.rpc.degraded import WITHOUT, Part
 from gateway.rpc.errors import RpcError, Unavailable
 
 if TYPE_CHECKING:
     from gateway.rpc.call import Call
+    from gateway.rpc.degraded import Parts
 
 CHECK_TIMEOUT_SECONDS = 2.0
+FRESH_SECONDS = 1.0
+"""How long an answer about readiness holds: strangers may ask as often as they like."""
 
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """How one part is looked at: `probe` raises when it is away.
-
-    Without a `needed` part nothing can be served; without another one, less.
-    """
+    """How one part is looked at: `probe` raises when it is away, and `mode` is how it is used otherwise."""
 
     probe: Callable[[], Awaitable[object]]
     mode: str
-    needed: bool
 
 
 class HealthService:
-    """Open to everyone; says nothing that a stranger should not know."""
+    """Open to everyone; says nothing that a stranger should not know.
 
-    def __init__(self, checks: Mapping[str, Check]) -> None:
+    The names of `checks` that are a Part's tell `parts` what they have found.
+    """
+
+    def __init__(
+        self,
+        checks: Mapping[str, Check],
+        parts: Parts,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._checks = dict(sorted(checks.items()))
+        self._parts = parts
+        self._clock = clock
         self._draining = False
+        self._looking: asyncio.Task[list[Dependency]] | None = None
+        self._looked_at = float("-inf")
 
     def drain(self) -> None:
         """From now on, not ready: the gateway is being stopped."""
@@ -62,25 +75,54 @@ class HealthService:
         if self._draining:
             msg = "The gateway is shutting down."
             raise Unavailable(msg, reason="SHUTTING_DOWN", retry_after=1)
-        dependencies = await asyncio.gather(*(_look(name, check) for name, check in self._checks.items()))
+        dependencies = await self._dependencies()
         away = [dependency.name for dependency in dependencies if dependency.status != "ok"]
-        missing = [name for name in away if self._checks[name].needed]
+        missing = [name for name in away if (part := _part(name)) and WITHOUT[part].stops_calls]
         if missing:
             msg = f"Calls cannot be served without: {', '.join(missing)}."
             answer = GetReadinessResponse(status="unavailable", dependencies=dependencies)
             raise Unavailable(msg, reason="NOT_READY", retry_after=1, details=[answer])
         return GetReadinessResponse(status="degraded" if away else "ready", dependencies=dependencies)
 
+    async def close(self) -> None:
+        """Stop looking."""
+        if self._looking is not None:
+            self._looking.cancel()
+            await asyncio.wait([self._looking])
 
-async def _look(name: str, check: Check) -> Dependency:
-    started = time.monotonic()
-    status, message = "ok", ""
-    try:
-        async with asyncio.timeout(CHECK_TIMEOUT_SECONDS):
-            await check.probe()
-    except RpcError as error:
-        status, message = "unavailable", error.message
-    except (TimeoutError, OSError):
-        status, message = "unavailable", "does not answer"
-    latency_ms = round((time.monotonic() - started) * 1000)
-    return Dependency(name=name, status=status, latency_ms=latency_ms, mode=check.mode, message=message)
+    async def _dependencies(self) -> list[Dependency]:
+        """What a look at every part has found, at most FRESH_SECONDS ago; all who ask meanwhile share it."""
+        is_old = self._clock() - self._looked_at >= FRESH_SECONDS
+        if self._looking is None or (self._looking.done() and is_old):
+            self._looking = asyncio.create_task(self._look_at_all())
+        return await asyncio.shield(self._looking)
+
+    async def _look_at_all(self) -> list[Dependency]:
+        found = await asyncio.gather(*(self._look(name, check) for name, check in self._checks.items()))
+        self._looked_at = self._clock()
+        return found
+
+    async def _look(self, name: str, check: Check) -> Dependency:
+        started = time.monotonic()
+        message = ""
+        try:
+            async with asyncio.timeout(CHECK_TIMEOUT_SECONDS):
+                await check.probe()
+        except RpcError as error:
+            message = error.message
+        except (TimeoutError, OSError):
+            message = "does not answer"
+        part = _part(name)
+        if part is not None:
+            self._parts.report(part, is_there=not message)
+        return Dependency(
+            name=name,
+            status="unavailable" if message else "ok",
+            latency_ms=round((time.monotonic() - started) * 1000),
+            mode=WITHOUT[part].mode if part and message else check.mode,
+            message=f"{message} {WITHOUT[part].effect}" if part and message else message,
+        )
+
+
+def _part(name: str) -> Part | None:
+    return next((part for part in Part if part.value == name), None)

@@ -19,14 +19,17 @@ from gateway.gen.n8ngateway.v1.organization_service_pb import (
 from gateway.services.audit import AuditEvents
 from gateway.services.credentials import Credentials
 from gateway.services.members import Members
+from gateway.services.n8n_instance import N8nInstanceSettings
 from gateway.services.not_served import refuse_unserved
 from gateway.services.organization_of import organization_of
 from gateway.services.pages import decode_token, page_size, read_page
 from gateway.services.update_mask import changes, masked_fields
 
 if TYPE_CHECKING:
+    from gateway.adapters.addresses import Networks
     from gateway.adapters.database import Database
     from gateway.adapters.vault import Vault
+    from gateway.executions.token import ExecutionTokens
     from gateway.rpc.call import Call
 
     Changed = Callable[[str], Awaitable[None]]
@@ -43,15 +46,26 @@ _NOT_SERVED_YET = (
 )
 
 
-class OrganizationService(Members, Credentials, AuditEvents):
+class OrganizationService(Members, Credentials, AuditEvents, N8nInstanceSettings):
     """Organizations of the caller; what is not the caller's does not exist for it.
 
-    `changed` is told the id of each organization that is no longer as it was.
+    `changed` is told the id of each organization that is no longer as it was, `n8n_changed` of each whose
+    n8n is another one; `n8n_networks` are where that may be.
     """
 
-    def __init__(self, database: Database, vault: Vault, changed: Changed) -> None:
+    def __init__(
+        self,
+        database: Database,
+        vault: Vault,
+        changed: Changed,
+        *,
+        tokens: ExecutionTokens,
+        n8n_networks: Networks,
+        n8n_changed: Changed,
+    ) -> None:
         Members.__init__(self, database)
         Credentials.__init__(self, database, vault)
+        N8nInstanceSettings.__init__(self, database, vault, tokens, n8n_networks, n8n_changed)
         self._changed = changed
 
     async def create_organization(

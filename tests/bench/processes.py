@@ -108,6 +108,7 @@ class Servers:
             "CLERK_JWKS_URL": parts.jwks_url,
             "VAULT_KEY": parts.vault_key,
             "RATE_LIMIT": "1000000/minute",
+            "RATE_LIMIT_PER_ADDRESS": "1000000/minute",
             **data,
         }
         command = [sys.executable, "-m", "gateway", "serve"]

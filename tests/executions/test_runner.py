@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -14,6 +15,7 @@ from gateway.adapters.n8n import N8n
 from gateway.executions import runner as runner_module
 from gateway.executions import settlement
 from gateway.executions.runner import Job, Limits, Run, Runner
+from gateway.executions.token import ExecutionTokens
 from gateway.gen.n8ngateway.v1.execution_event_pb import ExecutionEvent
 from gateway.gen.n8ngateway.v1.execution_pb import ExecutionState
 from gateway.gen.n8ngateway.v1.workflow_pb import CredentialMode, Workflow
@@ -68,11 +70,17 @@ class Stored:
 
 
 stored = Stored()
+tokens = ExecutionTokens("s" * 64)
+
+
+def n8n_for(n8n: N8n) -> Any:
+    """The same n8n for every organization."""
+    return lambda _: nullcontext(n8n)
 
 
 @pytest.fixture
 async def runner(accounts: Accounts, n8n: N8n) -> AsyncIterator[Runner]:
-    running = Runner(accounts, n8n, Limits(total=GRACE, idle=GRACE), stored)
+    running = Runner(accounts, n8n_for(n8n), Limits(total=GRACE, idle=GRACE), stored, tokens)
     yield running
     accounts.gate.set()
     await running.drain(0)
@@ -224,7 +232,7 @@ async def test_so_is_its_own_silence(runner: Runner, accounts: Accounts) -> None
 async def test_without_its_own_those_of_the_gateway_hold(
     accounts: Accounts, n8n: N8n, webhook: str, limits: Limits
 ) -> None:
-    _, error = await failure(Runner(accounts, n8n, limits, stored).start(job(webhook)))
+    _, error = await failure(Runner(accounts, n8n_for(n8n), limits, stored, tokens).start(job(webhook)))
     assert isinstance(error, DeadlineExceeded)
 
 
@@ -232,7 +240,7 @@ async def test_n8n_away_is_unavailable(accounts: Accounts) -> None:
     stub = StubN8n()
     stub.close()
     async with N8n(stub.url, internal_secret="s" * 64) as n8n:
-        _, error = await failure(Runner(accounts, n8n, Limits(), stored).start(job("echo")))
+        _, error = await failure(Runner(accounts, n8n_for(n8n), Limits(), stored, tokens).start(job("echo")))
     assert (error.code, error.reason) == (Code.UNAVAILABLE, "N8N_UNREACHABLE")
 
 
@@ -253,7 +261,7 @@ async def test_a_fault_of_the_gateway_fails_the_run_and_says_nothing(
 
 async def test_a_run_that_cannot_be_settled_is_an_error_and_not_an_end(n8n: N8n, logged: list[Any]) -> None:
     accounts = Accounts(Internal("1"), Internal("2"))
-    events, error = await failure(Runner(accounts, n8n, Limits(), stored).start(job("echo")))
+    events, error = await failure(Runner(accounts, n8n_for(n8n), Limits(), stored, tokens).start(job("echo")))
     assert isinstance(error, Internal)
     assert error.metadata == {"execution_id": "run of echo"}
     assert kinds(events) == ["started", "chunk"]
@@ -367,7 +375,7 @@ async def test_a_refused_beginning_settles_nothing(runner: Runner, accounts: Acc
 @pytest.mark.parametrize("found", [True, False])
 async def test_a_beginning_that_broke_off_is_given_back(n8n: N8n, found: bool) -> None:  # noqa: FBT001
     accounts = Accounts(*([] if found else [NotFound("never begun")]))
-    runner = Runner(accounts, n8n, Limits(), stored)
+    runner = Runner(accounts, n8n_for(n8n), Limits(), stored, tokens)
 
     async def work() -> str:
         raise Unavailable("the connection broke")
@@ -382,7 +390,7 @@ async def test_a_beginning_that_broke_off_is_given_back(n8n: N8n, found: bool) -
 
 async def test_a_beginning_that_never_came_is_given_up(n8n: N8n) -> None:
     accounts = Accounts(NotFound("never begun"))
-    runner = Runner(accounts, n8n, Limits(begin=0), stored)
+    runner = Runner(accounts, n8n_for(n8n), Limits(begin=0), stored, tokens)
 
     async def work() -> str:
         raise Unavailable("the connection broke")
@@ -419,7 +427,7 @@ async def test_a_beginning_that_draining_cuts_off_is_given_back(runner: Runner, 
 
 
 async def test_a_charge_that_cannot_be_given_back_is_logged(n8n: N8n, logged: list[Any]) -> None:
-    runner = Runner(Accounts(Internal("1"), Internal("2")), n8n, Limits(), stored)
+    runner = Runner(Accounts(Internal("1"), Internal("2")), n8n_for(n8n), Limits(), stored, tokens)
 
     async def work() -> str:
         raise Unavailable("the connection broke")

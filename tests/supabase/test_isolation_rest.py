@@ -24,10 +24,10 @@ from tests.supabase.test_isolation import (
     NOTHING,
     OF_B,
     OK,
-    READS,
     TABLES,
     WITHOUT_PROFILE,
     World,
+    reads,
     world,
 )
 
@@ -111,7 +111,7 @@ async def arguments_of(superuser: Any, function: str, sql: str, *values: Any) ->
 async def test_rows_are_seen_by_their_own(api: Api, world: World, table: str, caller: str) -> None:
     column = TABLES[table]
     rows = await api.attempt(caller, "GET", f"{table}?select={column}")
-    if READS[caller] == DENIED:
+    if reads(table, caller) == DENIED:
         assert rows == DENIED
         return
     seen = {row[column] for row in rows}
@@ -122,7 +122,7 @@ async def test_rows_are_seen_by_their_own(api: Api, world: World, table: str, ca
         assert seen >= known if caller == "service" else seen == own & known
     elif caller == "service":
         assert seen >= both
-    elif READS[caller] == NOTHING:
+    elif reads(table, caller) == NOTHING:
         assert seen == set()
     else:
         assert seen == {str((world.b if caller in OF_B else world.a)["organization"])}

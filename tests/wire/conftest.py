@@ -21,6 +21,7 @@ from gateway.gen.n8ngateway.v1 import (
     health_service_pb,
     internal_service_pb,
     organization_service_pb,
+    webhook_service_pb,
     workflow_service_pb,
 )
 from tests.conftest import RunningDev
@@ -38,6 +39,7 @@ METHODS: dict[str, DescMethod] = {
         health_service_pb,
         internal_service_pb,
         organization_service_pb,
+        webhook_service_pb,
         workflow_service_pb,
     )
     for method in module.desc().services[0].methods

@@ -3,8 +3,22 @@
 from __future__ import annotations
 
 from gateway.adapters.n8n.breaker import Circuit
-from gateway.adapters.n8n.client import Limits, N8n, Response, StopResult
+from gateway.adapters.n8n.client import Limits, N8n, Response, StopResult, check_base_url
 from gateway.adapters.n8n.exchange import Timeouts
 from gateway.adapters.n8n.faults import Fate, N8nFault
+from gateway.adapters.n8n.instances import API_KEY, INTERNAL_SECRET, N8nInstances
 
-__all__ = ["Circuit", "Fate", "Limits", "N8n", "N8nFault", "Response", "StopResult", "Timeouts"]
+__all__ = [
+    "API_KEY",
+    "INTERNAL_SECRET",
+    "Circuit",
+    "Fate",
+    "Limits",
+    "N8n",
+    "N8nFault",
+    "N8nInstances",
+    "Response",
+    "StopResult",
+    "Timeouts",
+    "check_base_url",
+]

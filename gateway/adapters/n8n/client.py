@@ -107,7 +107,7 @@ class N8n:
 
         `networks` are where n8n may be, None for anywhere.
         """
-        self._base = _checked_base(base_url)
+        self._base = check_base_url(base_url)
         for secret in (internal_secret, api_key):
             if secret is not None and (not secret or not _HEADER_VALUE.fullmatch(secret)):
                 raise ValueError("a secret for n8n must be printable ASCII, and not empty")
@@ -375,8 +375,12 @@ class _Pieces:
         return pieces
 
 
-def _checked_base(base_url: str) -> str:
-    url = URL(base_url)
+def check_base_url(base_url: str) -> str:
+    """Give the base URL without a slash at its end. Raises ValueError, which does not show it."""
+    try:
+        url = URL(base_url)
+    except ValueError:
+        raise ValueError("the base URL of n8n is not a URL") from None
     if url.scheme not in {"http", "https"} or not url.host or url.query_string or url.fragment or url.user:
         raise ValueError("the base URL of n8n must be http(s)://host[:port][/path]")
     return str(url).rstrip("/")

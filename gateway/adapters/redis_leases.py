@@ -1,0 +1,71 @@
+"""Leases in Redis: how many of a thing all replicas hold together, forgotten when a replica dies."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection
+from typing import TYPE_CHECKING
+
+from redis.exceptions import RedisError
+
+from gateway.rpc.errors import Unavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable
+    from typing import Any
+
+    from redis.asyncio import Redis
+
+LEASE_SECONDS = 30
+_TIMEOUT_SECONDS = 0.1
+_MOST = 1000
+"""Leases that are renewed at a time."""
+
+# ARGV: how many there may be (empty: the leases are held already), seconds of the lease, the leases.
+_TAKE = """
+local time = redis.call('TIME')
+redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', time[1])
+if ARGV[1] ~= '' and redis.call('ZCARD', KEYS[1]) >= tonumber(ARGV[1]) then
+    return 0
+end
+for index = 3, #ARGV do
+    redis.call('ZADD', KEYS[1], time[1] + ARGV[2], ARGV[index])
+end
+redis.call('EXPIRE', KEYS[1], ARGV[2])
+return 1
+"""
+
+
+class RedisLeases:
+    """Leases by the name of what they are for. Every method raises Unavailable when Redis does not answer."""
+
+    def __init__(self, redis: Redis, prefix: str) -> None:
+        self._redis = redis
+        self._prefix = prefix
+        self._script = redis.register_script(_TAKE)
+
+    async def take(self, name: str, lease: str, *, most: int) -> bool:
+        """Take a lease unless there are as many as there may be."""
+        return bool(await _bounded(self._run(name, most, [lease])))
+
+    async def renew(self, name: str, leases: Collection[str]) -> None:
+        """Hold leases for LEASE_SECONDS from now on, also those that were forgotten meanwhile."""
+        held = list(leases)
+        for start in range(0, len(held), _MOST):
+            await _bounded(self._run(name, "", held[start : start + _MOST]))
+
+    async def give_back(self, name: str, lease: str) -> None:
+        """Hold it no longer."""
+        await _bounded(self._redis.zrem(self._prefix + name, lease))
+
+    def _run(self, name: str, most: int | str, leases: list[str]) -> Awaitable[Any]:
+        return self._script(keys=[self._prefix + name], args=[most, LEASE_SECONDS, *leases])
+
+
+async def _bounded(work: Awaitable[Any]) -> Any:
+    try:
+        async with asyncio.timeout(_TIMEOUT_SECONDS):
+            return await work
+    except (RedisError, OSError) as error:
+        msg = f"Redis does not answer ({type(error).__name__})."
+        raise Unavailable(msg, reason="REDIS_UNREACHABLE", retry_after=1) from None

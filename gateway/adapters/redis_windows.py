@@ -1,0 +1,106 @@
+"""Sliding windows in Redis, which all replicas share.
+
+Calls that wait at the same time go out together, as one run of the script: a round trip costs redis-py
+six times what a call within it costs. One batch is under way at a time, so a call waits for at most the
+rest of the one before. The keys of a batch belong to many tenants, which Redis Cluster would refuse: Redis
+is one primary here, whatever stands behind it to take its place.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Callable, Sequence
+from importlib.resources import files
+from itertools import count
+from typing import TYPE_CHECKING
+
+from redis.exceptions import RedisError
+
+from gateway.rpc.errors import Unavailable
+from gateway.rpc.quota import Quota, Standing
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
+
+PREFIX = "n8n-gateway:limit:"
+LOGGED = 1000
+"""The largest quota that is counted exactly, as in the script."""
+
+_MOST_CALLS = 64
+"""In one batch, because Redis does nothing else meanwhile: about a millisecond."""
+_MICROSECONDS = 1_000_000
+
+_Waiting = tuple[Sequence[Quota], "asyncio.Future[tuple[Standing, ...]]"]
+
+
+class RedisWindows:
+    """Counts calls against quotas by the clock of the Redis server.
+
+    A quota of up to LOGGED requests is exact: no window, wherever it begins, holds more. A larger one is
+    kept as two numbers, which take earlier calls for evenly spread over their window.
+    Redis has `timeout` seconds to answer. `clock` takes the server's place, in microseconds.
+    """
+
+    def __init__(
+        self, redis: Redis, *, timeout: float = 0.1, clock: Callable[[], int | str] = lambda: ""
+    ) -> None:
+        self._script = redis.register_script((files("gateway.adapters") / "rate_limit.lua").read_text())
+        self._timeout = timeout
+        self._clock = clock
+        self._waiting: list[_Waiting] = []
+        self._sending: asyncio.Task[None] | None = None
+        self._tokens = map(f"{secrets.token_urlsafe(6)}:{{}}".format, count())
+
+    async def take(self, quotas: Sequence[Quota]) -> tuple[Standing, ...]:
+        """Count a call by all of its quotas, or by none when one of them refuses it.
+
+        Raises Unavailable when Redis does not answer; the call may have been counted then.
+        """
+        counted: asyncio.Future[tuple[Standing, ...]] = asyncio.get_running_loop().create_future()
+        self._waiting.append((quotas, counted))
+        if self._sending is None:
+            self._sending = asyncio.create_task(self._send())
+        return await counted
+
+    async def _send(self) -> None:
+        try:
+            while self._waiting:
+                batch, self._waiting = self._waiting[:_MOST_CALLS], self._waiting[_MOST_CALLS:]
+                await self._run(batch)
+        except (RedisError, OSError) as error:
+            self._fail(batch, type(error).__name__)
+        finally:
+            self._sending = None
+
+    async def _run(self, batch: Sequence[_Waiting]) -> None:
+        keys = [_key(quota) for quotas, _ in batch for quota in quotas]
+        arguments: list[int | str] = [self._clock(), next(self._tokens)]
+        for quotas, _ in batch:
+            arguments.append(len(quotas))
+            for quota in quotas:
+                arguments += (quota.requests, quota.seconds * _MICROSECONDS)
+        async with asyncio.timeout(self._timeout):
+            numbers = iter(await self._script(keys=keys, args=arguments))
+        for quotas, counted in batch:
+            standings = tuple(_standing(next(numbers), next(numbers)) for _ in quotas)
+            if not counted.done():
+                counted.set_result(standings)
+
+    def _fail(self, batch: Sequence[_Waiting], why: str) -> None:
+        """Whoever waits is told at once: a second try would make it wait again."""
+        waiting, self._waiting = self._waiting, []
+        for _, counted in (*batch, *waiting):
+            if not counted.done():
+                msg = f"Redis does not answer ({why})."
+                counted.set_exception(Unavailable(msg, reason="REDIS_UNREACHABLE", retry_after=1))
+
+
+def _key(quota: Quota) -> str:
+    # The two forms are of different types, and cells of another length say nothing.
+    form = "log" if quota.requests <= LOGGED else f"cells:{quota.seconds}"
+    return f"{PREFIX}{quota.key}:{form}"
+
+
+def _standing(remaining: int, reset: int) -> Standing:
+    return Standing(max(0, remaining), reset / _MICROSECONDS, remaining < 0)
