@@ -18,7 +18,7 @@ import uvloop
 from rich.console import Console
 from rich.markup import escape
 
-from gateway import logs
+from gateway import logs, platform
 from gateway.adapters import migrations
 from gateway.adapters.migrations import MigrationError
 from gateway.app import Gateway
@@ -33,6 +33,7 @@ application = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+application.add_typer(platform.application, name="platform")
 
 T = TypeVar("T")
 
@@ -112,7 +113,7 @@ def main() -> None:
     """Entry point. Exits with 1 and one message when something is to be mended by the user."""
     try:
         application()
-    except (Failure, SettingsError, MigrationError) as error:
+    except (Failure, SettingsError, MigrationError, RpcError) as error:
         Console(stderr=True).print(f"[red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
         sys.exit(1)
 

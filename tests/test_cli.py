@@ -335,6 +335,34 @@ def test_a_plan_shows_what_would_be_applied_and_applies_nothing(dev: RunningDev,
     assert plans[0].stdout.split() == [part for file in files for part in file.stem.split("_", 1)]
 
 
+def test_the_platform_keeps_to_itself_what_it_says(dev: RunningDev, tmp_path: Path) -> None:
+    def platform(*arguments: str) -> subprocess.CompletedProcess[str]:
+        database = ("--database-url", dev.ready["database_url"])
+        return run("platform", *arguments, *database, directory=tmp_path)
+
+    assert platform("show").stdout == "  workflow_management organization\n  organization_creation anyone\n"
+    url, organization_id = f"{dev.ready['http_url']}/api/v1/workflows", dev.ready["organization_id"]
+    names = [uuid.uuid4().hex for _ in range(2)]
+    assert "workflow_management platform" in platform("set", "workflow_management", "platform").stdout
+    try:
+        refused = httpx.post(url, json={"name": names[0], "webhook_path": "echo"}, headers=dev.bearer)
+        assert (refused.status_code, refused.json()["details"][0]["reason"]) == (403, "PLATFORM_ONLY")
+        registered = platform(
+            "register-workflow", "--organization", organization_id, "--name", names[0],
+            "--webhook-path", "echo", "--credits", "7",
+        )  # fmt: skip
+        made = json.loads(registered.stdout)
+        platform("update-workflow", "--workflow", made["id"], "--credits", "8", "--inactive")
+        found = httpx.get(f"{url}/{made['id']}", headers=dev.bearer).json()
+        assert (found["credits_per_execution"], found.get("is_active", False)) == (8, False)
+    finally:
+        platform("set", "workflow_management", "organization")
+    httpx.post(url, json={"name": names[1], "webhook_path": "echo"}, headers=dev.bearer).raise_for_status()
+    created = json.loads(platform("create-organization", "--name", names[0], "--owner", "user_1").stdout)
+    assert created["name"] == names[0]
+    assert "Settings are" in complaint(platform("set", "workflow_management", "nobody"))
+
+
 def test_a_database_that_is_away_is_told(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as bound:
         port = bound.getsockname()[1]

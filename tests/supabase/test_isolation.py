@@ -71,6 +71,7 @@ CLOSED = {
     "outbox_events": "organization_id",
     "audit_events": "organization_id",
     "role_limits": "organization_id",
+    "platform_settings": "name",
 }
 
 
@@ -222,6 +223,9 @@ FUNCTIONS = {
     "find_n8n_instance": for_service("find_n8n_instance($1)", "organization"),
     "find_n8n_organizations": for_service("find_n8n_organizations(repeat('e', 64))"),
     "log_error": for_service("log_error('{}', $1)", "execution"),
+    "list_platform_settings": for_service("list_platform_settings()"),
+    "set_platform_setting": for_service("set_platform_setting('workflow_management', 'organization')"),
+    "create_organization_for": for_service("create_organization_for('{\"name\": \"New\"}', 'user_new')"),
     "find_api_key": for_service("find_api_key($1)", "public id"),
     "find_policy": for_service("find_policy('{}', $1)", "organization"),
     "touch_api_key": for_service("touch_api_key($1)", "key"),
@@ -233,6 +237,7 @@ FUNCTIONS = {
         viewer=ROLE,
         other=NO_ORGANIZATION,
         stranger=NO_ORGANIZATION,
+        service=OK,
     ),
     "list_workflows": Call(
         "select list_workflows($1)",
@@ -250,6 +255,7 @@ FUNCTIONS = {
         viewer=ROLE,
         other=NO_WORKFLOW,
         stranger=NO_WORKFLOW,
+        service=OK,
     ),
     "update_workflow": Call(
         """select update_workflow($1, '{"name": "renamed"}')""",
@@ -258,6 +264,7 @@ FUNCTIONS = {
         viewer=ROLE,
         other=NO_WORKFLOW,
         stranger=NO_WORKFLOW,
+        service=OK,
     ),
     "delete_workflow": Call(
         "select delete_workflow($1)",
@@ -266,6 +273,7 @@ FUNCTIONS = {
         viewer=ROLE,
         other=NO_WORKFLOW,
         stranger=NO_WORKFLOW,
+        service=OK,
     ),
     "begin_execution": Call(
         "select begin_execution(gen_random_uuid(), $1, $2)",

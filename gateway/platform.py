@@ -1,0 +1,113 @@
+"""The command `n8n-gateway platform`: what the operator of the platform alone may do."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any
+
+import typer
+import uvloop
+from rich.console import Console
+
+from gateway.adapters.postgres import PostgresDatabase
+
+application = typer.Typer(
+    help="Settings of the whole platform, and what it keeps to itself by them.", no_args_is_help=True
+)
+
+DatabaseUrl = Annotated[str, typer.Option(help="The database, as its owner or the gateway's own login.")]
+Organization = Annotated[str, typer.Option(help="The organization's id.")]
+
+
+@application.command()
+def show(*, database_url: DatabaseUrl) -> None:
+    """Show the settings."""
+    _settings(_call(database_url, "list_platform_settings"))
+
+
+@application.command("set")
+def set_(
+    name: Annotated[str, typer.Argument(help="workflow_management or organization_creation.")],
+    value: Annotated[str, typer.Argument(help="organization, anyone or platform.")],
+    *,
+    database_url: DatabaseUrl,
+) -> None:
+    """Change a setting; it holds at once."""
+    _settings(_call(database_url, "set_platform_setting", p_name=name, p_value=value))
+
+
+@application.command()
+def create_organization(
+    *,
+    name: Annotated[str, typer.Option(help="Its name.")],
+    owner: Annotated[str, typer.Option(help="Subject of the owner's session tokens, such as user_2abc.")],
+    clerk_organization: Annotated[
+        str | None, typer.Option(help="The Clerk organization whose tokens act for it.")
+    ] = None,
+    database_url: DatabaseUrl,
+) -> None:
+    """Create an organization for a user."""
+    organization = {"name": name, "clerk_organization_id": clerk_organization}
+    _print(_call(database_url, "create_organization_for", p_organization=organization, p_owner=owner))
+
+
+@application.command()
+def register_workflow(
+    *,
+    organization: Organization,
+    name: Annotated[str, typer.Option(help="Its name, one of its own within the organization.")],
+    webhook_path: Annotated[str, typer.Option(help="What follows /webhook/ in n8n.")],
+    credits_: Annotated[int, typer.Option("--credits", help="What a run costs.")] = 0,
+    description: Annotated[str, typer.Option(help="Shown to members.")] = "",
+    database_url: DatabaseUrl,
+) -> None:
+    """Register a workflow for an organization."""
+    workflow = {
+        "organization_id": organization,
+        "name": name,
+        "description": description,
+        "webhook_path": webhook_path,
+        "credits_per_execution": credits_,
+    }
+    _print(_call(database_url, "register_workflow", p_workflow=workflow))
+
+
+@application.command()
+def update_workflow(
+    *,
+    workflow: Annotated[str, typer.Option(help="The workflow's id.")],
+    webhook_path: Annotated[str | None, typer.Option(help="What follows /webhook/ in n8n.")] = None,
+    credits_: Annotated[int | None, typer.Option("--credits", help="What a run costs.")] = None,
+    active: Annotated[bool | None, typer.Option("--active/--inactive", help="Whether it can be run.")] = None,
+    database_url: DatabaseUrl,
+) -> None:
+    """Change a workflow's path, price or activity."""
+    given = {"webhook_path": webhook_path, "credits_per_execution": credits_}
+    changes = {name: value for name, value in given.items() if value is not None}
+    changed = _call(database_url, "update_workflow", p_id=workflow, p_changes=changes)
+    if active is not None:
+        changed = _call(database_url, "set_workflow_active", p_id=workflow, p_active=active)
+    _print(changed)
+
+
+def _call(database_url: str, function: str, **arguments: Any) -> Any:
+    """Call a function as the platform. Raises RpcError."""
+
+    async def call() -> Any:
+        database = PostgresDatabase(database_url, max_connections=1)
+        try:
+            return json.loads(await database.call(function, None, **arguments))
+        finally:
+            await database.close()
+
+    return uvloop.run(call())
+
+
+def _settings(settings: dict[str, str]) -> None:
+    console = Console(highlight=False)
+    for name, value in settings.items():
+        console.print(f"  {name} {value}")
+
+
+def _print(resource: dict[str, Any]) -> None:
+    Console(highlight=False).print_json(json.dumps(resource))

@@ -1,0 +1,167 @@
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import AsyncIterator
+from typing import Any
+
+import asyncpg
+import pytest
+from yarl import URL
+
+from gateway.adapters.postgres import PostgresDatabase
+from gateway.rpc.errors import AlreadyExists, InvalidArgument, NotFound, PermissionDenied
+from tests.adapters.databases import Cluster, Tenant, login, new_tenant, user
+
+
+@pytest.fixture
+async def url(cluster: Cluster) -> URL:
+    """A database of its own: settings are everybody's."""
+    return await cluster.create("migrated")
+
+
+@pytest.fixture
+async def database(url: URL) -> AsyncIterator[PostgresDatabase]:
+    opened = PostgresDatabase(login(url))
+    yield opened
+    await opened.close()
+
+
+async def as_platform(database: PostgresDatabase, function: str, **arguments: Any) -> Any:
+    return json.loads(await database.call(function, None, **arguments))
+
+
+async def settle(database: PostgresDatabase, name: str, value: str) -> Any:
+    return await as_platform(database, "set_platform_setting", p_name=name, p_value=value)
+
+
+async def refused(tenant: Tenant, function: str, **arguments: Any) -> None:
+    with pytest.raises(PermissionDenied) as raised:
+        await tenant.call(function, **arguments)
+    assert raised.value.reason == "PLATFORM_ONLY"
+    assert raised.value.metadata["setting"] in {"workflow_management", "organization_creation"}
+
+
+async def test_tenants_manage_themselves_unless_it_is_said_otherwise(database: PostgresDatabase) -> None:
+    defaults = {"workflow_management": "organization", "organization_creation": "anyone"}
+    assert await as_platform(database, "list_platform_settings") == defaults
+    changed = await settle(database, "workflow_management", "platform")
+    assert changed == defaults | {"workflow_management": "platform"}
+    assert await settle(database, "workflow_management", "organization") == defaults
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "wrong"),
+    [
+        ("workflow_management", "anyone", "value"),
+        ("organization_creation", "", "value"),
+        ("price", "platform", "name"),
+    ],
+)
+async def test_only_settings_that_there_are_can_be_set(
+    database: PostgresDatabase, name: str, value: str, wrong: str
+) -> None:
+    with pytest.raises(InvalidArgument) as raised:
+        await settle(database, name, value)
+    assert list(raised.value.fields) == [wrong]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"webhook_path": "elsewhere"},
+        {"credits_per_execution": 0},
+        {"pricing_mode": "PRICING_MODE_PER_SECOND"},
+        {"credits_per_unit": 7},
+        {"name": "cheap", "credits_per_execution": 0},
+    ],
+)
+async def test_the_platform_sets_paths_and_prices_when_it_says_so(
+    database: PostgresDatabase, changes: dict[str, Any]
+) -> None:
+    tenant = await new_tenant(database, price=3)
+    await settle(database, "workflow_management", "platform")
+    before = await tenant.call("get_workflow", p_id=tenant.workflow_id)
+    await refused(tenant, "update_workflow", p_id=tenant.workflow_id, p_changes=changes)
+    assert await tenant.call("get_workflow", p_id=tenant.workflow_id) == before
+    workflow = {"organization_id": tenant.organization_id, "name": "free", "webhook_path": "echo"}
+    await refused(tenant, "register_workflow", p_workflow=workflow)
+    # What costs nobody anything stays with the organization.
+    await tenant.call("update_workflow", p_id=tenant.workflow_id, p_changes={"name": "mine"})
+    changed = await as_platform(database, "update_workflow", p_id=tenant.workflow_id, p_changes=changes)
+    assert changed.items() >= changes.items()
+    made = await as_platform(database, "register_workflow", p_workflow=workflow)
+    assert (await tenant.call("get_workflow", p_id=made["id"]))["name"] == "free"
+    page = await tenant.call("list_audit_events", p_organization_id=tenant.organization_id, p_limit=1)
+    [event] = page["audit_events"]
+    assert (event["action"], event["actor_type"]) == ("workflow.registered", "platform")
+
+
+async def test_what_the_platform_registered_can_be_switched(database: PostgresDatabase) -> None:
+    tenant = await new_tenant(database)
+    await settle(database, "workflow_management", "platform")
+    made = await as_platform(
+        database,
+        "register_workflow",
+        p_workflow={"organization_id": tenant.organization_id, "name": "new", "webhook_path": "new"},
+    )
+    for active in (False, True):
+        await tenant.call("set_workflow_active", p_id=made["id"], p_active=active)
+    # What the organization had registered itself cannot be brought back.
+    await tenant.call("set_workflow_active", p_id=tenant.workflow_id, p_active=False)
+    await refused(tenant, "set_workflow_active", p_id=tenant.workflow_id, p_active=True)
+    await as_platform(database, "set_workflow_active", p_id=tenant.workflow_id, p_active=True)
+
+
+async def test_the_platform_names_the_organization(database: PostgresDatabase) -> None:
+    workflow: dict[str, Any] = {"name": "new", "webhook_path": "new"}
+    for organization_id in ("", str(uuid.uuid4())):
+        with pytest.raises(NotFound):
+            await as_platform(
+                database, "register_workflow", p_workflow=workflow | {"organization_id": organization_id}
+            )
+    with pytest.raises(NotFound):
+        await as_platform(database, "update_workflow", p_id=str(uuid.uuid4()), p_changes={"name": "x"})
+
+
+async def test_organizations_are_the_platforms_to_create_when_it_says_so(database: PostgresDatabase) -> None:
+    await settle(database, "organization_creation", "platform")
+    owner = user(o={"id": "org_acme", "rol": "admin"})
+    with pytest.raises(PermissionDenied) as raised:
+        await database.call("create_organization", owner, p_organization={"name": "Acme"})
+    assert raised.value.reason == "PLATFORM_ONLY"
+    wanted = {"name": "Acme", "clerk_organization_id": "org_acme"}
+    made = await as_platform(
+        database, "create_organization_for", p_organization=wanted, p_owner=owner.subject
+    )
+    assert made.items() >= (wanted | {"slug": "acme", "is_active": True}).items()
+    listed = json.loads(await database.call("list_organizations", user(owner.subject)))["organizations"]
+    assert [entry["id"] for entry in listed] == [made["id"]]
+    tenant = Tenant(database, owner, made["id"], "")
+    await tenant.call("update_organization", p_id=made["id"], p_changes={"slug": "acme-inc"})
+    with pytest.raises(AlreadyExists):
+        await as_platform(database, "create_organization_for", p_organization=wanted, p_owner=user().subject)
+    for nobody in ("", f"key:{uuid.uuid4()}"):
+        with pytest.raises(InvalidArgument):
+            await as_platform(
+                database, "create_organization_for", p_organization={"name": "x"}, p_owner=nobody
+            )
+
+
+async def test_a_trigger_holds_it_whatever_the_way(database: PostgresDatabase, url: URL) -> None:
+    tenant = await new_tenant(database)
+    await settle(database, "workflow_management", "platform")
+    connection = await asyncpg.connect(str(url))
+    try:
+        # Never committed.
+        await connection.execute("begin")
+        await connection.execute(
+            "create function public.cheap() returns void language sql security definer as"
+            f" $$ update workflows set credits_per_execution = 0 where id = '{tenant.workflow_id}' $$"
+        )
+        await connection.execute("set local role authenticated")
+        with pytest.raises(asyncpg.PostgresError) as raised:
+            await connection.execute("select public.cheap()")
+        assert raised.value.sqlstate == "GW403"
+    finally:
+        await connection.close()
