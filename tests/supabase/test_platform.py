@@ -165,3 +165,21 @@ async def test_a_trigger_holds_it_whatever_the_way(database: PostgresDatabase, u
         assert raised.value.sqlstate == "GW403"
     finally:
         await connection.close()
+
+
+async def test_who_has_an_n8n_of_its_own_goes_on_until_it_leaves_it(database: PostgresDatabase) -> None:
+    tenant = await new_tenant(database)
+    organization = {"p_organization_id": tenant.organization_id}
+    await settle(database, "workflow_management", "platform")
+    await tenant.call("set_n8n_instance", **organization, p_base_url="https://n8n.example.com")
+    workflow = {"organization_id": tenant.organization_id, "name": "own", "webhook_path": "own"}
+    own = await tenant.call("register_workflow", p_workflow=workflow)
+    await tenant.call("update_workflow", p_id=own["id"], p_changes={"webhook_path": "expensive"})
+    sold = await as_platform(database, "register_workflow", p_workflow=workflow | {"name": "sold"})
+    await tenant.call("delete_n8n_instance", **organization)
+    states = {
+        made: (await tenant.call("get_workflow", p_id=made))["is_active"]
+        for made in (own["id"], tenant.workflow_id, sold["id"])
+    }
+    assert states == {own["id"]: False, tenant.workflow_id: False, sold["id"]: True}
+    await refused(tenant, "set_workflow_active", p_id=own["id"], p_active=True)
