@@ -30,7 +30,7 @@ from tests.adapters.n8n_server import Peer, Server, chunked, http, serving
 from tests.captures import CAPTURES, Capture
 
 SECRET = "s3cret-internal-0123456789"
-API_KEY = "api-key-0123456789"
+API_KEY = "key-of-the-api-0123456789"
 PAYLOAD = b'{"payload":"private"}'
 PATIENT = Timeouts(connect=10, idle=10, total=30)
 NODE = Node("id-1", "R1", 0, 0, 17)
@@ -361,7 +361,7 @@ async def test_pieces_come_as_they_are_sent(server: Server, n8n: N8n) -> None:
 
     async def play(peer: Peer) -> None:
         await peer.request()
-        for part in chunked(BEGIN, item("a"), item("b"), END):
+        for part in chunked(BEGIN, item("a."), item("b."), END):
             await peer.send(part)
             await asked.get()
 
@@ -372,7 +372,7 @@ async def test_pieces_come_as_they_are_sent(server: Server, n8n: N8n) -> None:
         async for pieces in response.pieces:
             seen.append(pieces)
             asked.put_nowait(None)
-    assert seen == [[NodeBegin(NODE)], [NodeItem(NODE, "a")], [NodeItem(NODE, "b")], [NodeEnd(NODE)]]
+    assert seen == [[NodeBegin(NODE)], [NodeItem(NODE, "a.")], [NodeItem(NODE, "b.")], [NodeEnd(NODE)]]
 
 
 async def test_error_line_is_a_piece(server: Server, n8n: N8n) -> None:
@@ -579,7 +579,7 @@ async def test_stopped_stream_never_ends(server: Server, n8n: N8n) -> None:
 async def test_idle_time_is_of_each_silence(server: Server, n8n: N8n) -> None:
     async def play(peer: Peer) -> None:
         await peer.request()
-        for part in chunked(BEGIN, item("a"), item("b"), END, ended=False):
+        for part in chunked(BEGIN, item("a."), item("b."), END, ended=False):
             await peer.send(part)
             await asyncio.sleep(0.25)
         await peer.gone()

@@ -30,7 +30,7 @@ from gateway.adapters.n8n.faults import (
     N8nInvalidArgument,
     N8nUnavailable,
 )
-from gateway.adapters.n8n.redaction import Redactor
+from gateway.adapters.n8n.redaction import Redactor, StreamRedactor
 
 # n8n closes a connection that is idle for 5 s: one that is kept longer may close as it is used.
 _KEEPALIVE_SECONDS = 4.0
@@ -324,7 +324,7 @@ class N8n:
         return Response(
             answer.status,
             execution_id if _EXECUTION_ID.fullmatch(execution_id) else None,
-            _Pieces(answer, reader, redactor),
+            _Pieces(answer, reader, StreamRedactor(redactor)),
         )
 
 
@@ -333,7 +333,7 @@ class _Pieces:
 
     __slots__ = ("_answer", "_ended", "_fault", "_reader", "_redactor")
 
-    def __init__(self, answer: Answer, reader: BodyReader, redactor: Redactor) -> None:
+    def __init__(self, answer: Answer, reader: BodyReader, redactor: StreamRedactor) -> None:
         self._answer = answer
         self._reader = reader
         self._redactor = redactor
@@ -345,9 +345,10 @@ class _Pieces:
 
     async def __anext__(self) -> list[Piece]:
         while not self._ended:
-            pieces = self._read(await self._answer.read())
+            pieces = self._redactor.clean(self._read(await self._answer.read()))
+            if self._ended:
+                pieces += self._redactor.finish()
             if pieces:
-                self._redactor.clean(pieces)
                 return pieces
         fault, self._fault = self._fault, None
         raise fault or StopAsyncIteration

@@ -1,66 +1,200 @@
 """Takes secrets out of what n8n answers.
 
-n8n gives the request's headers and body to the workflow, and may answer with them.
+n8n gives the request's headers and body to the workflow, and may answer with them. A secret is found as it
+is, as JSON writes it, percent-encoded, and in Base64 wherever it begins; whole, or cut over parts of one item
+of a stream. It is not found once a workflow has done anything else with it: reversed, hashed, encrypted,
+encoded twice, in capitals, or spread over several items.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import base64
+import json
+import re
+from collections.abc import Iterable, Iterator
+from urllib.parse import quote, quote_plus
 
 import orjson
 
-from gateway.adapters.n8n.body import Document, NodeItem, Piece
+from gateway.adapters.n8n.body import Document, Node, NodeBegin, NodeItem, Piece
 from gateway.adapters.n8n.faults import N8nFault
 from gateway.rpc.errors import RpcError
 
 _SHORTEST = 8
+_LONGEST_HELD = 4096
+_TRIES = 8
+# As many last characters as decide, nearly always, that none of the secrets has begun.
+_END = 4
+# What JSON and percent-encoding leave as it is.
+_SAME_EVERYWHERE = re.compile(r"[A-Za-z0-9_.~-]*")
 _MASK = "[redacted]"
+
+_ItemKey = tuple[str, int, int]
 
 
 class Redactor:
-    """Replaces each secret, as it is and as JSON would write it.
+    """Replaces each secret in every form that it is looked for in.
 
     A secret of digits only is replaced by digits, because JSON may hold it as a number.
     One shorter than 8 characters is left: it would match by chance.
     """
 
-    __slots__ = ("_in_bytes", "_in_text")
+    __slots__ = ("_beginnings", "_forms", "_joined")
 
     def __init__(self, secrets: Iterable[str]) -> None:
         masks: dict[str, str] = {}
         for secret in secrets:
             if len(secret) >= _SHORTEST:
                 mask = "9" * len(secret) if secret.isdecimal() else _MASK
-                masks[secret] = mask
-                masks[orjson.dumps(secret)[1:-1].decode()] = mask
+                for form in _forms_of(secret):
+                    masks.setdefault(form, mask)
+        self._take([*masks.items()])
+
+    def _take(self, forms: list[tuple[str, str]]) -> None:
         # The longest first: a secret may be a part of another one.
-        self._in_text = sorted(masks.items(), key=lambda pair: -len(pair[0]))
-        self._in_bytes = [(secret.encode(), mask.encode()) for secret, mask in self._in_text]
+        self._forms = sorted(forms, key=lambda pair: -len(pair[0]))
+        self._joined = ""
+        self._beginnings: set[str] = set()
 
     def with_more(self, secrets: list[str]) -> Redactor:
         """Give a redactor of these secrets too."""
-        return Redactor([*(secret for secret, _ in self._in_text), *secrets]) if secrets else self
+        if not secrets:
+            return self
+        more = Redactor(secrets)
+        more._take(self._forms + more._forms)
+        return more
 
-    def clean(self, pieces: list[Piece]) -> None:
-        """Take the secrets out of what n8n sent."""
-        for piece in pieces:
-            if isinstance(piece, NodeItem):
-                piece.content = self._clean(piece.content)
-            elif isinstance(piece, Document):
-                for secret, mask in self._in_bytes:
-                    if secret in piece.data:
-                        piece.data = piece.data.replace(secret, mask)
+    def clean_text(self, text: str) -> str:
+        """Take the secrets out of a text that is whole."""
+        for form, mask in self._forms:
+            if form in text:
+                text = text.replace(form, mask)
+        return text
+
+    def clean_document(self, document: Document) -> None:
+        """Take the secrets out of a document."""
+        for form, mask in self._forms:
+            data = form.encode()
+            if data in document.data:
+                document.data = document.data.replace(data, mask.encode())
 
     def clean_fault(self, fault: N8nFault) -> N8nFault:
-        """Take the secrets out of n8n's own words."""
+        """Take the secrets out of n8n's own words, which may have been cut within one."""
         if isinstance(fault, RpcError):
-            fault.message = self._clean(fault.message)
+            fault.message = self._clean_cut(fault.message)
             fault.args = (fault.message,)
-            fault.metadata = {name: self._clean(value) for name, value in fault.metadata.items()}
+            fault.metadata = {name: self._clean_cut(value) for name, value in fault.metadata.items()}
         return fault
 
-    def _clean(self, text: str) -> str:
-        for secret, mask in self._in_text:
-            if secret in text:
-                text = text.replace(secret, mask)
-        return text
+    def unfinished(self, text: str) -> int:
+        """How many characters at the end of a text may be the beginning of a secret, or more than that.
+
+        At most 4096: of a longer secret only what lies within one part is found.
+        """
+        if not self._joined:
+            self._joined = "\n".join(form for form, _ in self._forms) or "\n"
+            self._beginnings = {form[:length] for form, _ in self._forms for length in range(1, _END)}
+        beginnings = self._beginnings
+        if text[-3:] in beginnings:
+            longest = 3
+        elif text[-2:] in beginnings:
+            longest = 2
+        else:
+            longest = int(text[-1:] in beginnings)
+        end = text[-_END:]
+        if len(end) == _END and end in self._joined:
+            longest = max(longest, *(_begun(form, text, end) for form, _ in self._forms))
+        return min(longest, len(text))
+
+    def _clean_cut(self, text: str) -> str:
+        text = self.clean_text(text)
+        cut = self.unfinished(text)
+        return f"{text[:-cut]}{_MASK}" if cut >= _SHORTEST else text
+
+
+class StreamRedactor:
+    """Redacts the pieces of one answer, in their order.
+
+    The end of an item's text is held back while it may be the beginning of a secret, until the item's next
+    part, its end, or the end of the stream.
+    """
+
+    __slots__ = ("_held", "_redactor")
+
+    def __init__(self, redactor: Redactor) -> None:
+        self._redactor = redactor
+        self._held: dict[_ItemKey, tuple[Node, str]] = {}
+
+    def clean(self, pieces: list[Piece]) -> list[Piece]:
+        """Give the pieces as they may be shown; some may be held back, and held ones come before the end."""
+        cleaned: list[Piece] = []
+        for piece in pieces:
+            if isinstance(piece, NodeItem):
+                if self._clean_item(piece):
+                    cleaned.append(piece)
+                continue
+            if isinstance(piece, Document):
+                self._redactor.clean_document(piece)
+            elif self._held and not isinstance(piece, NodeBegin):
+                cleaned += self._release(_key(piece.node))
+            cleaned.append(piece)
+        return cleaned
+
+    def finish(self) -> list[Piece]:
+        """Give what is still held back, at the end of the stream."""
+        return [piece for key in list(self._held) for piece in self._release(key)]
+
+    def _clean_item(self, piece: NodeItem) -> bool:
+        """Redact an item; say whether anything of it is left to be shown now."""
+        content = piece.content
+        if self._held:
+            _, held = self._held.pop(_key(piece.node), (None, ""))
+            content = held + content
+        if not content:
+            return True
+        content = self._redactor.clean_text(content)
+        held_back = self._redactor.unfinished(content)
+        if held_back:
+            self._held[_key(piece.node)] = (piece.node, content[-held_back:])
+            content = content[:-held_back]
+        piece.content = content
+        return bool(content)
+
+    def _release(self, key: _ItemKey) -> Iterator[Piece]:
+        node, held = self._held.pop(key, (None, ""))
+        if node is not None:
+            yield NodeItem(node, held)
+
+
+def _key(node: Node) -> _ItemKey:
+    return node.id, node.run_index, node.item_index
+
+
+def _begun(form: str, text: str, end: str) -> int:
+    """How much of a form the text ends with, or more than that; 0 when it is less than `end`."""
+    at = form.rfind(end, 0, min(len(form) - 1, _LONGEST_HELD))
+    for _ in range(_TRIES):
+        if at < 0:
+            return 0
+        if text.endswith(form[: at + _END]):
+            break
+        at = form.rfind(end, 0, at + _END - 1)
+    return at + _END if at >= 0 else 0
+
+
+def _forms_of(secret: str) -> Iterator[str]:
+    yield secret
+    if not _SAME_EVERYWHERE.fullmatch(secret):
+        yield orjson.dumps(secret)[1:-1].decode()
+        yield json.dumps(secret)[1:-1]
+        for unquoted in ("", "/", "!'()*", "!'()*;,/?:@&=+$#"):
+            yield quote(secret, safe=unquoted)
+        yield quote_plus(secret)
+    data = secret.encode()
+    for before in range(3):
+        encoded = base64.b64encode(bytes(before) + data).decode()
+        # Only the characters that no neighbouring byte has a part in.
+        inner = encoded[-(-before * 8 // 6) : (before + len(data)) * 8 // 6]
+        yield inner
+        if "+" in inner or "/" in inner:
+            yield inner.replace("+", "-").replace("/", "_")

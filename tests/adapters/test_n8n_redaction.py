@@ -1,0 +1,164 @@
+"""Secrets are taken out of what n8n answers, however the answer is cut."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections import defaultdict
+from urllib.parse import quote, quote_plus
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.adapters.n8n.body import (
+    Document,
+    DocumentKind,
+    Node,
+    NodeBegin,
+    NodeEnd,
+    NodeError,
+    NodeItem,
+    Piece,
+)
+from gateway.adapters.n8n.redaction import Redactor, StreamRedactor
+
+PLAIN = "s3cret-of-nobody-0123456789"
+ODD = 'quo"te\\d/+ sécret & 100%'
+DIGITS = "4929123412341234"
+NODE = Node("id-1", "R1", 0, 0, 17)
+OTHER = Node("id-1", "R1", 0, 1, 17)
+redactor = Redactor([PLAIN, ODD, DIGITS])
+
+
+def shown(parts: list[str], using: Redactor = redactor) -> tuple[str, list[str]]:
+    """What is shown of an item in these parts: joined, and part by part."""
+    stream = StreamRedactor(using)
+    pieces: list[Piece] = []
+    for part in parts:
+        pieces += stream.clean([NodeItem(NODE, part)])
+    pieces += stream.clean([NodeEnd(NODE)])
+    assert stream.finish() == []
+    contents = [piece.content for piece in pieces if isinstance(piece, NodeItem)]
+    return "".join(contents), contents
+
+
+def cuts(text: str, size: int) -> list[str]:
+    return [text[at : at + size] for at in range(0, len(text), size)]
+
+
+@pytest.mark.parametrize("secret", [PLAIN, ODD, DIGITS])
+@pytest.mark.parametrize("size", [1, 2, 3, 5, 8, 13, 1000])
+def test_a_secret_cut_over_parts_is_taken_out(secret: str, size: int) -> None:
+    mask = "9" * len(secret) if secret.isdecimal() else "[redacted]"
+    text = f"before {secret} between {secret}{secret} after"
+    assert shown(cuts(text, size))[0] == f"before {mask} between {mask}{mask} after"
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        json.dumps(ODD),
+        json.dumps(ODD, ensure_ascii=False),
+        quote(ODD),
+        quote(ODD, safe="!'()*;,/?:@&=+$#"),
+        quote(ODD, safe=""),
+        quote_plus(ODD),
+        *(base64.b64encode(b"x" * before + ODD.encode() + b"tail").decode() for before in range(4)),
+        *(base64.urlsafe_b64encode(b"x" * before + ODD.encode()).decode() for before in range(4)),
+        base64.b64encode(f"user:{PLAIN}".encode()).decode(),
+    ],
+)
+@pytest.mark.parametrize("size", [1, 7, 1000])
+def test_so_is_one_in_another_form(form: str, size: int) -> None:
+    text, _ = shown(cuts(f"a={form}&b", size))
+    assert "[redacted]" in text
+    for secret in (PLAIN, ODD):
+        for before in range(3):
+            inner = base64.b64encode(b"x" * before + secret.encode()).decode()[4:-4]
+            assert inner not in text
+        assert json.dumps(secret)[1:-1] not in text
+        assert quote(secret) not in text
+
+
+@given(st.lists(st.text(alphabet='s3cret-ofnbdy0126789 "\\4é', max_size=12), max_size=12))
+def test_no_cut_shows_more_than_the_whole_would(parts: list[str]) -> None:
+    text, _ = shown(parts)
+    assert text == redactor.clean_text("".join(parts))
+
+
+@given(st.text(alphabet="ab", min_size=8, max_size=40), st.integers(1, 9), st.text("ab", max_size=60))
+def test_not_with_a_secret_that_repeats_itself_either(secret: str, size: int, around: str) -> None:
+    using = Redactor([secret])
+    text, _ = shown(cuts(around + secret + around, size), using)
+    assert secret not in text
+
+
+def test_text_that_cannot_be_a_secret_is_shown_at_once() -> None:
+    assert shown(["Hello ", "world. ", '{"n":1}', "\n"])[1] == ["Hello ", "world. ", '{"n":1}', "\n"]
+    assert StreamRedactor(Redactor([])).clean([NodeItem(NODE, "any")]) == [NodeItem(NODE, "any")]
+
+
+def test_only_what_may_be_a_beginning_waits() -> None:
+    stream = StreamRedactor(redactor)
+    assert stream.clean([NodeItem(NODE, "the s3cre")]) == [NodeItem(NODE, "the ")]
+    assert stream.clean([NodeItem(NODE, "t-of")]) == []
+    assert stream.clean([NodeItem(NODE, " mine")]) == [NodeItem(NODE, "s3cret-of mine")]
+
+
+def test_items_of_one_node_are_apart() -> None:
+    stream = StreamRedactor(redactor)
+    half = len(PLAIN) // 2
+    assert stream.clean([NodeItem(NODE, PLAIN[:half]), NodeItem(OTHER, PLAIN[:half])]) == []
+    assert stream.clean([NodeItem(OTHER, PLAIN[half:])]) == [NodeItem(OTHER, "[redacted]")]
+    assert stream.clean([NodeBegin(OTHER), NodeItem(NODE, "!")]) == [
+        NodeBegin(OTHER),
+        NodeItem(NODE, f"{PLAIN[:half]}!"),
+    ]
+
+
+@pytest.mark.parametrize("end", [NodeEnd(NODE), NodeError(NODE)])
+def test_what_waits_comes_before_the_end_of_its_item(end: Piece) -> None:
+    stream = StreamRedactor(redactor)
+    assert stream.clean([NodeItem(NODE, "s3c"), NodeEnd(OTHER)]) == [NodeEnd(OTHER)]
+    assert stream.clean([end]) == [NodeItem(NODE, "s3c"), end]
+    assert stream.finish() == []
+
+
+def test_what_waits_comes_at_the_end_of_the_stream() -> None:
+    stream = StreamRedactor(redactor)
+    stream.clean([NodeItem(NODE, "s3c"), NodeItem(OTHER, "x 4929")])
+    assert stream.finish() == [NodeItem(NODE, "s3c"), NodeItem(OTHER, "4929")]
+
+
+def test_a_document_is_cleaned_in_every_form() -> None:
+    text = f"{PLAIN} {quote(ODD)} {json.dumps(ODD)} {base64.b64encode(PLAIN.encode()).decode()}"
+    document = Document(DocumentKind.TEXT, "text/plain", text.encode())
+    StreamRedactor(redactor).clean([document])
+    left = document.data.decode()
+    assert left.count("[redacted]") == 4
+    assert PLAIN not in left
+
+
+def test_memory_and_time_are_bounded_for_a_secret_that_repeats_itself() -> None:
+    stream = StreamRedactor(Redactor(["a" * 60_000]))
+    total = sum(
+        len(piece.content)
+        for _ in range(50)
+        for piece in stream.clean([NodeItem(NODE, "a" * 1000)])
+        if isinstance(piece, NodeItem)
+    )
+    assert 50_000 - total <= 4096
+
+
+def test_order_of_what_is_shown_is_that_of_what_came() -> None:
+    by_item: dict[int, str] = defaultdict(str)
+    stream = StreamRedactor(redactor)
+    for at in range(40):
+        for piece in stream.clean([NodeItem(Node("id", "n", 0, at % 2, 1), f"{at} s3")]):
+            assert isinstance(piece, NodeItem)
+            by_item[piece.node.item_index] += piece.content
+    for piece in stream.finish():
+        assert isinstance(piece, NodeItem)
+        by_item[piece.node.item_index] += piece.content
+    assert by_item == {odd: "".join(f"{at} s3" for at in range(odd, 40, 2)) for odd in range(2)}
