@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 from contextlib import AsyncExitStack
 from functools import partial
 from typing import TYPE_CHECKING
@@ -12,7 +13,9 @@ import structlog
 from redis.asyncio import Redis
 
 from gateway.adapters.addresses import Networks
+from gateway.adapters.channels import Channels
 from gateway.adapters.clerk import ClerkTokens, SigningKeys, signing_keys
+from gateway.adapters.event_streams import EventStreams
 from gateway.adapters.n8n import N8n, N8nInstances
 from gateway.adapters.postgres import PostgresDatabase
 from gateway.adapters.redis import API_KEYS, N8N_INSTANCES, ORGANIZATIONS, Changes
@@ -44,9 +47,12 @@ from gateway.doors.http import HttpServer, http_application
 from gateway.doors.http_protocol import Bounds
 from gateway.doors.metrics import metrics_application
 from gateway.doors.rest import RestDoor
+from gateway.executions.attempt import Caller, Limits
 from gateway.executions.credentials import StoredCredentials
-from gateway.executions.runner import Limits, Runner
+from gateway.executions.publisher import Publisher
+from gateway.executions.runner import Runner
 from gateway.executions.token import ExecutionTokens
+from gateway.executions.watch import Watcher
 from gateway.gen.n8ngateway.v1 import (
     api_key_service_pb,
     credit_service_pb,
@@ -78,11 +84,15 @@ if TYPE_CHECKING:
 
     from gateway.adapters.database import Database
     from gateway.chain.authenticate import Authenticator
+    from gateway.executions.attempt import N8nFor
+    from gateway.executions.credentials import Credentials
     from gateway.settings import Settings
 
 log = structlog.get_logger("gateway")
 
 MAX_MESSAGE_BYTES = 4 << 20
+PUBLISH_SECONDS = 2.0
+"""How long the last events may take to reach Redis when the gateway stops."""
 
 _HEALTH = health_service_pb.desc().services[0]
 _INTERNAL = internal_service_pb.desc().services[0]
@@ -144,12 +154,8 @@ class Gateway:
         n8n_secrets = OwnN8nSecrets(database, tokens.digest)
         self._parts.push_async_callback(n8n_secrets.close)
         api_keys, policies, changes = self._callers(database, redis, n8n_instances, n8n_secrets)
-        runner = Runner(
-            database,
-            n8n_instances.of,
-            Limits(total=settings.execution_timeout_seconds),
-            StoredCredentials(database, vault),
-            tokens,
+        runner, watcher = self._executions(
+            database, redis, n8n_instances.of, StoredCredentials(database, vault), tokens
         )
         self._parts.push_async_callback(lambda: runner.drain(self._grace_left()))
 
@@ -183,7 +189,7 @@ class Gateway:
                 ),
                 (credit_service_pb.desc().services[0], None),
                 (workflow_service_pb.desc().services[0], WorkflowService(database)),
-                (execution_service_pb.desc().services[0], ExecutionService(database, runner)),
+                (execution_service_pb.desc().services[0], ExecutionService(database, runner, watcher)),
                 (webhook_service_pb.desc().services[0], None),
                 (_INTERNAL, InternalService(database, vault)),
                 (_HEALTH, health),
@@ -211,6 +217,28 @@ class Gateway:
             timeout=settings.request_timeout_seconds,
         )
         await self._open_doors(methods, chain, health)
+
+    def _executions(
+        self,
+        database: Database,
+        redis: Redis,
+        n8n_for: N8nFor,
+        credentials: Credentials,
+        tokens: ExecutionTokens,
+    ) -> tuple[Runner, Watcher]:
+        """What runs workflows, and what reads runs out wherever they are."""
+        settings = self._settings
+        replica = secrets.token_hex(8)
+        streams = EventStreams(redis)
+        channels = Channels(redis)
+        channels.start()
+        self._parts.push_async_callback(channels.close)
+        publisher = Publisher(streams, replica)
+        publisher.start()
+        self._parts.push_async_callback(lambda: publisher.close(PUBLISH_SECONDS))
+        caller = Caller(n8n_for, Limits(total=settings.execution_timeout_seconds), credentials, tokens)
+        runner = Runner(database, caller, publisher)
+        return runner, Watcher(runner.runs, streams, channels)
 
     def _callers(
         self, database: Database, redis: Redis, n8n_instances: N8nInstances, n8n_secrets: OwnN8nSecrets

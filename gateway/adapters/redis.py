@@ -31,8 +31,12 @@ async def ping(redis: Redis) -> None:
     try:
         await redis.ping()
     except RedisError:
-        msg = "Redis does not answer."
-        raise Unavailable(msg, reason="REDIS_UNREACHABLE", retry_after=1) from None
+        raise unavailable() from None
+
+
+def unavailable() -> Unavailable:
+    """The error of everything that needs Redis while it is away."""
+    return Unavailable("Redis does not answer.", reason="REDIS_UNREACHABLE", retry_after=1)
 
 
 class Changes:

@@ -16,7 +16,7 @@ from gateway.gen.n8ngateway.v1.workflow_pb import CredentialMode
 if TYPE_CHECKING:
     from gateway.adapters.database import Database
     from gateway.adapters.vault import Vault
-    from gateway.executions.runner import Job
+    from gateway.executions.run import Job
 
 PREFIX = "credential/"
 """How the names of credentials begin in the vault."""

@@ -3,6 +3,10 @@
 Readers never slow the run. The log keeps the newest events up to a bound in bytes;
 a reader that falls further behind is told so, rather than given a stream with a gap.
 Nor does a reader keep more alive than a few events that it has taken out.
+
+A log that is published (see `publisher`) shows an event to its readers once other
+replicas can read it too: what a reader has seen is then there after the end of this
+process, under the same sequence.
 """
 
 from __future__ import annotations
@@ -26,7 +30,7 @@ from gateway.gen.n8ngateway.v1.execution_event_pb import (
 from gateway.rpc.errors import OutOfRange
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from protobuf import Oneof
 
@@ -47,71 +51,141 @@ _TAKEN_AT_ONCE = 64
 
 
 class EventLog:
-    """Events of one execution in order, numbered from 1.
+    """Events of one execution in order, numbered from `after` + 1.
 
     `capacity` bounds what is kept, in bytes: content, and EVENT_BYTES for each event.
+    `changed` is told of each event, and of the end; it then has to `show` them.
+    Without it, events are shown at once.
     """
 
-    def __init__(self, execution_id: str, *, capacity: int = DEFAULT_CAPACITY) -> None:
-        self._execution_id = execution_id
+    def __init__(
+        self,
+        execution_id: str,
+        *,
+        capacity: int = DEFAULT_CAPACITY,
+        after: int = 0,
+        changed: Callable[[], None] | None = None,
+    ) -> None:
+        self.execution_id = execution_id
+        self.last = after
+        self.readers = 0
         self._capacity = capacity
+        self._changed_hook = changed
         self._events: deque[tuple[ExecutionEvent, int]] = deque()
-        self._size = 0
-        self._last = 0
+        """Each with the bytes of all events up to its end."""
+        self._start = self.end = 0
+        self._shown = after
         self._closed = asyncio.Event()
+        self._abandoned = False
         self._waiting: set[asyncio.Future[None]] = set()
 
     def append(self, event: Event, *, size: int = 0) -> None:
         """Add an event; `size` is the length of its content in bytes."""
-        self._last += 1
+        self.last += 1
         message = ExecutionEvent(
-            execution_id=self._execution_id,
-            sequence=self._last,
+            execution_id=self.execution_id,
+            sequence=self.last,
             time=Timestamp.now(),
             event=event,
         )
-        size += EVENT_BYTES
-        self._events.append((message, size))
-        self._size += size
-        while self._size > self._capacity and len(self._events) > 1:
-            self._size -= self._events.popleft()[1]
-        self._wake()
+        self.end += size + EVENT_BYTES
+        self._events.append((message, self.end))
+        self.trim(self.end - self._capacity, self.last - 1)
+        self._tell()
 
     def close(self) -> None:
         """Nothing more will come: readers end after the last event."""
         self._closed.set()
+        self._tell()
         self._wake()
+
+    def abandon(self) -> None:
+        """Another replica goes on with the run: readers end where they are, and find the rest there."""
+        self._abandoned = True
+        self._closed.set()
+        self._wake()
+
+    def show(self, sequence: int) -> None:
+        """Let readers have the events up to this one."""
+        if sequence > self._shown:
+            self._shown = sequence
+            self._wake()
+
+    def trim(self, start: int, up_to: int) -> None:
+        """Let go of events up to the sequence `up_to` that begin before the byte `start` of the log."""
+        while self._start < start and self._events and self._events[0][0].sequence <= up_to:
+            self._start = self._events.popleft()[1]
+
+    @property
+    def size(self) -> int:
+        """What is kept, in bytes."""
+        return self.end - self._start
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether nothing more will come."""
+        return self._closed.is_set()
+
+    @property
+    def is_abandoned(self) -> bool:
+        """Whether the rest is to be found at another replica."""
+        return self._abandoned
 
     async def read(self, after: int = 0) -> AsyncGenerator[ExecutionEvent, None]:
         """Every event with a sequence above `after`, as they come, until the log is closed.
 
         Raises OutOfRange when an event that is still to be read is no longer kept.
         """
-        while True:
-            for event in self._since(after):
-                after = event.sequence
-                yield event
-            if self._last > after:
-                continue
-            if self._closed.is_set():
-                return
-            await self._changed()
+        self.readers += 1
+        self._tell()
+        try:
+            while True:
+                for event in self._since(after):
+                    after = event.sequence
+                    yield event
+                if self._shown > after:
+                    continue
+                if self._abandoned or (self._closed.is_set() and self._shown == self.last):
+                    return
+                await self._changed()
+        finally:
+            self.readers -= 1
 
     async def closed(self) -> None:
         """Wait until nothing more will come."""
         await self._closed.wait()
 
+    def kept_after(self, sequence: int, limit: int) -> tuple[list[ExecutionEvent], int]:
+        """What is kept above `sequence`, and where it ends; `limit` bytes at most, but one event at least."""
+        first = self.last - len(self._events) + 1
+        begin = max(0, sequence + 1 - first)
+        end = limit + (self._events[begin - 1][1] if begin else self._start)
+        taken: list[ExecutionEvent] = []
+        ended_at = end
+        for index in range(begin, len(self._events)):
+            event, event_end = self._events[index]
+            if event_end > end and taken:
+                break
+            taken.append(event)
+            ended_at = event_end
+        return taken, ended_at
+
     def _since(self, after: int) -> Sequence[ExecutionEvent]:
         """The next events, though not all of them: a slow reader would keep them alive."""
-        if after >= self._last:
+        if after >= self._shown:
             return ()
-        first = self._last - len(self._events) + 1
+        first = self.last - len(self._events) + 1
         if after + 1 < first:
-            msg = f"Events up to {first - 1} are no longer kept: the reader was too slow, or came too late."
-            raise OutOfRange(msg, reason="EVENTS_EXPIRED", metadata={"first_kept": str(first)})
+            raise expired(first)
         start = after + 1 - first
-        end = min(start + _TAKEN_AT_ONCE, len(self._events))
+        end = min(start + _TAKEN_AT_ONCE, self._shown - first + 1)
         return [self._events[index][0] for index in range(start, end)]
+
+    def _tell(self) -> None:
+        if self._changed_hook is None:
+            self.show(self.last)
+        else:
+            self._changed_hook()
 
     async def _changed(self) -> None:
         future = asyncio.get_running_loop().create_future()
@@ -125,3 +199,9 @@ class EventLog:
         for future in self._waiting:
             if not future.done():
                 future.set_result(None)
+
+
+def expired(first_kept: int) -> OutOfRange:
+    """Tells a reader that events which it has not read are gone."""
+    msg = f"Events up to {first_kept - 1} are no longer kept: the reader was too slow, or came too late."
+    return OutOfRange(msg, reason="EVENTS_EXPIRED", metadata={"first_kept": str(first_kept)})

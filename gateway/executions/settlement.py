@@ -60,6 +60,8 @@ class Settlement:
 
     credits_used: int
     credits_remaining: int
+    is_whole: bool = True
+    """Whether the whole result could be kept."""
 
 
 async def settle(database: Database, execution_id: str, outcome: Outcome) -> Settlement:
@@ -103,7 +105,8 @@ async def _until_written(database: Database, arguments: dict[str, Any]) -> Settl
             delay = min(delay * 2, LONGEST_RETRY_SECONDS)
         else:
             settled = orjson.loads(text)
-            return Settlement(settled["credits_used"], settled["credits_remaining"])
+            is_whole = not arguments["p_result_truncated"]
+            return Settlement(settled["credits_used"], settled["credits_remaining"], is_whole)
 
 
 def _kept_result(outcome: Outcome) -> tuple[str | None, bool]:

@@ -1,112 +1,147 @@
-"""ExecutionService: running workflows for credits."""
+"""ExecutionService: running workflows for credits, and what became of the runs."""
 
 from __future__ import annotations
 
-import hashlib
+import re
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import orjson
 import uuid_utils
-from protobuf import Oneof
-from protobuf.wkt import Struct, Value
 
-from gateway.executions.runner import Job
-from gateway.gen.n8ngateway.v1.execution_event_pb import ExecutionChunk, ExecutionCompleted, ExecutionEvent
+from gateway.executions.run import Job, Moved, Run
+from gateway.executions.stored import error_from, error_of, has_ended
+from gateway.executions.watch import Stored
 from gateway.gen.n8ngateway.v1.execution_pb import Execution, ExecutionState
 from gateway.gen.n8ngateway.v1.execution_service_pb import (
     ExecuteRequest,
     ExecuteResponse,
     ExecuteStreamRequest,
+    GetExecutionRequest,
+    GetExecutionResponse,
+    WatchExecutionRequest,
 )
 from gateway.gen.n8ngateway.v1.workflow_pb import Workflow
-from gateway.rpc.errors import BY_CODE, Code, InvalidArgument, RpcError
+from gateway.rpc.errors import InvalidArgument
+from gateway.rpc.status import DETAIL_TYPES
+from gateway.services.execution_request import (
+    agreed_credits,
+    fingerprint_of,
+    idempotency_key_of,
+    payload_of,
+)
 from gateway.services.organization_of import organization_of
-from gateway.transcoding import Options, json_encoder
-from gateway.transcoding.gen.google.rpc.error_details_pb import ErrorInfo
 
 if TYPE_CHECKING:
     from gateway.adapters.database import Database
-    from gateway.executions.runner import Run, Runner
+    from gateway.executions.runner import Runner
+    from gateway.executions.watch import Watcher
+    from gateway.gen.n8ngateway.v1.execution_event_pb import ExecutionEvent
     from gateway.rpc.call import Call
+    from gateway.services.execution_request import Request
 
-    Request = ExecuteRequest | ExecuteStreamRequest
+LAST_EVENT_HEADER = "last-event-id"
 
-IDEMPOTENCY_HEADER = "idempotency-key"
-LONGEST_IDEMPOTENCY_KEY = 255
-
-_encode_struct = json_encoder(Struct.desc(), Options())
-
-
-@dataclass(frozen=True, slots=True)
-class _Replay:
-    """The outcome of an earlier request with the same idempotency key."""
-
-    execution: Execution
-    credits_remaining: int
+_SEQUENCE = re.compile("[0-9]{1,9}")
 
 
 class ExecutionService:
     """Begins runs on the caller's account and reads them out to it."""
 
-    def __init__(self, database: Database, runner: Runner) -> None:
+    def __init__(self, database: Database, runner: Runner, watcher: Watcher) -> None:
         self._database = database
         self._runner = runner
+        self._watcher = watcher
 
     async def execute(self, request: ExecuteRequest, call: Call) -> ExecuteResponse:
         """Run a workflow to its end. Raises the RpcError that failed it, naming the execution."""
         begun = await self._begin(request, call)
-        if isinstance(begun, _Replay):
-            return _replayed(begun)
-        outcome, settlement = await begun.ended()
-        return ExecuteResponse(
-            success=True,
-            execution_id=begun.job.execution_id,
-            status=outcome.state.name.lower(),
-            data=outcome.output.value(),
-            data_truncated=outcome.output.truncated,
-            credits_used=settlement.credits_used,
-            credits_remaining=settlement.credits_remaining,
-            execution_time_ms=outcome.duration_ms,
-        )
+        if isinstance(begun, Run):
+            try:
+                outcome, settlement = await begun.ended()
+            except Moved:
+                return _response(await self._followed(begun.job.execution_id, call))
+            return ExecuteResponse(
+                success=True,
+                execution_id=begun.job.execution_id,
+                status=outcome.state.name.lower(),
+                data=outcome.output.value(),
+                data_truncated=outcome.output.truncated,
+                credits_used=settlement.credits_used,
+                credits_remaining=settlement.credits_remaining,
+                execution_time_ms=outcome.duration_ms,
+            )
+        return _response(begun)
 
     async def execute_stream(
         self, request: ExecuteStreamRequest, call: Call
     ) -> AsyncIterator[ExecutionEvent]:
         """Run a workflow and read its events out. A failed run ends with `failed`, then with its RpcError."""
         begun = await self._begin(request, call)
-        events = _replayed_events(begun) if isinstance(begun, _Replay) else begun.events()
-        async with aclosing(events):
+        execution_id = begun.job.execution_id if isinstance(begun, Run) else begun.execution.id
+        status = None
+        async with aclosing(self._events(execution_id, 0, call)) as events:
+            async for event in events:
+                yield event
+                if event.event is not None and event.event.field == "failed":
+                    status = event.event.value.status
+        if isinstance(begun, Run) and not begun.log.is_abandoned:
+            begun.settled()
+        elif status is not None:
+            raise error_from(status)
+
+    async def get_execution(self, request: GetExecutionRequest, call: Call) -> GetExecutionResponse:
+        """One execution, with how far it has come if it runs here."""
+        execution = (await self._stored(request.id, call)).execution
+        run = self._runner.runs.get(execution.id)
+        if run is not None and not has_ended(execution):
+            execution.last_sequence = run.log.last
+            execution.n8n_execution_id = run.n8n_execution_id or ""
+        return GetExecutionResponse(execution=execution)
+
+    async def watch_execution(
+        self, request: WatchExecutionRequest, call: Call
+    ) -> AsyncIterator[ExecutionEvent]:
+        """A run's events after a sequence to its end, whichever replica it runs on."""
+        after = _after(request, call)
+        stored = await self._stored(request.execution_id, call)  # raises for who may not see it
+        async with aclosing(self._events(request.execution_id, after, call, stored)) as events:
             async for event in events:
                 yield event
 
-    async def _begin(self, request: Request, call: Call) -> Run | _Replay:
+    def _events(
+        self, execution_id: str, after: int, call: Call, stored: Stored | None = None
+    ) -> AsyncGenerator[ExecutionEvent, None]:
+        look = partial(self._stored, execution_id, call)
+        return self._watcher.watch(execution_id, after, look, stored)
+
+    async def _stored(self, execution_id: str, call: Call) -> Stored:
+        return _stored(
+            orjson.loads(await self._database.call("get_execution", call.caller, p_id=execution_id))
+        )
+
+    async def _begin(self, request: Request, call: Call) -> Run | Stored:
         execution_id = str(uuid_utils.uuid7())
         return await self._runner.begin(execution_id, lambda: self._charge(execution_id, request, call))
 
-    async def _charge(self, execution_id: str, request: Request, call: Call) -> Run | _Replay:
-        payload = _payload(request)
+    async def _charge(self, execution_id: str, request: Request, call: Call) -> Run | Stored:
+        payload = payload_of(request)
         text = await self._database.call(
             "begin_execution",
             call.caller,
             p_execution_id=execution_id,
             p_organization_id=organization_of(request.organization_id, call),
             p_workflow_id=request.workflow_id or None,
-            p_credits=request.credits if request.has_field("credits") else None,
-            p_idempotency_key=_idempotency_key(request, call),
-            p_request_hash=_fingerprint(request, payload),
+            p_credits=agreed_credits(request),
+            p_idempotency_key=idempotency_key_of(request, call),
+            p_request_hash=fingerprint_of(request, payload),
             p_metadata=request.metadata,
         )
         begun: dict[str, Any] = orjson.loads(text)
         if begun.get("replayed"):
-            # SQL says null for what is not there, which a field that holds any JSON would take for a value.
-            fields = {name: value for name, value in begun["execution"].items() if value is not None}
-            return _Replay(
-                Execution.from_json(orjson.dumps(fields), ignore_unknown_fields=True),
-                begun["credits_remaining"],
-            )
+            return _stored(begun["execution"], begun["credits_remaining"])
         return self._runner.start(
             Job(
                 execution_id=execution_id,
@@ -118,46 +153,39 @@ class ExecutionService:
             )
         )
 
+    async def _followed(self, execution_id: str, call: Call) -> Stored:
+        """What is stored of a run, once it has ended."""
+        async with aclosing(self._events(execution_id, 0, call)) as events:
+            async for _ in events:
+                pass
+        return await self._stored(execution_id, call)
 
-def _payload(request: Request) -> bytes:
-    """The JSON that n8n gets. Raises InvalidArgument for a struct that JSON has no words for."""
-    field = "payload" if request.payload is not None else "data"
-    try:
-        return _encode_struct(request.data or request.payload or Struct())
-    except ValueError:
-        problem = "holds a number that is none, or a value of no kind: JSON has no words for it"
+
+def _after(request: WatchExecutionRequest, call: Call) -> int:
+    """The sequence to go on after, from the message or from Last-Event-ID."""
+    header = call.metadata.get(LAST_EVENT_HEADER, "").strip()
+    if header and not _SEQUENCE.fullmatch(header):
+        problem = "is not the id of an event of this stream"
         raise InvalidArgument(
-            f"{field} {problem}.", reason="INVALID_FIELD", fields={field: problem}
-        ) from None
+            f"Last-Event-ID {problem}.", reason="INVALID_FIELD", fields={"after_sequence": problem}
+        )
+    # A browser that reconnects adds the header to the address that it began with, which stays the same.
+    return max(request.after_sequence, int(header or 0))
 
 
-def _idempotency_key(request: Request, call: Call) -> str | None:
-    header = call.metadata.get(IDEMPOTENCY_HEADER, "")
-    if request.idempotency_key and header and request.idempotency_key != header:
-        problem = "differs from the header Idempotency-Key"
-    elif len(header) > LONGEST_IDEMPOTENCY_KEY or not (header.isascii() and header.isprintable()):
-        problem = f"has at most {LONGEST_IDEMPOTENCY_KEY} printable ASCII characters"
-    else:
-        return request.idempotency_key or header or None
-    raise InvalidArgument(
-        f"idempotency_key {problem}.",
-        reason="INVALID_FIELD",
-        fields={"idempotency_key": problem},
+def _stored(fields: dict[str, Any], credits_remaining: int | None = None) -> Stored:
+    # SQL says null for what is not there, which a field that holds any JSON would take for a value.
+    known = {name: value for name, value in fields.items() if value is not None}
+    remaining = known.pop("credits_remaining", 0) if credits_remaining is None else credits_remaining
+    return Stored(
+        Execution.from_json(orjson.dumps(known), ignore_unknown_fields=True, registry=DETAIL_TYPES), remaining
     )
 
 
-def _fingerprint(request: Request, payload: bytes) -> str:
-    """What makes two requests the same one, whichever door they came through."""
-    agreed = request.credits if request.has_field("credits") else None
-    rest = [request.organization_id, request.workflow_id, agreed, request.metadata]
-    canonical = orjson.dumps([orjson.loads(payload), *rest], option=orjson.OPT_SORT_KEYS)
-    return hashlib.sha256(canonical).hexdigest()
-
-
-def _replayed(replay: _Replay) -> ExecuteResponse:
-    execution = replay.execution
+def _response(stored: Stored) -> ExecuteResponse:
+    execution = stored.execution
     if execution.state is not ExecutionState.COMPLETED:
-        raise _stored_error(execution)
+        raise error_of(execution)
     return ExecuteResponse(
         success=True,
         execution_id=execution.id,
@@ -165,39 +193,6 @@ def _replayed(replay: _Replay) -> ExecuteResponse:
         data=execution.result,
         data_truncated=execution.result_truncated,
         credits_used=execution.credits_used,
-        credits_remaining=replay.credits_remaining,
+        credits_remaining=stored.credits_remaining,
         execution_time_ms=execution.execution_time_ms,
     )
-
-
-async def _replayed_events(replay: _Replay) -> AsyncGenerator[ExecutionEvent, None]:
-    """The stored outcome as a stream: its result in one chunk, then its end."""
-    execution = replay.execution
-    if execution.state is not ExecutionState.COMPLETED:
-        raise _stored_error(execution)
-    if execution.result is not None:
-        content = Oneof[Literal["json"], Value]("json", execution.result)
-        chunk = ExecutionChunk(content_type="application/json", content=content)
-        yield _event(execution, 1, Oneof("chunk", chunk))
-    completed = ExecutionCompleted(
-        credits_used=execution.credits_used,
-        credits_remaining=replay.credits_remaining,
-        execution_time_ms=execution.execution_time_ms,
-    )
-    yield _event(execution, 1 if execution.result is None else 2, Oneof("completed", completed))
-
-
-def _event(execution: Execution, sequence: int, event: Any) -> ExecutionEvent:
-    return ExecutionEvent(
-        execution_id=execution.id, sequence=sequence, time=execution.finished_at, event=event
-    )
-
-
-def _stored_error(execution: Execution) -> RpcError:
-    """The error that failed the execution, as it was answered then."""
-    stored = execution.error
-    if stored is None:
-        msg = "The earlier request with this idempotency key did not succeed."
-        return BY_CODE[Code.UNKNOWN](msg, reason="WORKFLOW_FAILED", metadata={"execution_id": execution.id})
-    info = next((i for i in (d.unpack(ErrorInfo) for d in stored.details) if i is not None), ErrorInfo())
-    return BY_CODE[Code(stored.code)](stored.message, reason=info.reason or None, metadata=info.metadata)

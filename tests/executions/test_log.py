@@ -134,7 +134,7 @@ async def test_the_newest_event_is_kept_however_large() -> None:
 async def test_events_without_content_are_bounded_too(size: int) -> None:
     log = filled(10_000, capacity=100 * EVENT_BYTES, size=size)
     assert 90 <= len(log._events) <= 100
-    assert log._size <= 100 * EVENT_BYTES
+    assert log.size <= 100 * EVENT_BYTES
 
 
 async def test_a_slow_reader_keeps_no_more_alive_than_the_log() -> None:

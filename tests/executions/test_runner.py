@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import nullcontext
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import aclosing, nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -11,10 +11,14 @@ import pytest
 import structlog
 from protobuf import message_to_json_value
 
+from gateway.adapters.event_streams import Batch
 from gateway.adapters.n8n import N8n
+from gateway.executions import attempt, settlement, tasks
 from gateway.executions import runner as runner_module
-from gateway.executions import settlement
-from gateway.executions.runner import Job, Limits, Run, Runner
+from gateway.executions.attempt import Caller, Limits
+from gateway.executions.publisher import Publisher
+from gateway.executions.run import Job, Run
+from gateway.executions.runner import Runner
 from gateway.executions.token import ExecutionTokens
 from gateway.gen.n8ngateway.v1.execution_event_pb import ExecutionEvent
 from gateway.gen.n8ngateway.v1.execution_pb import ExecutionState
@@ -70,20 +74,41 @@ class Stored:
 
 
 stored = Stored()
-tokens = ExecutionTokens("s" * 64)
 
 
-def n8n_for(n8n: N8n) -> Any:
-    """The same n8n for every organization."""
-    return lambda _: nullcontext(n8n)
+class Accepting:
+    """Streams that take everything, and that nobody reads."""
+
+    async def append(self, _writer: str, batches: Sequence[Batch]) -> list[int | None]:
+        return [0] * len(batches)
 
 
 @pytest.fixture
-async def runner(accounts: Accounts, n8n: N8n) -> AsyncIterator[Runner]:
-    running = Runner(accounts, n8n_for(n8n), Limits(total=GRACE, idle=GRACE), stored, tokens)
+async def publisher() -> AsyncIterator[Publisher]:
+    started = Publisher(Accepting(), "this replica")
+    started.start()
+    yield started
+    await started.close(GRACE)
+
+
+def caller(n8n: N8n, limits: Limits | None = None) -> Caller:
+    return Caller(lambda _: nullcontext(n8n), limits or Limits(), stored, ExecutionTokens("t" * 64))
+
+
+@pytest.fixture
+async def runner(accounts: Accounts, n8n: N8n, publisher: Publisher) -> AsyncIterator[Runner]:
+    running = Runner(accounts, caller(n8n, Limits(total=GRACE, idle=GRACE)), publisher)
     yield running
     accounts.gate.set()
     await running.drain(0)
+
+
+async def events_of(run: Run) -> AsyncGenerator[ExecutionEvent, None]:
+    """All that a run puts out, then the error that failed it."""
+    async with aclosing(run.log.read()) as events:
+        async for event in events:
+            yield event
+    run.settled()
 
 
 def job(webhook: str, *, payload: bytes = b"{}", **fields: Any) -> Job:
@@ -97,7 +122,7 @@ def kinds(events: list[ExecutionEvent]) -> list[str]:
 
 async def until_first(run: Run, kind: str) -> None:
     """Wait until the run has put out an event of a kind."""
-    async for event in run.events():
+    async for event in events_of(run):
         if event.event is not None and event.event.field == kind:
             return
 
@@ -107,7 +132,7 @@ async def failure(run: Run) -> tuple[list[ExecutionEvent], RpcError]:
     events: list[ExecutionEvent] = []
 
     async def read() -> None:
-        async for event in run.events():
+        async for event in events_of(run):
             events.append(event)  # noqa: PERF401 - what came before the error counts
 
     with pytest.raises(RpcError) as caught:
@@ -120,7 +145,7 @@ async def failure(run: Run) -> tuple[list[ExecutionEvent], RpcError]:
 
 async def test_a_run_tells_its_events_and_settles(runner: Runner, accounts: Accounts) -> None:
     run = runner.start(job("stream"))
-    events = [event async for event in run.events()]
+    events = [event async for event in events_of(run)]
     node = ["node_started", "chunk", "node_finished"]
     assert kinds(events) == ["started", *node * 3, "completed"]
     started, end = events[0].event, events[-1].event
@@ -147,7 +172,7 @@ async def test_the_request_reaches_n8n_with_its_trace(runner: Runner, stub_n8n: 
 
 async def test_every_reader_hears_the_same(runner: Runner) -> None:
     run = runner.start(job("stream"))
-    readers = [[event async for event in run.events()] for _ in range(2)]
+    readers = [[event async for event in events_of(run)] for _ in range(2)]
     assert readers[0] == readers[1]
 
 
@@ -166,7 +191,7 @@ async def test_a_run_survives_its_caller(runner: Runner, stub_n8n: StubN8n, acco
 
 async def test_a_reader_that_leaves_leaves_nothing_behind(runner: Runner, stub_n8n: StubN8n) -> None:
     run = runner.start(job("gated"))
-    events = run.events()
+    events = events_of(run)
     await anext(events)
     await anext(events)
     waiting = asyncio.ensure_future(anext(events))
@@ -230,17 +255,17 @@ async def test_so_is_its_own_silence(runner: Runner, accounts: Accounts) -> None
     ("webhook", "limits"), [("hang", Limits(total=0.05)), ("endless", Limits(total=GRACE, idle=0.05))]
 )
 async def test_without_its_own_those_of_the_gateway_hold(
-    accounts: Accounts, n8n: N8n, webhook: str, limits: Limits
+    accounts: Accounts, n8n: N8n, publisher: Publisher, webhook: str, limits: Limits
 ) -> None:
-    _, error = await failure(Runner(accounts, n8n_for(n8n), limits, stored, tokens).start(job(webhook)))
+    _, error = await failure(Runner(accounts, caller(n8n, limits), publisher).start(job(webhook)))
     assert isinstance(error, DeadlineExceeded)
 
 
-async def test_n8n_away_is_unavailable(accounts: Accounts) -> None:
+async def test_n8n_away_is_unavailable(accounts: Accounts, publisher: Publisher) -> None:
     stub = StubN8n()
     stub.close()
     async with N8n(stub.url, internal_secret="s" * 64) as n8n:
-        _, error = await failure(Runner(accounts, n8n_for(n8n), Limits(), stored, tokens).start(job("echo")))
+        _, error = await failure(Runner(accounts, caller(n8n), publisher).start(job("echo")))
     assert (error.code, error.reason) == (Code.UNAVAILABLE, "N8N_UNREACHABLE")
 
 
@@ -250,7 +275,7 @@ async def test_a_fault_of_the_gateway_fails_the_run_and_says_nothing(
     def broken(*_arguments: Any) -> None:
         raise RuntimeError("secret")
 
-    monkeypatch.setattr(runner_module, "_hear", broken)
+    monkeypatch.setattr(attempt, "hear", broken)
     _, error = await failure(runner.start(job("echo")))
     assert isinstance(error, Internal)
     assert "secret" not in error.message
@@ -259,9 +284,11 @@ async def test_a_fault_of_the_gateway_fails_the_run_and_says_nothing(
     assert [line["event"] for line in logged if line["log_level"] == "error"] == ["run broke"]
 
 
-async def test_a_run_that_cannot_be_settled_is_an_error_and_not_an_end(n8n: N8n, logged: list[Any]) -> None:
+async def test_a_run_that_cannot_be_settled_is_an_error_and_not_an_end(
+    n8n: N8n, publisher: Publisher, logged: list[Any]
+) -> None:
     accounts = Accounts(Internal("1"), Internal("2"))
-    events, error = await failure(Runner(accounts, n8n_for(n8n), Limits(), stored, tokens).start(job("echo")))
+    events, error = await failure(Runner(accounts, caller(n8n), publisher).start(job("echo")))
     assert isinstance(error, Internal)
     assert error.metadata == {"execution_id": "run of echo"}
     assert kinds(events) == ["started", "chunk"]
@@ -313,7 +340,7 @@ async def test_draining_does_not_cut_off_a_settlement(runner: Runner, accounts: 
 async def test_draining_does_not_wait_for_ever_for_a_database_that_is_away(
     runner: Runner, accounts: Accounts, monkeypatch: pytest.MonkeyPatch, logged: list[Any]
 ) -> None:
-    monkeypatch.setattr(runner_module, "SETTLE_SECONDS", 0.05)
+    monkeypatch.setattr(tasks, "SETTLE_SECONDS", 0.05)
     accounts.gate.clear()
     runs = [runner.start(job("hang")), runner.start(job("echo"))]
     await accounts.asked.wait()
@@ -373,9 +400,9 @@ async def test_a_refused_beginning_settles_nothing(runner: Runner, accounts: Acc
 
 
 @pytest.mark.parametrize("found", [True, False])
-async def test_a_beginning_that_broke_off_is_given_back(n8n: N8n, found: bool) -> None:  # noqa: FBT001
+async def test_a_beginning_that_broke_off_is_given_back(n8n: N8n, publisher: Publisher, found: bool) -> None:  # noqa: FBT001
     accounts = Accounts(*([] if found else [NotFound("never begun")]))
-    runner = Runner(accounts, n8n_for(n8n), Limits(), stored, tokens)
+    runner = Runner(accounts, caller(n8n), publisher)
 
     async def work() -> str:
         raise Unavailable("the connection broke")
@@ -388,9 +415,12 @@ async def test_a_beginning_that_broke_off_is_given_back(n8n: N8n, found: bool) -
     assert accounts.settled["e"]["p_state"] == "EXECUTION_STATE_FAILED"
 
 
-async def test_a_beginning_that_never_came_is_given_up(n8n: N8n) -> None:
+async def test_a_beginning_that_never_came_is_given_up(
+    n8n: N8n, publisher: Publisher, monkeypatch: pytest.MonkeyPatch
+) -> None:
     accounts = Accounts(NotFound("never begun"))
-    runner = Runner(accounts, n8n_for(n8n), Limits(begin=0), stored, tokens)
+    monkeypatch.setattr(runner_module, "BEGIN_SECONDS", 0)
+    runner = Runner(accounts, caller(n8n), publisher)
 
     async def work() -> str:
         raise Unavailable("the connection broke")
@@ -426,8 +456,10 @@ async def test_a_beginning_that_draining_cuts_off_is_given_back(runner: Runner, 
     assert accounts.settled["e"]["p_state"] == "EXECUTION_STATE_FAILED"
 
 
-async def test_a_charge_that_cannot_be_given_back_is_logged(n8n: N8n, logged: list[Any]) -> None:
-    runner = Runner(Accounts(Internal("1"), Internal("2")), n8n_for(n8n), Limits(), stored, tokens)
+async def test_a_charge_that_cannot_be_given_back_is_logged(
+    n8n: N8n, publisher: Publisher, logged: list[Any]
+) -> None:
+    runner = Runner(Accounts(Internal("1"), Internal("2")), caller(n8n), publisher)
 
     async def work() -> str:
         raise Unavailable("the connection broke")

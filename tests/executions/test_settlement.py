@@ -188,7 +188,9 @@ async def test_a_result_that_fits_to_the_byte_is_kept_whole(tenant: Tenant) -> N
 async def test_of_a_longer_result_the_beginning_of_its_text_is_kept(tenant: Tenant, content: str) -> None:
     whole = json.dumps(["n", content * KEPT_RESULT_BYTES], ensure_ascii=False, separators=(",", ":"))
     execution_id = await begun(tenant)
-    assert await settle(tenant.database, execution_id, completed(whole.encode())) == Settlement(3, 7)
+    assert await settle(tenant.database, execution_id, completed(whole.encode())) == Settlement(
+        3, 7, is_whole=False
+    )
     row = await stored(tenant, execution_id)
     assert row["result_truncated"]
     assert whole.startswith(row["result"])
@@ -223,7 +225,7 @@ async def test_what_the_database_refuses_of_a_result_does_not_keep_it_from_settl
     fault: RpcError, logged: list[Any]
 ) -> None:
     accounts = Accounts(AWAY, fault, AWAY)
-    assert await settle(accounts, "e", completed()) == Settlement(PRICE, BALANCE - PRICE)
+    assert await settle(accounts, "e", completed()) == Settlement(PRICE, BALANCE - PRICE, is_whole=False)
     kept = accounts.settled["e"]
     assert "p_result" not in kept
     assert (kept["p_state"], kept["p_result_truncated"]) == ("EXECUTION_STATE_COMPLETED", True)

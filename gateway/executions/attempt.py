@@ -1,0 +1,106 @@
+"""One attempt to run a workflow: the call to n8n, and what it puts out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from gateway.adapters.n8n import Timeouts
+from gateway.adapters.n8n.body import NodeError
+from gateway.executions.credentials import grant
+from gateway.executions.output import event_of
+from gateway.executions.token import HEADER as TOKEN_HEADER
+from gateway.rpc.errors import Unknown
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from contextlib import AbstractAsyncContextManager
+
+    from gateway.adapters.n8n import N8n
+    from gateway.adapters.n8n.body import Piece
+    from gateway.executions.credentials import Credentials
+    from gateway.executions.run import Run
+    from gateway.executions.settlement import Outcome
+    from gateway.executions.token import ExecutionTokens
+    from gateway.gen.n8ngateway.v1.workflow_pb import Workflow
+
+    N8nFor = Callable[[str], AbstractAsyncContextManager[N8n]]
+    """The n8n of an organization, for as long as the context is not left."""
+
+EXECUTION_HEADER = "x-gateway-execution-id"
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a run may take where its workflow does not say, in seconds.
+
+    In all, between two bytes, and to connect.
+    """
+
+    total: float = 300.0
+    idle: float = 60.0
+    connect: float = 5.0
+
+
+class Caller:
+    """Calls the n8n of a run's organization."""
+
+    def __init__(
+        self, n8n_for: N8nFor, limits: Limits, credentials: Credentials, tokens: ExecutionTokens
+    ) -> None:
+        self._n8n_for = n8n_for
+        self._limits = limits
+        self._credentials = credentials
+        self._tokens = tokens
+
+    async def call(self, run: Run, outcome: Outcome) -> None:
+        """Send a run to n8n and hear it out. Raises the RpcError that failed it."""
+        job = run.job
+        token = self._tokens.of(job.execution_id, job.organization_id)
+        headers = {
+            "traceparent": job.traceparent,
+            EXECUTION_HEADER: job.execution_id,
+            TOKEN_HEADER: token,
+        }
+        failed: NodeError | None = None
+        granted = await grant(self._credentials, job)
+        async with (
+            self._n8n_for(job.organization_id) as n8n,
+            n8n.run(
+                job.workflow.webhook_path,
+                granted.payload,
+                headers=headers | dict(granted.headers),
+                timeouts=self._timeouts(job.workflow),
+                secrets=[token, *granted.secrets],
+            ) as response,
+        ):
+            run.n8n_execution_id = run.n8n_execution_id or response.n8n_execution_id
+            async for pieces in response.pieces:
+                for piece in pieces:
+                    if isinstance(piece, NodeError):
+                        failed = failed or piece
+                    else:
+                        hear(run, outcome, piece)
+                await run.room()
+        if failed is not None:
+            name = failed.node.name
+            msg = f'The workflow failed in its node "{name}".'
+            raise Unknown(msg, reason="WORKFLOW_FAILED", metadata={"node": name})
+
+    def _timeouts(self, workflow: Workflow) -> Timeouts:
+        return Timeouts(
+            connect=self._limits.connect,
+            idle=workflow.idle_timeout_seconds or self._limits.idle,
+            total=workflow.timeout_seconds or self._limits.total,
+        )
+
+
+def hear(run: Run, outcome: Outcome, piece: Piece) -> None:
+    """Take what n8n has put out to the log and to the result."""
+    heard = event_of(piece)
+    if heard is None:
+        return
+    event, raw = heard
+    if event.field == "chunk":
+        outcome.output.add(event.value, raw)
+    run.log.append(event, size=len(raw))

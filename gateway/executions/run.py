@@ -1,0 +1,117 @@
+"""One run of a workflow, as its runner and its readers see it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING, Literal
+
+from protobuf import Oneof
+
+from gateway.gen.n8ngateway.v1.execution_event_pb import (
+    ExecutionCompleted,
+    ExecutionFailed,
+    ExecutionStarted,
+)
+from gateway.rpc.errors import RpcError, Unavailable
+from gateway.rpc.status import status_of
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from gateway.executions.publisher import Publication
+    from gateway.executions.settlement import Outcome, Settlement
+    from gateway.gen.n8ngateway.v1.workflow_pb import Workflow
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A begun execution: what is to be sent to n8n, and on whose account."""
+
+    execution_id: str
+    workflow: Workflow
+    credits_reserved: int
+    payload: bytes
+    traceparent: str
+    organization_id: str = ""
+
+
+class Stop(Enum):
+    """Why a run is not heard out."""
+
+    CANCELLED = "cancelled"
+    LOST = "lost"
+
+
+class Moved(Exception):
+    """The run goes on at another replica."""
+
+
+class Run:
+    """A run that is under way in this process, or has just ended here."""
+
+    def __init__(self, job: Job, publication: Publication) -> None:
+        self.job = job
+        self.log = publication.log
+        self.publication = publication
+        self.n8n_execution_id: str | None = None
+        self.units: int | None = None
+        self.stop: Stop | None = None
+        self.task: asyncio.Task[None] | None = None
+        self.outcome: Outcome | None = None
+        self.settlement: Settlement | None = None
+        self.broken: RpcError | None = None
+
+    async def room(self) -> None:
+        """See `Publication.room`."""
+        await self.publication.room()
+
+    async def ended(self) -> tuple[Outcome, Settlement]:
+        """Wait for the end. Raises the RpcError that failed the run; Moved if it goes on elsewhere."""
+        await self.log.closed()
+        return self.settled()
+
+    def settled(self) -> tuple[Outcome, Settlement]:
+        """How it has ended; raises as `ended`."""
+        if self.log.is_abandoned:
+            raise Moved
+        if self.broken is not None:
+            raise self.broken
+        if self.outcome is None or self.settlement is None:
+            msg = "The gateway stopped before the run was settled."
+            metadata = {"execution_id": self.job.execution_id}
+            raise Unavailable(msg, reason="SHUTTING_DOWN", retry_after=1, metadata=metadata)
+        if self.outcome.error is not None:
+            raise self.outcome.error
+        return self.outcome, self.settlement
+
+
+def started(job: Job) -> Oneof[Literal["started"], ExecutionStarted]:
+    """The first event of a run."""
+    return Oneof(
+        "started", ExecutionStarted(workflow_id=job.workflow.id, credits_reserved=job.credits_reserved)
+    )
+
+
+def completed(outcome: Outcome, settlement: Settlement) -> Oneof[Literal["completed"], ExecutionCompleted]:
+    """The last event of a run that went well."""
+    event = ExecutionCompleted(
+        credits_used=settlement.credits_used,
+        credits_remaining=settlement.credits_remaining,
+        execution_time_ms=outcome.duration_ms,
+    )
+    return Oneof("completed", event)
+
+
+def failed(
+    error: RpcError, outcome: Outcome, settlement: Settlement
+) -> Oneof[Literal["failed"], ExecutionFailed]:
+    """The last event of a run that did not."""
+    event = ExecutionFailed(
+        status=status_of(error, request_id=""),
+        credits_used=settlement.credits_used,
+        credits_remaining=settlement.credits_remaining,
+        execution_time_ms=outcome.duration_ms,
+        state=outcome.state,
+    )
+    return Oneof("failed", event)

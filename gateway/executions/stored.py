@@ -1,0 +1,109 @@
+"""What is stored of a run that has ended, told as its events and as its error would tell it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, Literal
+
+from protobuf import Oneof
+from protobuf.wkt import Value
+
+from gateway.gen.n8ngateway.v1.execution_event_pb import (
+    ExecutionChunk,
+    ExecutionCompleted,
+    ExecutionEvent,
+    ExecutionFailed,
+)
+from gateway.gen.n8ngateway.v1.execution_pb import Execution, ExecutionState
+from gateway.rpc.errors import BY_CODE, Code, OutOfRange, RpcError
+from gateway.transcoding.gen.google.rpc.error_details_pb import ErrorInfo
+from gateway.transcoding.gen.google.rpc.status_pb import Status
+
+if TYPE_CHECKING:
+    from gateway.executions.log import Event
+
+UNDER_WAY = frozenset({ExecutionState.PENDING, ExecutionState.RUNNING})
+
+
+def has_ended(execution: Execution) -> bool:
+    """Whether the run has reached a final state."""
+    return execution.state not in UNDER_WAY
+
+
+def outcome_events(execution: Execution, credits_remaining: int, after: int) -> Iterator[ExecutionEvent]:
+    """The events above `after` of a run whose event log is gone: its result in one chunk, then its end.
+
+    They have the last sequences of the run. A reader that has had a part of the output would get it
+    twice, and one that lacks a part and asks for the rest would miss it: it is told EVENTS_EXPIRED
+    (OutOfRange), and can read the result by GetExecution. Only the end is as good as ever.
+    """
+    last = last_sequence(execution, after)
+    if after > last:
+        raise beyond(last)
+    if after < last - 1 and after > 1:
+        msg = (
+            "The events of this run are no longer kept: read its outcome with GetExecution, or watch from 0."
+        )
+        raise OutOfRange(msg, reason="EVENTS_EXPIRED", metadata={"last_sequence": str(last)})
+    if after < last - 1 and execution.result is not None:
+        content = Oneof[Literal["json"], Value]("json", execution.result)
+        chunk = ExecutionChunk(content_type="application/json", content=content)
+        yield _event(execution, last - 1, Oneof[Literal["chunk"], ExecutionChunk]("chunk", chunk))
+    if after < last:
+        yield _event(execution, last, end_of(execution, credits_remaining))
+
+
+def last_sequence(execution: Execution, seen: int = 0) -> int:
+    """The sequence of the run's end; where none is stored, the next one after what was `seen`."""
+    least = 2 if execution.result is None else 3
+    return execution.last_sequence or max(least, seen + 1)
+
+
+def end_of(execution: Execution, credits_remaining: int) -> Event:
+    """The last event of the run."""
+    if execution.state is ExecutionState.COMPLETED:
+        completed = ExecutionCompleted(
+            credits_used=execution.credits_used,
+            credits_remaining=credits_remaining,
+            execution_time_ms=execution.execution_time_ms,
+        )
+        return Oneof[Literal["completed"], ExecutionCompleted]("completed", completed)
+    failed = ExecutionFailed(
+        status=execution.error or Status(code=Code.UNKNOWN, message=_UNTOLD),
+        credits_used=execution.credits_used,
+        credits_remaining=credits_remaining,
+        execution_time_ms=execution.execution_time_ms,
+        state=execution.state,
+    )
+    return Oneof[Literal["failed"], ExecutionFailed]("failed", failed)
+
+
+def beyond(last: int) -> OutOfRange:
+    """Tells a reader that it has seen more than there is."""
+    problem = f"is beyond the run's newest event, which is {last}"
+    return OutOfRange(
+        f"after_sequence {problem}.", reason="SEQUENCE_BEYOND_END", fields={"after_sequence": problem}
+    )
+
+
+def error_of(execution: Execution) -> RpcError:
+    """The error that failed the run, as it was answered then."""
+    if execution.error is None:
+        metadata = {"execution_id": execution.id}
+        return BY_CODE[Code.UNKNOWN](_UNTOLD, reason="WORKFLOW_FAILED", metadata=metadata)
+    return error_from(execution.error)
+
+
+def error_from(status: Any) -> RpcError:
+    """The error that a google.rpc.Status tells of."""
+    info = next((i for i in (d.unpack(ErrorInfo) for d in status.details) if i is not None), ErrorInfo())
+    return BY_CODE[Code(status.code)](status.message, reason=info.reason or None, metadata=info.metadata)
+
+
+_UNTOLD = "The run did not succeed."
+
+
+def _event(execution: Execution, sequence: int, event: Event) -> ExecutionEvent:
+    return ExecutionEvent(
+        execution_id=execution.id, sequence=sequence, time=execution.finished_at, event=event
+    )

@@ -1,0 +1,223 @@
+"""Readers of runs, wherever a run is: here, at another replica, or in what is stored of it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from contextlib import AbstractContextManager, aclosing
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from gateway.adapters.event_streams import channel_of
+from gateway.executions.log import expired
+from gateway.executions.stored import beyond, end_of, has_ended, outcome_events
+from gateway.gen.n8ngateway.v1.execution_event_pb import ExecutionEvent
+from gateway.rpc.errors import OutOfRange, Unavailable
+
+if TYPE_CHECKING:
+    from gateway.adapters.event_streams import Progress
+    from gateway.executions.run import Run
+    from gateway.gen.n8ngateway.v1.execution_pb import Execution
+
+FIRST_LOOK_SECONDS = 0.3
+"""After this long, a run without any event is asked about."""
+LOOK_SECONDS = 5.0
+"""So long a run may be silent before its reader asks whether its runner lives."""
+TAIL_SECONDS = 3.0
+"""How long the last events of a run that has ended may be on their way."""
+
+
+class Streams(Protocol):
+    """Where other replicas publish; see `gateway.adapters.event_streams`. All methods raise Unavailable."""
+
+    async def read(self, execution_id: str, after: int) -> list[ExecutionEvent]:
+        """The next events."""
+        ...
+
+    async def progress(self, execution_id: str) -> Progress:
+        """How far the stream has come."""
+        ...
+
+    async def is_alive(self, writer: str) -> bool:
+        """Whether a runner has told so lately."""
+        ...
+
+
+class Channels(Protocol):
+    """See `gateway.adapters.channels`."""
+
+    def listen(self, channel: str, handler: Callable[[bytes | None], None]) -> AbstractContextManager[None]:
+        """Call `handler` with what is published."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A run as the database has it."""
+
+    execution: Execution
+    credits_remaining: int
+
+
+class Watcher:
+    """Reads runs out. `runs` are those that are under way in this process."""
+
+    def __init__(self, runs: Mapping[str, Run], streams: Streams, channels: Channels) -> None:
+        self._runs = runs
+        self._streams = streams
+        self._channels = channels
+
+    async def watch(
+        self,
+        execution_id: str,
+        after: int,
+        look: Callable[[], Awaitable[Stored]],
+        stored: Stored | None = None,
+    ) -> AsyncGenerator[ExecutionEvent, None]:
+        """A run's events above a sequence, those to come included, to its `completed` or `failed`.
+
+        `stored` is what is stored of the run now, and `look` reads it again. Raises what it raises,
+        OutOfRange for a sequence beyond the newest and for events that are gone, Unavailable when neither
+        the run nor Redis is here.
+        """
+        run = self._runs.get(execution_id)
+        if run is not None:
+            if after > run.log.last:
+                raise beyond(run.log.last)
+            events = run.log.read(after)
+            async with aclosing(events):
+                try:
+                    async for event in events:
+                        after = event.sequence
+                        yield event
+                except OutOfRange:
+                    pass  # too far behind for this process: Redis keeps more
+                else:
+                    if not run.log.is_abandoned:
+                        return
+            stored = None
+        changed = asyncio.Event()
+        with self._channels.listen(channel_of(execution_id), lambda _: changed.set()):
+            following = _Following(self._streams, stored or await look(), after)
+            while not following.is_over:
+                changed.clear()
+                for event in await following.next():
+                    yield event
+                if following.is_idle and not await following.patience.wait(changed):
+                    await following.check(look)
+
+
+class _Following:
+    """One reader of a stream, who goes on with what is stored of the run where the stream ends."""
+
+    def __init__(self, streams: Streams, stored: Stored, after: int) -> None:
+        self._streams = streams
+        self._stored = stored
+        self._after = after
+        self.patience = _Patience()
+        self.is_over = False
+        self.is_idle = False
+        """Whether there was nothing to be had."""
+
+    async def next(self) -> list[ExecutionEvent]:
+        """The next events, if there are any."""
+        events = await self._read()
+        if not events and has_ended(self._stored.execution):
+            rest = await self._rest()
+            self.is_over = rest is not None
+            events = rest or []
+        self.is_idle = not (events or self.is_over)
+        return events
+
+    async def check(self, look: Callable[[], Awaitable[Stored]]) -> None:
+        """Find out whether a silent run has ended."""
+        progress = await self._streams.progress(self._stored.execution.id)
+        if has_ended(self._stored.execution) or progress.last > self._after:
+            return
+        if progress.writer and await self._streams.is_alive(progress.writer):
+            return
+        self._stored = await look()
+        if has_ended(self._stored.execution):
+            self.patience.renew()
+
+    async def _read(self) -> list[ExecutionEvent]:
+        try:
+            events = await self._streams.read(self._stored.execution.id, self._after)
+        except Unavailable:
+            if not has_ended(self._stored.execution):
+                raise
+            self.patience.give_up()
+            return []
+        for index, event in enumerate(events):
+            if event.sequence != self._after + 1 + index:
+                raise expired(event.sequence)
+        if events:
+            self._after = events[-1].sequence
+            self.is_over = _is_end(events[-1])
+            self.patience.renew()
+        return events
+
+    async def _rest(self) -> list[ExecutionEvent] | None:
+        """What is to be told of a run that has ended; None while its last events may be on their way."""
+        execution = self._stored.execution
+        if 0 < execution.last_sequence <= self._after:
+            return list(outcome_events(execution, self._stored.credits_remaining, self._after))
+        try:
+            published = (await self._streams.progress(execution.id)).last
+        except Unavailable:
+            published = 0
+        if published and self.patience.is_left:
+            return None
+        if published and not execution.last_sequence:
+            # Its runner has gone without a word: the end comes after all that it has published.
+            newest = await self._streams.read(execution.id, published - 1)
+            if self._after >= published and any(map(_is_end, newest)):
+                return []
+            return [_end(self._stored, max(self._after, published) + 1)]
+        return list(outcome_events(execution, self._stored.credits_remaining, self._after))
+
+
+class _Patience:
+    """How long a reader waits for the next event before it looks what has become of the run."""
+
+    def __init__(self) -> None:
+        self._seconds = FIRST_LOOK_SECONDS
+        self._until = time.monotonic() + TAIL_SECONDS
+
+    @property
+    def is_left(self) -> bool:
+        """Whether the last events of a run that has ended may still come."""
+        return time.monotonic() < self._until
+
+    def renew(self) -> None:
+        """Something has come."""
+        self._seconds = FIRST_LOOK_SECONDS
+        self._until = time.monotonic() + TAIL_SECONDS
+
+    def give_up(self) -> None:
+        """Nothing can come."""
+        self._until = 0.0
+
+    async def wait(self, changed: asyncio.Event) -> bool:
+        """Wait for a change; False when none came."""
+        try:
+            async with asyncio.timeout(self._seconds):
+                await changed.wait()
+        except TimeoutError:
+            self._seconds = min(self._seconds * 2, LOOK_SECONDS)
+            return False
+        return True
+
+
+def _is_end(event: ExecutionEvent) -> bool:
+    return event.event is not None and event.event.field in ("completed", "failed")
+
+
+def _end(stored: Stored, sequence: int) -> ExecutionEvent:
+    return ExecutionEvent(
+        execution_id=stored.execution.id,
+        sequence=sequence,
+        time=stored.execution.finished_at,
+        event=end_of(stored.execution, stored.credits_remaining),
+    )

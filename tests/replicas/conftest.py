@@ -1,0 +1,156 @@
+"""Several gateways over one database, one Redis and one n8n, each a process that can be killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import jwt
+import pytest
+
+from tests.conftest import RunningDev
+from tests.stub_n8n import StubN8n
+
+SECONDS = 60
+LEASE_SECONDS = 3
+
+
+@dataclass
+class Replica:
+    """A `n8n-gateway serve` process, and its REST door."""
+
+    process: subprocess.Popen[bytes]
+    url: str
+    bearer: dict[str, str]
+
+    def post(self, path: str, body: Any, **headers: str) -> httpx.Response:
+        return httpx.post(f"{self.url}{path}", json=body, headers=self.bearer | headers, timeout=SECONDS)
+
+    def get(self, path: str, **parameters: Any) -> httpx.Response:
+        return httpx.get(f"{self.url}{path}", params=parameters, headers=self.bearer, timeout=SECONDS)
+
+    def events(self, execution_id: str, after: int = 0, **headers: str) -> list[dict[str, Any]]:
+        """All that Watch tells, to the end."""
+        with self.watch(execution_id, after, **headers) as lines:
+            return list(lines)
+
+    def watch(self, execution_id: str, after: int = 0, **headers: str) -> Lines:
+        return Lines(
+            "GET",
+            f"{self.url}/executions/{execution_id}/events",
+            params={"after_sequence": after} if after else {},
+            headers=self.bearer | {"Accept": "application/x-ndjson"} | headers,
+        )
+
+    def stream(self, body: Any, **headers: str) -> Lines:
+        return Lines(
+            "POST",
+            f"{self.url}/execute/stream",
+            json=body,
+            headers=self.bearer | {"Accept": "application/x-ndjson"} | headers,
+        )
+
+    def kill(self) -> None:
+        """As a machine dies: nothing is told to anyone."""
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait()
+
+
+class Lines:
+    """A stream of NDJSON, line by line; leaving it breaks the connection."""
+
+    def __init__(self, method: str, url: str, **options: Any) -> None:
+        self._stream = httpx.stream(method, url, timeout=SECONDS, **options)
+
+    def __enter__(self) -> Iterator[dict[str, Any]]:
+        response = self._stream.__enter__()
+        return map(json.loads, response.iter_lines())
+
+    def __exit__(self, *error: object) -> None:
+        self._stream.__exit__(*error)  # type: ignore[arg-type]
+
+
+StartReplica = Callable[..., Replica]
+
+
+@pytest.fixture(scope="session")
+def start_replica(
+    dev: RunningDev, stub_n8n: StubN8n, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[StartReplica]:
+    """Start a gateway beside the one of `dev`; what is left of them is killed at the end."""
+    issuer = jwt.decode(dev.ready["token"], options={"verify_signature": False})["iss"]
+    environment = {
+        "PATH": os.environ["PATH"],
+        "PYTHONPATH": os.pathsep.join(sys.path),
+        "DATABASE_URL": dev.ready["database_url"],
+        "REDIS_URL": dev.ready["redis_url"],
+        "CLERK_JWT_ISSUER": issuer,
+        "CLERK_JWKS_URL": f"{issuer}/.well-known/jwks.json",
+        "N8N_BASE_URL": stub_n8n.url,
+        "N8N_INTERNAL_AUTH_SECRET": dev.ready["internal_secret"],
+        "RATE_LIMIT_REQUESTS": "1000000",
+        "HTTP_PORT": "0",
+        "GRPC_PORT": "0",
+    }
+    started: list[Replica] = []
+
+    def start(**more: str) -> Replica:
+        log = tmp_path_factory.mktemp("replica") / "log"
+        with log.open("wb") as output:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "gateway", "serve"],
+                cwd=log.parent,
+                stderr=output,
+                env=environment | more,
+            )
+        replica = Replica(process, f"http://127.0.0.1:{_port(process, log)}/api/v1", dev.bearer)
+        started.append(replica)
+        return replica
+
+    yield start
+    for replica in started:
+        replica.process.kill()
+        replica.process.wait()
+
+
+def _port(process: subprocess.Popen[bytes], log: Path) -> int:
+    while process.poll() is None:
+        for line in log.read_text().splitlines():
+            told = json.loads(line) if line.startswith("{") else {}
+            if told.get("event") == "serving":
+                return int(told["http_port"])
+    pytest.fail(f"the replica did not start:\n{log.read_text()[-4000:]}")
+
+
+@pytest.fixture(scope="session")
+def first(start_replica: StartReplica) -> Replica:
+    return start_replica()
+
+
+@pytest.fixture(scope="session")
+def second(start_replica: StartReplica) -> Replica:
+    return start_replica()
+
+
+@pytest.fixture(scope="session")
+def workflows(first: Replica) -> dict[str, str]:
+    """A workflow of one credit for each webhook."""
+    return {
+        path: register(first, path)
+        for path in ("echo", "stream", "stream-fail", "gated", "endless", "hang", "text", "empty")
+    }
+
+
+def register(replica: Replica, path: str, **fields: Any) -> str:
+    workflow = {"name": f"{path} {uuid.uuid4()}", "webhook_path": path, "credits_per_execution": 1} | fields
+    identifier: str = replica.post("/workflows", workflow).raise_for_status().json()["id"]
+    return identifier
