@@ -18,7 +18,7 @@ from gateway.adapters.clerk import ClerkTokens, SigningKeys, signing_keys
 from gateway.adapters.event_streams import EventStreams
 from gateway.adapters.n8n import N8n, N8nInstances
 from gateway.adapters.postgres import PostgresDatabase
-from gateway.adapters.redis import API_KEYS, N8N_INSTANCES, ORGANIZATIONS, Changes
+from gateway.adapters.redis import API_KEYS, N8N_INSTANCES, ORGANIZATIONS, Changes, Nonces
 from gateway.adapters.redis import ping as ping_redis
 from gateway.adapters.redis_leases import RedisLeases
 from gateway.adapters.redis_replicas import Replicas
@@ -39,6 +39,7 @@ from gateway.chain.measure import counted, measure
 from gateway.chain.own_n8n import OwnN8nSecrets
 from gateway.chain.policy import Policies
 from gateway.chain.rate_limit import RateLimit, Rates
+from gateway.chain.signature import Signatures
 from gateway.chain.stream_limit import StreamLimit
 from gateway.chain.validate import Validate
 from gateway.doors.connect import ConnectDoor
@@ -207,6 +208,7 @@ class Gateway:
                 failures,
                 self._authenticate(keys, api_keys, n8n_secrets),
                 policies,
+                self._signatures(api_keys, redis),
                 *self._rate_limit(redis, replicas, methods),
                 Authorize(methods),
                 Validate(methods),
@@ -244,7 +246,7 @@ class Gateway:
         self, database: Database, redis: Redis, n8n_instances: N8nInstances, n8n_secrets: OwnN8nSecrets
     ) -> tuple[ApiKeys, Policies, Changes]:
         """What is remembered of callers, and what tells of its changes."""
-        api_keys, policies = ApiKeys(database), Policies(database)
+        api_keys, policies = ApiKeys(database, self._vault(database)), Policies(database)
         self._parts.push_async_callback(api_keys.close)
         self._parts.push_async_callback(policies.close)
 
@@ -292,6 +294,14 @@ class Gateway:
         replicas.after_beat.append(streams.renew)
         self._parts.push_async_callback(streams.drained)
         return StreamLimit(streams, most=self._settings.max_open_streams)
+
+    def _signatures(self, api_keys: ApiKeys, redis: Redis) -> Signatures:
+        return Signatures(
+            api_keys.client_secrets,
+            Nonces(redis).take,
+            demand=self._settings.enable_hmac_validation,
+            tolerance=self._settings.hmac_timestamp_tolerance,
+        )
 
     def _vault(self, database: Database) -> Vault:
         keys = self._settings.vault_keys

@@ -109,6 +109,38 @@ def openapi() -> None:
     sys.stdout.buffer.write(describe_api())
 
 
+@application.command()
+def sign(  # noqa: PLR0913 - one parameter for each option
+    target: Annotated[str, typer.Argument(help="URL of the request; over gRPC /package.Service/Method.")],
+    *,
+    api_key: Annotated[str, typer.Option(envvar="N8N_GATEWAY_API_KEY")],
+    client_secret: Annotated[
+        str | None, typer.Option(envvar="N8N_GATEWAY_CLIENT_SECRET", help="Better in the environment.")
+    ] = None,
+    client_secret_file: Annotated[Path | None, typer.Option(help="A file that holds it.")] = None,
+    data: Annotated[str | None, typer.Option("--data", "-d", help="The body.")] = None,
+    data_file: Annotated[str | None, typer.Option(help="A file with the body; - for standard input.")] = None,
+    method: Annotated[
+        str | None, typer.Option("--method", "-X", help="POST with a body, GET without.")
+    ] = None,
+    content_type: Annotated[str | None, typer.Option(help="application/json with a body.")] = None,
+    tenant: Annotated[str, typer.Option(help="The organization's id, as X-Tenant-ID.")] = "",
+    version: Annotated[int, typer.Option(min=1, max=2, help="Of the signature.")] = 2,
+    curl: Annotated[bool, typer.Option("--curl", help="Print a curl command.")] = False,
+) -> None:
+    """Sign one request with an API key's client secret; print its headers, as `curl -H @-` takes them."""
+    from gateway.signing import Request, RequestError, as_curl  # noqa: PLC0415 - for this command alone
+
+    try:
+        request = Request.of(target, data, data_file, method=method, content_type=content_type, tenant=tenant)
+        secret = _client_secret(client_secret, client_secret_file)
+        headers = request.sign(api_key, secret, 1 if version == 1 else 2)
+        printed = as_curl(request, headers) if curl else "".join(f"{k}: {v}\n" for k, v in headers.items())
+    except RequestError as error:
+        raise Failure(str(error)) from None
+    sys.stdout.write(printed)
+
+
 def main() -> None:
     """Entry point. Exits with 1 and one message when something is to be mended by the user."""
     try:
@@ -116,6 +148,17 @@ def main() -> None:
     except (Failure, SettingsError, MigrationError, RpcError) as error:
         Console(stderr=True).print(f"[red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
         sys.exit(1)
+
+
+def _client_secret(given: str | None, file: Path | None) -> str:
+    if given is not None:
+        return given
+    if file is None:
+        raise Failure("the client secret is missing: set N8N_GATEWAY_CLIENT_SECRET or --client-secret-file")
+    try:
+        return file.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError):
+        raise Failure(f"{file} cannot be read as the file of a client secret") from None
 
 
 def _run(work: Coroutine[Any, Any, T]) -> T:

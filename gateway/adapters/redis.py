@@ -21,6 +21,8 @@ API_KEYS = "api-keys"
 ORGANIZATIONS = "organizations"
 N8N_INSTANCES = "n8n-instances"
 """Topics of changes: public ids of keys, ids of organizations, ids of those whose n8n is another one."""
+_NONCE = "n8n-gateway:nonce:"
+_NONCE_SECONDS = 2.0
 _PUBLISH_SECONDS = 1.0
 _RETRY_SECONDS = 1.0
 _CANCEL_SECONDS = 0.1
@@ -37,6 +39,26 @@ async def ping(redis: Redis) -> None:
 def unavailable() -> Unavailable:
     """The error of everything that needs Redis while it is away."""
     return Unavailable("Redis does not answer.", reason="REDIS_UNREACHABLE", retry_after=1)
+
+
+class Nonces:
+    """What may be used once, by whichever replica."""
+
+    def __init__(self, redis: Redis) -> None:
+        self._redis = redis
+
+    async def take(self, name: str, seconds: int) -> bool:
+        """Take a nonce for so long, and say whether nobody had it.
+
+        Raises Unavailable when Redis cannot be asked: nothing that may be a replay goes on.
+        """
+        try:
+            async with asyncio.timeout(_NONCE_SECONDS):
+                return bool(await self._redis.set(_NONCE + name, b"", nx=True, ex=seconds))
+        except (RedisError, OSError) as error:
+            log.warning("nonce not taken", error=type(error).__name__)
+            msg = "Nobody can tell now whether this signed request is a replay: try again."
+            raise Unavailable(msg, reason="REPLAY_PROTECTION_AWAY", retry_after=1) from None
 
 
 class Changes:

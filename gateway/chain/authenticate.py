@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 KEY_SUBJECT = "key:"
 """How the subjects of API keys begin in claims; no user's may."""
+SIGNED_CLAIM = "gateway_signed"
+"""The claim by which the database knows that a user's call is signed; no token may have it."""
 
 _DEV_ID = re.compile(r"[A-Za-z0-9_.@-]{1,64}")
 
@@ -73,8 +75,8 @@ class BearerToken:
             self._known.move_to_end(digest)
             return known[0]
         verified = await self._verify(token)
-        if verified[0].subject.startswith(KEY_SUBJECT):
-            raise Unauthenticated("The token's subject is none of a user.", reason="TOKEN_INVALID")
+        if verified[0].subject.startswith(KEY_SUBJECT) or f'"{SIGNED_CLAIM}"' in verified[0].claims:
+            raise Unauthenticated("The token claims what only the gateway can.", reason="TOKEN_INVALID")
         self._known[digest] = verified
         self._known.move_to_end(digest)
         if len(self._known) > self.REMEMBERED:

@@ -30,7 +30,7 @@ class OwnN8nSecrets:
         if organization_id is None:
             self._found.forget()
         else:
-            self._found.forget_where(lambda organizations: organization_id in organizations)
+            self._found.forget_where(lambda _, organizations: organization_id in organizations)
 
     async def close(self) -> None:
         """Wait for what is still being asked."""

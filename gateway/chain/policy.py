@@ -43,7 +43,7 @@ class Policies:
             self._found.forget()
         else:
             self._found.forget_where(
-                lambda policy: policy is not None and policy.organization_id == organization_id
+                lambda _, policy: policy is not None and policy.organization_id == organization_id
             )
 
     async def close(self) -> None:

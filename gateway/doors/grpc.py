@@ -182,9 +182,12 @@ async def _read(context: Context) -> bytes:
 
 
 def _call(method: Method, body: bytes, context: Context) -> Call:
+    metadata = joined(_text(context.invocation_metadata() or ()))
+    # gRPC core keeps it to itself; there is one encoding alone here.
+    metadata["content-type"] = "application/grpc"
     return Call(
         method=method,
-        metadata=joined(_text(context.invocation_metadata() or ())),
+        metadata=metadata,
         body=body,
         decode=partial(decode_binary, method.input, body),
         http_method="POST",

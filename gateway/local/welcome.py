@@ -43,9 +43,11 @@ Paste into another terminal:
   .venv/bin/python clients/python/examples/execute.py --target {grpc_url} --insecure --token $TOKEN \\
        --workflow {echo} --stream-workflow {stream}
 
-  # the same with an API key
-  curl -s $GATEWAY/api/v1/execute -H 'X-API-Key: {api_key}' -H 'Content-Type: application/json' \\
-       -d '{{"workflow_id": "{echo}", "data": {{"input": "hello"}}}}'
+  # the same with an API key, whose requests are signed with its client secret
+  export N8N_GATEWAY_API_KEY={api_key}
+  export N8N_GATEWAY_CLIENT_SECRET={client_secret}
+  .venv/bin/n8n-gateway sign $GATEWAY/api/v1/execute --curl \\
+       -d '{{"workflow_id": "{echo}", "data": {{"input": "hello"}}}}' | sh
 
   # your organization, and its workflows
   curl -s $GATEWAY/api/v1/organizations -H "Authorization: Bearer $TOKEN"
@@ -66,5 +68,6 @@ def welcome(ready: Ready, *, seconds: float) -> str:
         redis_url=ready.redis_url,
         token=ready.token,
         api_key=ready.api_key,
+        client_secret=ready.client_secret,
         **{name: ready.workflows[name] for name in ("echo", "stream", "fail")},
     )

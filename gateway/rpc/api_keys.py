@@ -32,7 +32,7 @@ class NewKey:
     @property
     def client_secret_name(self) -> str:
         """The name of the client secret in the vault."""
-        return f"api_key/{self.secret_hash}"
+        return client_secret_name(self.secret_hash)
 
 
 def new_key(environment: Environment = "live") -> NewKey:
@@ -44,6 +44,11 @@ def new_secret(public_id: str) -> NewKey:
     """Make another secret and client secret for a key."""
     secret = _random(_SECRET_BYTES)
     return NewKey(f"{public_id}_{secret}", public_id, _hash(secret), f"gw_secret_{_random(_SECRET_BYTES)}")
+
+
+def client_secret_name(secret_hash: str) -> str:
+    """The name in the vault of the client secret that goes with a key's secret."""
+    return f"api_key/{secret_hash}"
 
 
 def parse_key(key: str) -> tuple[str, str] | None:

@@ -30,8 +30,9 @@ class Call:
     `/package.Service/Method` elsewhere. `peer` is the other end of the connection as the
     door knows it, `address` the client's IP address behind trusted proxies (empty where
     there is none), `door` is grpc, connect, grpc-web or rest. `timeout` is the caller's
-    deadline in seconds from `started`. `policy` is that of the organization which the call
-    acts for, None where it acts for none that the caller belongs to.
+    deadline in seconds from `started`. `key_id` is the public id of the API key that the
+    caller showed, alone or beside a token. `policy` is that of the organization which the
+    call acts for, None where it acts for none that the caller belongs to.
 
     Whatever the outcome, the caller gets `response_metadata` as headers (over gRPC as
     trailers, which cost no write of their own), `leading_metadata` as headers on every
@@ -52,6 +53,7 @@ class Call:
     traceparent: str = ""
     address: str = ""
     principal: Principal | None = None
+    key_id: str = ""
     policy: Policy | None = None
     request: Message | None = None
     response_metadata: list[tuple[str, str]] = field(default_factory=list)

@@ -17,7 +17,7 @@ REMEMBERED = 10_000
 
 
 class Remembered(Generic[Key, Value]):
-    """Asks once for what many want at a time, and believes the answer for FRESH_SECONDS.
+    """Asks once for what many want at a time, and believes the answer for `fresh` seconds.
 
     `ask` finds a value and may raise, which is not remembered. Values of which `keep` says no are remembered
     apart, the last `spare` of them, so that strangers cannot crowd out what others need. `forget` drops a
@@ -30,9 +30,11 @@ class Remembered(Generic[Key, Value]):
         *,
         keep: Callable[[Value], bool] = lambda _: True,
         spare: int = 0,
+        fresh: float = FRESH_SECONDS,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._ask = ask
+        self._fresh = fresh
         self._keep = keep
         self._clock = clock
         self._spare = spare
@@ -67,10 +69,10 @@ class Remembered(Generic[Key, Value]):
             self._others.pop(key, None)
             self._asking.pop(key, None)
 
-    def forget_where(self, is_changed: Callable[[Value], bool]) -> None:
-        """Ask anew for all whose value `is_changed`, and for all that are being asked for."""
+    def forget_where(self, is_changed: Callable[[Key, Value], bool]) -> None:
+        """Ask anew for all that `is_changed`, and for all that are being asked for."""
         for recent in (self._known, self._others):
-            for key in [key for key, (_, value) in recent.items() if is_changed(value)]:
+            for key in [key for key, (_, value) in recent.items() if is_changed(key, value)]:
                 del recent[key]
         self._asking.clear()
 
@@ -87,7 +89,7 @@ class Remembered(Generic[Key, Value]):
             if self._asking.get(key) is task:
                 kept = self._keep(value)
                 recent, size = (self._known, REMEMBERED) if kept else (self._others, self._spare)
-                recent[key] = (asked_at + FRESH_SECONDS, value)
+                recent[key] = (asked_at + self._fresh, value)
                 recent.move_to_end(key)
                 if len(recent) > size:
                     recent.popitem(last=False)

@@ -36,9 +36,7 @@ if TYPE_CHECKING:
 
 _LIST = "organizations"
 _NOT_SERVED_YET = (
-    "auth_policy",
     "fingerprint_policy",
-    "minimum_signature_version",
     "rate_limit",
     "max_concurrent_executions",
     "max_open_streams",

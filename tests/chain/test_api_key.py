@@ -62,7 +62,8 @@ class Desk:
         self.counting = Counting(database)
         self.clock = 1000.0
         self.ahead = 0.0
-        self.keys = ApiKeys(self.counting, clock=lambda: self.clock, now=self.now)
+        self.vault = SealedVault(self.counting, KEYS)
+        self.keys = ApiKeys(self.counting, self.vault, clock=lambda: self.clock, now=self.now)
         self.service = ApiKeyService(database, SealedVault(database, KEYS), self.changed)
         self.call = call_of()
         self.call.principal = tenant.owner
@@ -262,8 +263,8 @@ async def test_use_is_noted_at_most_once_a_minute(desk: Desk) -> None:
     key = (await desk.create()).key
     for _ in range(5):
         await desk.show(key)
+        await desk.keys.close()
         desk.clock += FRESH_SECONDS
-    await desk.keys.close()
     assert desk.counting.called.count("touch_api_key") == 1
     desk.ahead += 61
     await desk.show(key)

@@ -41,10 +41,24 @@ class Outcome:
     http_status: int | None = None
 
 
+@dataclass(frozen=True)
+class Sent:
+    """What a signature covers of a request, as it goes over the wire."""
+
+    http_method: str
+    target: str
+    content_type: str
+    message: bytes
+
+
 class Client(Protocol):
     """One door in one encoding."""
 
     json: bool
+
+    def sent(self, method: Any, body: bytes) -> Sent:
+        """What `call` sends."""
+        ...
 
     def call(
         self,
@@ -65,6 +79,9 @@ class GrpcClient:
 
     def __init__(self, address: str) -> None:
         self._channel = grpc.insecure_channel(address)
+
+    def sent(self, method: Any, body: bytes) -> Sent:
+        return Sent("POST", f"/{method.parent.type_name}/{method.name}", "application/grpc", body)
 
     def call(
         self, method: Any, body: bytes, *, headers: Mapping[str, str], timeout: float | None = None
@@ -119,9 +136,18 @@ class ConnectClient:
     def __init__(self, url: str, protocol: ProtocolType, encoding: str, *, use_get: bool = False) -> None:
         self.json = encoding == "json"
         self._use_get = use_get
+        self._encoding, self._protocol = encoding, protocol
         self._client = ConnectClientSync(
             url, codec=_Codec(encoding), protocol=protocol, http_client=SyncClient()
         )
+
+    def sent(self, method: Any, body: bytes) -> Sent:
+        unary = method.method_kind == "unary"
+        target = f"/{method.parent.type_name}/{method.name}"
+        if self._use_get and unary and method.idempotency.name == "NO_SIDE_EFFECTS":
+            return Sent("GET", target, "", body)
+        kind = {ProtocolType.CONNECT: "" if unary else "connect+", ProtocolType.GRPC_WEB: "grpc-web+"}
+        return Sent("POST", target, f"application/{kind[self._protocol]}{self._encoding}", body)
 
     def call(
         self, method: Any, body: bytes, *, headers: Mapping[str, str], timeout: float | None = None
@@ -166,6 +192,11 @@ class RestClient:
     def __init__(self, url: str, accept: str = "application/json") -> None:
         self._client = httpx.Client(base_url=url, timeout=SECONDS)
         self._accept = accept
+
+    def sent(self, method: Any, body: bytes) -> Sent:
+        verb, path, content, params = _rest_request(method, body)
+        target = self._client.build_request(verb, path, params=params).url.raw_path.decode()
+        return Sent(verb, target, "application/json", content or b"")
 
     def call(
         self, method: Any, body: bytes, *, headers: Mapping[str, str], timeout: float | None = None

@@ -145,16 +145,21 @@ def call(
     request: dict[str, Any],
     *,
     headers: dict[str, str] | None = None,
+    signed: Callable[[Client, DescMethod, bytes], dict[str, str]] | None = None,
     timeout: float | None = None,
 ) -> Outcome:
-    """Call a method by its name with a request in proto names, as the seeded user or with `headers`."""
+    """Call a method by its name with a request in proto names, as the seeded user or with `headers`.
+
+    `signed` makes headers that go along with those.
+    """
     descriptor = METHODS[method]
     message = descriptor.input.type.from_json(_json(request))
     body = _json(request).encode() if client.json else message.to_binary()
+    headers = world.dev.bearer if headers is None else headers
     return client.call(
         descriptor,
         body,
-        headers=world.dev.bearer if headers is None else headers,
+        headers=headers | (signed(client, descriptor, body) if signed else {}),
         timeout=timeout,
     )
 

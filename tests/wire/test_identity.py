@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from functools import partial
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from gateway.rpc.errors import Code
 from tests.wire.clients import Client, Outcome
 from tests.wire.conftest import World, call
+from tests.wire.signing import SigningKey
 
 
 def of(world: World, **fields: Any) -> dict[str, Any]:
@@ -22,14 +24,17 @@ def create(client: Client, world: World, **fields: Any) -> dict[str, Any]:
     return outcome.messages[0]
 
 
-def show(client: Client, world: World, key: str, method: str = "ListWorkflows", **headers: str) -> Outcome:
+def show(
+    client: Client, world: World, made: dict[str, Any], method: str = "ListWorkflows", tenant: str = ""
+) -> Outcome:
+    """Make a call signed with a key."""
     request = world.request("echo") if method == "Execute" else {}
-    named = {name.replace("_", "-"): value for name, value in headers.items()}
-    return call(client, world, method, request, headers={"X-API-Key": key} | named)
+    signed = partial(SigningKey.of(made).headers, tenant=tenant)
+    return call(client, world, method, request, headers={}, signed=signed)
 
 
 def test_a_key_runs_and_reads_and_does_no_more(client: Client, world: World) -> None:
-    key = create(client, world)["key"]
+    key = create(client, world)
     assert show(client, world, key, "Execute").code is Code.OK
     assert show(client, world, key).code is Code.OK
     refused = show(client, world, key, "ListOrganizations")
@@ -52,38 +57,39 @@ def test_a_key_and_its_secret_are_shown_once(client: Client, world: World) -> No
 
 def test_the_seeded_key_is_in_the_ready_file(client: Client, world: World) -> None:
     tenant = world.dev.ready["organization_id"]
-    assert show(client, world, world.dev.ready["api_key"], "Execute", X_Tenant_ID=tenant).code is Code.OK
+    seeded = {"key": world.dev.ready["api_key"], "client_secret": world.dev.ready["client_secret"]}
+    assert show(client, world, seeded, "Execute", tenant).code is Code.OK
     assert world.dev.ready["client_secret"].startswith("gw_secret_")
 
 
 @pytest.mark.parametrize("key", ["", "gw_live_x", "x" * 8000, f"gw_live_{'a' * 16}_{'a' * 52}"])
 def test_what_is_no_key_is_refused(client: Client, world: World, key: str) -> None:
-    outcome = show(client, world, key)
+    outcome = show(client, world, {"key": key, "client_secret": "x"})
     assert (outcome.code, outcome.reason) == (Code.UNAUTHENTICATED, "API_KEY_INVALID")
     assert outcome.http_status in (None, 401)
 
 
 def test_a_key_of_another_tenant_gets_nowhere(client: Client, world: World, other_tenant: World) -> None:
-    key = world.dev.ready["api_key"]
-    theirs = call(
-        client, world, "Execute", {"workflow_id": other_tenant.workflows["echo"]}, headers={"X-API-Key": key}
-    )
+    key = create(client, world)
+    request = {"workflow_id": other_tenant.workflows["echo"]}
+    theirs = call(client, world, "Execute", request, headers={}, signed=SigningKey.of(key).headers)
     assert (theirs.code, theirs.reason) == (Code.NOT_FOUND, "WORKFLOW_NOT_FOUND")
-    other = show(client, world, key, X_Tenant_ID=str(uuid.uuid4()))
+    other = show(client, world, key, tenant=str(uuid.uuid4()))
     assert (other.code, other.reason) == (Code.PERMISSION_DENIED, "TENANT_MISMATCH")
 
 
 def test_a_key_beside_a_token_is_refused(client: Client, world: World) -> None:
-    outcome = show(client, world, world.dev.ready["api_key"], **world.dev.bearer)
+    headers = {"X-API-Key": world.dev.ready["api_key"], **world.dev.bearer}
+    outcome = call(client, world, "ListWorkflows", {}, headers=headers)
     assert (outcome.code, outcome.reason) == (Code.INVALID_ARGUMENT, "SEVERAL_IDENTITIES")
 
 
 def test_a_revoked_key_ends_at_once(client: Client, world: World) -> None:
     made = create(client, world)
-    assert show(client, world, made["key"]).code is Code.OK
+    assert show(client, world, made).code is Code.OK
     for _ in range(2):
         assert call(client, world, "RevokeApiKey", of(world, id=made["api_key"]["id"])).code is Code.OK
-    outcome = show(client, world, made["key"])
+    outcome = show(client, world, made)
     assert (outcome.code, outcome.reason) == (Code.UNAUTHENTICATED, "API_KEY_REVOKED")
     rotated = call(client, world, "RotateApiKey", of(world, id=made["api_key"]["id"]))
     assert (rotated.code, rotated.reason) == (Code.FAILED_PRECONDITION, "API_KEY_ENDED")
@@ -94,12 +100,12 @@ def test_a_rotated_key_works_within_its_overlap_and_not_after(client: Client, wo
     request = of(world, id=made["api_key"]["id"], overlap_seconds=60)
     second = call(client, world, "RotateApiKey", request).messages[0]
     assert second["api_key"]["previous_expires_at"]
-    assert [show(client, world, key).code for key in (made["key"], second["key"])] == [Code.OK, Code.OK]
+    assert [show(client, world, key).code for key in (made, second)] == [Code.OK, Code.OK]
     third = call(client, world, "RotateApiKey", request | {"overlap_seconds": 0}).messages[0]
-    for old in (made["key"], second["key"]):
+    for old in (made, second):
         outcome = show(client, world, old)
         assert (outcome.code, outcome.reason) == (Code.UNAUTHENTICATED, "API_KEY_INVALID")
-    assert show(client, world, third["key"]).code is Code.OK
+    assert show(client, world, third).code is Code.OK
 
 
 @pytest.mark.parametrize(
@@ -123,11 +129,12 @@ def test_a_key_that_breaks_a_rule_is_not_made(
 
 
 def test_a_key_can_be_for_one_workflow(client: Client, world: World) -> None:
-    key = create(client, world, workflow_ids=[world.workflows["echo"]])["key"]
+    key = create(client, world, workflow_ids=[world.workflows["echo"]])
     listed = show(client, world, key).messages[0]["workflows"]
     assert [workflow["id"] for workflow in listed] == [world.workflows["echo"]]
     assert show(client, world, key, "Execute").code is Code.OK
-    hidden = call(client, world, "Execute", world.request("text"), headers={"X-API-Key": key})
+    request = world.request("text")
+    hidden = call(client, world, "Execute", request, headers={}, signed=SigningKey.of(key).headers)
     assert (hidden.code, hidden.reason) == (Code.NOT_FOUND, "WORKFLOW_NOT_FOUND")
 
 

@@ -133,8 +133,8 @@ def test_the_default_workflow_is_none_of_another_tenant(
 
 
 def test_a_policy_that_nothing_enforces_is_not_taken(client: Client, world: World) -> None:
-    outcome = organization(client, world, auth_policy="AUTH_POLICY_SIGNED_KEY")
-    assert (outcome.code, outcome.fields) == (Code.UNIMPLEMENTED, ["organization.auth_policy"])
+    outcome = organization(client, world, fingerprint_policy="FINGERPRINT_POLICY_DENY")
+    assert (outcome.code, outcome.fields) == (Code.UNIMPLEMENTED, ["organization.fingerprint_policy"])
 
 
 def test_another_tenants_organization_is_not_found(client: Client, other_tenant: World) -> None:

@@ -19,9 +19,10 @@ ROOT = Path(__file__).parents[2]
 def test_every_printed_command_works(dev: RunningDev) -> None:
     printed = dev.log.read_text()
     commands = printed.partition("Paste into another terminal:")[2].partition("Ctrl-C stops")[0]
-    assert commands.count("curl") >= 7
+    assert commands.count("curl") >= 8
     script = commands.replace("curl -s", "echo; curl --fail-with-body -s")
     script = script.replace(".venv/bin/python", f"echo; {sys.executable}")
+    script = script.replace(".venv/bin/n8n-gateway", f"echo; {sys.executable} -m gateway")
     # The one that is meant to fail is told by its comment; all others must succeed.
     before, _, after = script.partition("# a workflow that fails costs nothing")
     failing, _, rest = after.partition("# the same over Connect")

@@ -28,11 +28,13 @@ type AuthPolicy int32
 const (
 	// Reads and behaves as AUTH_POLICY_JWT.
 	AuthPolicy_AUTH_POLICY_UNSPECIFIED AuthPolicy = 0
-	// A Clerk session token, or an API key whose requests are signed whenever the gateway demands signatures.
+	// A session token, or an API key whose requests are signed whenever the gateway demands signatures.
 	AuthPolicy_AUTH_POLICY_JWT AuthPolicy = 1
-	// Only an API key with a valid signature; session tokens are refused.
+	// An API key with a valid signature; session tokens of owners and admins serve to read and manage, but run
+	// nothing, and those of others are refused.
 	AuthPolicy_AUTH_POLICY_SIGNED_KEY AuthPolicy = 2
-	// A session token and a signature on the same request; either alone is refused.
+	// A session token and a signature by one of the organization's API keys on the same request; either alone
+	// is refused.
 	AuthPolicy_AUTH_POLICY_JWT_AND_SIGNED AuthPolicy = 3
 )
 

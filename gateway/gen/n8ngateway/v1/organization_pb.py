@@ -192,19 +192,21 @@ class AuthPolicy(Enum):
             AUTH_POLICY_UNSPECIFIED = 0
             ```
         JWT:
-            A Clerk session token, or an API key whose requests are signed whenever the gateway demands signatures.
+            A session token, or an API key whose requests are signed whenever the gateway demands signatures.
 
             ```proto
             AUTH_POLICY_JWT = 1
             ```
         SIGNED_KEY:
-            Only an API key with a valid signature; session tokens are refused.
+            An API key with a valid signature; session tokens of owners and admins serve to read and manage, but run
+            nothing, and those of others are refused.
 
             ```proto
             AUTH_POLICY_SIGNED_KEY = 2
             ```
         JWT_AND_SIGNED:
-            A session token and a signature on the same request; either alone is refused.
+            A session token and a signature by one of the organization's API keys on the same request; either alone
+            is refused.
 
             ```proto
             AUTH_POLICY_JWT_AND_SIGNED = 3

@@ -155,21 +155,23 @@ export enum AuthPolicy {
   UNSPECIFIED = 0,
 
   /**
-   * A Clerk session token, or an API key whose requests are signed whenever the gateway demands signatures.
+   * A session token, or an API key whose requests are signed whenever the gateway demands signatures.
    *
    * @generated from enum value: AUTH_POLICY_JWT = 1;
    */
   JWT = 1,
 
   /**
-   * Only an API key with a valid signature; session tokens are refused.
+   * An API key with a valid signature; session tokens of owners and admins serve to read and manage, but run
+   * nothing, and those of others are refused.
    *
    * @generated from enum value: AUTH_POLICY_SIGNED_KEY = 2;
    */
   SIGNED_KEY = 2,
 
   /**
-   * A session token and a signature on the same request; either alone is refused.
+   * A session token and a signature by one of the organization's API keys on the same request; either alone
+   * is refused.
    *
    * @generated from enum value: AUTH_POLICY_JWT_AND_SIGNED = 3;
    */
