@@ -20,6 +20,7 @@ from gateway.adapters.n8n import N8n, N8nInstances
 from gateway.adapters.postgres import PostgresDatabase
 from gateway.adapters.redis import API_KEYS, N8N_INSTANCES, ORGANIZATIONS, Changes, Nonces
 from gateway.adapters.redis import ping as ping_redis
+from gateway.adapters.redis_baselines import RedisBaselines
 from gateway.adapters.redis_leases import RedisLeases
 from gateway.adapters.redis_replicas import Replicas
 from gateway.adapters.redis_windows import RedisWindows
@@ -34,11 +35,13 @@ from gateway.chain.authenticate import Authenticate, BearerToken, DevelopmentHea
 from gateway.chain.authorize import Authorize
 from gateway.chain.context import establish_context
 from gateway.chain.degraded import ShowDegraded
+from gateway.chain.fingerprint import Fingerprints
 from gateway.chain.first_sight import FirstSight
 from gateway.chain.measure import counted, measure
 from gateway.chain.own_n8n import OwnN8nSecrets
 from gateway.chain.policy import Policies
 from gateway.chain.rate_limit import RateLimit, Rates
+from gateway.chain.security_log import SecurityLog
 from gateway.chain.signature import Signatures
 from gateway.chain.stream_limit import StreamLimit
 from gateway.chain.validate import Validate
@@ -209,6 +212,7 @@ class Gateway:
                 self._authenticate(keys, api_keys, n8n_secrets),
                 policies,
                 self._signatures(api_keys, redis),
+                *self._fingerprints(database, redis, replicas),
                 *self._rate_limit(redis, replicas, methods),
                 Authorize(methods),
                 Validate(methods),
@@ -302,6 +306,18 @@ class Gateway:
             demand=self._settings.enable_hmac_validation,
             tolerance=self._settings.hmac_timestamp_tolerance,
         )
+
+    def _fingerprints(self, database: Database, redis: Redis, replicas: Replicas) -> list[Fingerprints]:
+        if not self._settings.enable_fingerprinting:
+            return []
+        log_of_events = SecurityLog(database)
+        log_of_events.start()
+        self._parts.push_async_callback(log_of_events.close)
+        baselines = RedisBaselines(redis, replicas)
+        key = self._settings.fingerprint_secret
+        fingerprints = Fingerprints(key, baselines, database, log_of_events.record)
+        self._parts.push_async_callback(fingerprints.close)
+        return [fingerprints]
 
     def _vault(self, database: Database) -> Vault:
         keys = self._settings.vault_keys

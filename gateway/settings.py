@@ -12,6 +12,8 @@ from urllib.parse import urlsplit
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from pydantic import (
     AliasChoices,
@@ -28,6 +30,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 MINIMUM_INTERNAL_SECRET = 64
 _MINIMUM_JWT_SECRET = 32
+_MINIMUM_FINGERPRINT_KEY = 32
 _OTHER_KEY = {"supabase_anon_key": "sb_secret_", "supabase_service_role_key": "sb_publishable_"}
 
 _MOST_REQUESTS = 1_000_000
@@ -157,6 +160,7 @@ class Settings(BaseSettings):
         validation_alias=_also("HMAC_TIMESTAMP_TOLERANCE", "HMAC_MAX_AGE_SECONDS"),
     )
     enable_fingerprinting: bool = True
+    fingerprint_key: SecretStr | None = None
     dev_skip_auth: bool = False
 
     @classmethod
@@ -321,12 +325,27 @@ class Settings(BaseSettings):
             raise ValueError(msg)
         return value
 
+    @field_validator("fingerprint_key", mode="after")
+    @classmethod
+    def _long_enough_for_macs(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and len(value.get_secret_value().encode()) < _MINIMUM_FINGERPRINT_KEY:
+            msg = f"needs at least {_MINIMUM_FINGERPRINT_KEY} bytes"
+            raise ValueError(msg)
+        return value
+
     @field_validator("vault_key", mode="after")
     @classmethod
     def _keys_of_32_bytes(cls, value: SecretStr | None) -> SecretStr | None:
         if value is not None:
             _vault_keys(value.get_secret_value())
         return value
+
+    @property
+    def fingerprint_secret(self) -> bytes:
+        """FINGERPRINT_KEY, else a key of its own derived from N8N_INTERNAL_AUTH_SECRET (HKDF, RFC 5869)."""
+        secret = self.fingerprint_key or self.n8n_internal_auth_secret
+        kdf = HKDF(algorithm=SHA256(), length=32, salt=None, info=b"n8n-gateway fingerprints")
+        return kdf.derive(secret.get_secret_value().encode())
 
     @property
     def served_hosts(self) -> tuple[str, ...]:

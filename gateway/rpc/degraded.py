@@ -51,8 +51,9 @@ WITHOUT: dict[Part, Loss] = {
     Part.N8N: Loss("unavailable", "Runs are UNAVAILABLE, and their credits are given back."),
     Part.REDIS: Loss(
         "local_fallback",
-        "Each replica keeps callers to its share of the rate limits. What all replicas must know at once is"
-        " UNAVAILABLE; streams go on.",
+        "Each replica keeps callers to its share of the rate limits. Fingerprints are compared only for"
+        " organizations that refuse by them, with the database's record. What all replicas must know at once"
+        " is UNAVAILABLE; streams go on.",
     ),
 }
 

@@ -17,11 +17,10 @@ from gateway.gen.n8ngateway.v1.organization_service_pb import (
 from gateway.gen.n8ngateway.v1.usage_pb import ExportFormat
 from gateway.services.organization_of import organization_of
 from gateway.services.pages import decode_token, page_size, read_page
+from gateway.services.times import time_text
 from gateway.transcoding.gen.google.api.httpbody_pb import HttpBody
 
 if TYPE_CHECKING:
-    from protobuf.wkt import Timestamp
-
     from gateway.adapters.database import Database
     from gateway.rpc.call import Call
 
@@ -52,8 +51,8 @@ class AuditEvents:
             "p_actor_id": request.actor_id or None,
             "p_action": request.action or None,
             "p_resource_id": request.resource_id or None,
-            "p_start_time": _text(request.start_time),
-            "p_end_time": _text(request.end_time),
+            "p_start_time": time_text(request.start_time),
+            "p_end_time": time_text(request.end_time),
         }
         of_list = f"audit events {orjson.dumps(narrowed).decode()}"
         text = await self._database.call(
@@ -78,8 +77,8 @@ class AuditEvents:
                     "export_audit_events",
                     call.caller,
                     p_organization_id=organization_of(request.organization_id, call),
-                    p_start_time=_text(request.start_time),
-                    p_end_time=_text(request.end_time),
+                    p_start_time=time_text(request.start_time),
+                    p_end_time=time_text(request.end_time),
                     p_after=after,
                 )
             )
@@ -90,10 +89,6 @@ class AuditEvents:
             piece, after = b"", page["next"]
             if after is None:
                 return
-
-
-def _text(time: Timestamp | None) -> str | None:
-    return None if time is None else orjson.loads(time.to_json())
 
 
 def _lines(events: list[dict[str, Any]]) -> bytes:

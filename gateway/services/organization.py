@@ -23,6 +23,7 @@ from gateway.services.n8n_instance import N8nInstanceSettings
 from gateway.services.not_served import refuse_unserved
 from gateway.services.organization_of import organization_of
 from gateway.services.pages import decode_token, page_size, read_page
+from gateway.services.security_events import SecurityEvents
 from gateway.services.update_mask import changes, masked_fields
 
 if TYPE_CHECKING:
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
 
 _LIST = "organizations"
 _NOT_SERVED_YET = (
-    "fingerprint_policy",
     "rate_limit",
     "max_concurrent_executions",
     "max_open_streams",
@@ -44,7 +44,7 @@ _NOT_SERVED_YET = (
 )
 
 
-class OrganizationService(Members, Credentials, AuditEvents, N8nInstanceSettings):
+class OrganizationService(Members, Credentials, AuditEvents, SecurityEvents, N8nInstanceSettings):
     """Organizations of the caller; what is not the caller's does not exist for it.
 
     `changed` is told the id of each organization that is no longer as it was, `n8n_changed` of each whose

@@ -70,6 +70,7 @@ CLOSED = {
     "reservations": "organization_id",
     "outbox_events": "organization_id",
     "audit_events": "organization_id",
+    "security_logs": "organization_id",
     "role_limits": "organization_id",
     "platform_settings": "name",
 }
@@ -197,6 +198,9 @@ FUNCTIONS = {
     ),
     "list_audit_events": for_admins("list_audit_events($1)"),
     "export_audit_events": for_admins("export_audit_events($1)"),
+    "list_security_events": for_admins("list_security_events($1)"),
+    "note_security_events": for_service("note_security_events('[]')"),
+    "find_baseline": for_service("find_baseline($1, 'user', '')", "organization"),
     "store_credentials": for_admins(
         'store_credentials($1, jsonb_build_object(\'B\', \'{"sealed": "AA==", "key_id": "1"}\'::jsonb))'
     ),
