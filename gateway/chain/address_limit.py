@@ -52,9 +52,9 @@ class AddressLimit:
 class FailedAuthentications:
     """Turns away an address whose credentials were refused too often, before more of them are looked at.
 
-    Calls without credentials do not count. Credentials that have proved good are let through whatever
-    their neighbours behind one address do. Nothing is written for an attempt: all are counted in
-    a metric, and an address that comes to its limit is logged once a window.
+    Calls without credentials are none of its business. Credentials that have proved good are let through
+    whatever their neighbours behind one address do. Nothing is written for an attempt: all are counted
+    in a metric, and an address that comes to its limit is logged once a window.
     """
 
     def __init__(self, windows: AddressWindows) -> None:
@@ -63,10 +63,11 @@ class FailedAuthentications:
 
     async def __call__(self, call: Call) -> None:
         """Raises ResourceExhausted."""
-        if not call.address:
+        credentials = _credentials(call)
+        if not call.address or credentials is None or credentials in self._good:
             return
         standing = self._windows.standing(call.address)
-        if standing.refused and _credentials(call) not in self._good:
+        if standing.refused:
             metrics.TURNED_AWAY.labels("failed_authentications").inc()
             raise ResourceExhausted(
                 "Too many credentials from this address were refused.",

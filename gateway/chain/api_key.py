@@ -232,6 +232,7 @@ def _known(row: dict[str, Any]) -> _Known:
             database_role=DatabaseRole.AUTHENTICATED,
             claims=json.dumps(claims, separators=(",", ":")),
             scopes=frozenset(row["scopes"]),
+            rate_limit=tuple(row["rate_limit"]) if row["rate_limit"] else None,
         ),
     )
 

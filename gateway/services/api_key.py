@@ -21,7 +21,6 @@ from gateway.gen.n8ngateway.v1.api_key_service_pb import (
 from gateway.rpc.api_keys import NewKey, new_key, new_secret
 from gateway.rpc.errors import InvalidArgument
 from gateway.rpc.scopes import DEFAULT_SCOPES, GRANTABLE, is_grantable
-from gateway.services.not_served import refuse_unserved
 from gateway.services.organization_of import organization_of
 from gateway.services.pages import decode_token, page_size, read_page
 
@@ -46,7 +45,6 @@ class ApiKeyService:
     async def create_api_key(self, request: CreateApiKeyRequest, call: Call) -> CreateApiKeyResponse:
         """Create a key with its client secret, and show both this once."""
         wanted = request.api_key or ApiKey()
-        refuse_unserved(wanted, ("rate_limit",), within="api_key.")
         wanted.scopes = _checked_scopes(wanted)
         made = new_key("test" if wanted.environment is ApiKeyEnvironment.TEST else "live")
         text = await self._database.call(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import TYPE_CHECKING
 
 from gateway.gen.n8ngateway.v1.organization_pb import Organization
@@ -16,6 +16,7 @@ from gateway.gen.n8ngateway.v1.organization_service_pb import (
     UpdateOrganizationRequest,
     UpdateOrganizationResponse,
 )
+from gateway.rpc.errors import PermissionDenied
 from gateway.services.audit import AuditEvents
 from gateway.services.credentials import Credentials
 from gateway.services.members import Members
@@ -36,10 +37,9 @@ if TYPE_CHECKING:
     Changed = Callable[[str], Awaitable[None]]
 
 _LIST = "organizations"
+_PLATFORM_ONLY = ("rate_limit", "max_open_streams")
 _NOT_SERVED_YET = (
-    "rate_limit",
     "max_concurrent_executions",
-    "max_open_streams",
     "low_balance_threshold",
 )
 
@@ -74,6 +74,7 @@ class OrganizationService(Members, Credentials, AuditEvents, SecurityEvents, N8n
         """Create it, with the caller as its owner and no credits."""
         organization = request.organization or Organization()
         refuse_unserved(organization, _NOT_SERVED_YET, within="organization.")
+        _refuse_platform_only(name for name in _PLATFORM_ONLY if getattr(organization, name))
         text = await self._database.call(
             "create_organization",
             call.caller,
@@ -112,6 +113,7 @@ class OrganizationService(Members, Credentials, AuditEvents, SecurityEvents, N8n
         names = masked_fields(organization, request.update_mask)
         unserved = [name for name in _NOT_SERVED_YET if name in names]
         refuse_unserved(organization, unserved, within="organization.")
+        _refuse_platform_only(name for name in _PLATFORM_ONLY if name in names)
         text = await self._database.call(
             "update_organization",
             call.caller,
@@ -121,3 +123,11 @@ class OrganizationService(Members, Credentials, AuditEvents, SecurityEvents, N8n
         updated = Organization.from_json(text, ignore_unknown_fields=True)
         await self._changed(updated.id)
         return UpdateOrganizationResponse(organization=updated)
+
+
+def _refuse_platform_only(names: Iterable[str]) -> None:
+    """Raises PermissionDenied when there are any: who is limited does not set the limit."""
+    fields = {f"organization.{name}": "is set by the platform" for name in names}
+    if fields:
+        msg = f"{', '.join(fields)} can be set by the platform only."
+        raise PermissionDenied(msg, reason="PLATFORM_ONLY", fields=fields)

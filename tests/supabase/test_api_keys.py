@@ -238,7 +238,7 @@ async def test_a_key_json_has_the_fields_of_the_message(database: PostgresDataba
     tenant = await new_tenant(database)
     await create(tenant)
     page = await tenant.call("list_api_keys", p_organization_id=tenant.organization_id)
-    assert set(page["api_keys"][0]) == {field.name for field in ApiKey.desc().fields} - {"rate_limit"}
+    assert set(page["api_keys"][0]) == {field.name for field in ApiKey.desc().fields}
 
 
 async def test_a_key_of_an_inactive_organization_is_dead_and_can_be_revoked(

@@ -138,12 +138,6 @@ def test_a_key_can_be_for_one_workflow(client: Client, world: World) -> None:
     assert (hidden.code, hidden.reason) == (Code.NOT_FOUND, "WORKFLOW_NOT_FOUND")
 
 
-def test_a_limit_that_nothing_enforces_is_not_taken(client: Client, world: World) -> None:
-    limit = {"requests": 5, "period_seconds": 60}
-    outcome = call(client, world, "CreateApiKey", of(world, api_key={"name": "wire", "rate_limit": limit}))
-    assert (outcome.code, outcome.fields) == (Code.UNIMPLEMENTED, ["api_key.rate_limit"])
-
-
 def test_a_page_token_of_another_list_is_refused(client: Client, world: World) -> None:
     for _ in range(2):
         create(client, world)

@@ -169,7 +169,7 @@ type Organization struct {
 	// Executions that may run at one time, further ones wait; 0 stands for the gateway's default.
 	MaxConcurrentExecutions int32 `protobuf:"varint,11,opt,name=max_concurrent_executions,json=maxConcurrentExecutions,proto3" json:"max_concurrent_executions,omitempty"`
 	// Streams that may be open at one time, further ones are RESOURCE_EXHAUSTED; 0 stands for the gateway's
-	// default.
+	// default. Only the platform sets it.
 	MaxOpenStreams int32 `protobuf:"varint,12,opt,name=max_open_streams,json=maxOpenStreams,proto3" json:"max_open_streams,omitempty"`
 	// Credits below which a credits-low event is sent, once until the balance is above it again; 0 sends none.
 	LowBalanceThreshold int32 `protobuf:"varint,13,opt,name=low_balance_threshold,json=lowBalanceThreshold,proto3" json:"low_balance_threshold,omitempty"`

@@ -110,7 +110,7 @@ class Organization(Message[_OrganizationFields]):
             ```
         max_open_streams:
             Streams that may be open at one time, further ones are RESOURCE_EXHAUSTED; 0 stands for the gateway's
-            default.
+            default. Only the platform sets it.
 
             ```proto
             int32 max_open_streams = 12;

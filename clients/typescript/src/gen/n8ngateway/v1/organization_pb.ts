@@ -106,7 +106,7 @@ export type Organization = Message<"n8ngateway.v1.Organization"> & {
 
   /**
    * Streams that may be open at one time, further ones are RESOURCE_EXHAUSTED; 0 stands for the gateway's
-   * default.
+   * default. Only the platform sets it.
    *
    * @generated from field: int32 max_open_streams = 12;
    */
