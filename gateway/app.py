@@ -195,7 +195,7 @@ class Gateway:
                 (workflow_service_pb.desc().services[0], WorkflowService(database)),
                 (execution_service_pb.desc().services[0], ExecutionService(database, runner, watcher)),
                 (webhook_service_pb.desc().services[0], None),
-                (_INTERNAL, InternalService(database, vault)),
+                (_INTERNAL, self._internal(database, vault, tokens)),
                 (_HEALTH, health),
             ]
         )
@@ -318,6 +318,11 @@ class Gateway:
         fingerprints = Fingerprints(key, baselines, database, log_of_events.record)
         self._parts.push_async_callback(fingerprints.close)
         return [fingerprints]
+
+    def _internal(self, database: Database, vault: Vault, tokens: ExecutionTokens) -> InternalService:
+        settings = self._settings
+        own = (settings.n8n_internal_auth_secret, settings.n8n_api_key)
+        return InternalService(database, vault, tokens, [_plain(secret) for secret in own])
 
     def _vault(self, database: Database) -> Vault:
         keys = self._settings.vault_keys

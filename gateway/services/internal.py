@@ -7,14 +7,22 @@ from typing import TYPE_CHECKING
 
 import orjson
 
+from gateway.adapters.n8n import API_KEY, INTERNAL_SECRET
 from gateway.executions.credentials import PREFIX, hash_of
+from gateway.executions.reported_error import ReportedError
+from gateway.executions.token import HEADER as TOKEN_HEADER
+from gateway.executions.token import ExecutionTokens, TokenOwner
 from gateway.gen.n8ngateway.v1.internal_service_pb import (
+    LogErrorRequest,
+    LogErrorResponse,
     RedeemCredentialsRequest,
     RedeemCredentialsResponse,
 )
-from gateway.rpc.errors import InvalidArgument
+from gateway.rpc.errors import InvalidArgument, PermissionDenied
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from gateway.adapters.database import Database
     from gateway.adapters.vault import Vault
     from gateway.rpc.call import Call
@@ -27,9 +35,57 @@ _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 class InternalService:
     """Believes n8n that it is n8n, and a run only what its own tokens prove."""
 
-    def __init__(self, database: Database, vault: Vault) -> None:
+    def __init__(
+        self, database: Database, vault: Vault, tokens: ExecutionTokens, secrets: Collection[str]
+    ) -> None:
+        """`secrets` are the gateway's own, which no log is to hold."""
         self._database = database
         self._vault = vault
+        self._tokens = tokens
+        self._secrets = secrets
+
+    async def log_error(self, request: LogErrorRequest, call: Call) -> LogErrorResponse:
+        """Write a failure down for the admins of the organization that it can be proven to be of."""
+        error = ReportedError(request)
+        owner = self._run_of(request.execution_id, call)
+        organizations = call.caller.organizations
+        matched = orjson.loads(
+            await self._database.call(
+                "match_error",
+                None,
+                p_execution_id=owner.execution_id if owner else None,
+                p_organization_id=owner.organization_id if owner else None,
+                p_n8n_execution_id=error.n8n_execution_id,
+                p_claimed_organization_id=request.org_id or None,
+                p_organization_ids=None if organizations is None else sorted(organizations),
+            )
+        )
+        secrets = await self._secrets_of(matched["organization_id"])
+        text = await self._database.call(
+            "log_error",
+            None,
+            p_error=error.row(secrets),
+            p_organization_id=matched["organization_id"],
+            p_execution_id=matched["execution_id"],
+        )
+        return LogErrorResponse(id=orjson.loads(text)["id"], execution_id=matched["execution_id"] or "")
+
+    def _run_of(self, named: str, call: Call) -> TokenOwner | None:
+        """The run that the call's token proves; None without one. Raises PermissionDenied."""
+        token = call.metadata.get(TOKEN_HEADER, "")
+        owner = self._tokens.read(token) if token else None
+        if (token and owner is None) or (named and (owner is None or named.lower() != owner.execution_id)):
+            raise PermissionDenied(
+                "X-Gateway-Execution-Token is not that of the run.", reason="EXECUTION_TOKEN_INVALID"
+            )
+        return owner
+
+    async def _secrets_of(self, organization_id: str | None) -> list[str]:
+        if organization_id is None:
+            return [*self._secrets]
+        own = await self._vault.reveal(organization_id, prefix=PREFIX)
+        n8n = await self._vault.reveal(organization_id, names=[INTERNAL_SECRET, API_KEY])
+        return [*self._secrets, *own.values(), *n8n.values()]
 
     async def redeem_credentials(
         self, request: RedeemCredentialsRequest, call: Call

@@ -226,7 +226,8 @@ FUNCTIONS = {
     "delete_n8n_instance": for_admins("delete_n8n_instance($1)"),
     "find_n8n_instance": for_service("find_n8n_instance($1)", "organization"),
     "find_n8n_organizations": for_service("find_n8n_organizations(repeat('e', 64))"),
-    "log_error": for_service("log_error('{}', $1)", "execution"),
+    "match_error": for_service("match_error($1, $2)", "execution", "organization"),
+    "log_error": for_service("log_error('{}', $1, $2)", "organization", "execution"),
     "list_platform_settings": for_service("list_platform_settings()"),
     "set_platform_setting": for_service("set_platform_setting('workflow_management', 'organization')"),
     "create_organization_for": for_service("create_organization_for('{\"name\": \"New\"}', 'user_new')"),
@@ -376,7 +377,13 @@ async def furnished(database: PostgresDatabase, owner: Principal) -> tuple[Tenan
         p_organization_id=tenant.organization_id,
         p_base_url="https://n8n.example.com",
     )
-    await database.call("log_error", None, p_error={}, p_execution_id=begun["execution_id"])
+    await database.call(
+        "log_error",
+        None,
+        p_error={},
+        p_organization_id=tenant.organization_id,
+        p_execution_id=begun["execution_id"],
+    )
     found["other execution"] = uuid.UUID((await tenant.begin())["execution_id"])
     found["handle"] = handle
     return tenant, found | {"key": uuid.UUID(key["id"]), "public id": made.public_id}

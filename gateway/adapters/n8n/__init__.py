@@ -7,6 +7,7 @@ from gateway.adapters.n8n.client import Limits, N8n, Response, StopResult, check
 from gateway.adapters.n8n.exchange import Timeouts
 from gateway.adapters.n8n.faults import Fate, N8nFault
 from gateway.adapters.n8n.instances import API_KEY, INTERNAL_SECRET, N8nInstances
+from gateway.adapters.n8n.redaction import Redactor
 
 __all__ = [
     "API_KEY",
@@ -17,6 +18,7 @@ __all__ = [
     "N8n",
     "N8nFault",
     "N8nInstances",
+    "Redactor",
     "Response",
     "StopResult",
     "Timeouts",
