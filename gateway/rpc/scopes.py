@@ -21,6 +21,7 @@ _OF_SERVICE = {
 _WITHIN_ORGANIZATIONS = {
     "Credentials": "credentials",
     "Member": "members",
+    "Invitation": "members",
     "SecurityEvents": "security_events",
     "AuditEvents": "audit_events",
     "N8nInstance": "n8n_instance",

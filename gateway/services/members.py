@@ -6,10 +6,16 @@ from typing import TYPE_CHECKING
 
 from gateway.gen.n8ngateway.v1.member_pb import Member
 from gateway.gen.n8ngateway.v1.organization_service_pb import (
+    AcceptInvitationRequest,
+    AcceptInvitationResponse,
     AddMemberRequest,
     AddMemberResponse,
+    DeclineInvitationRequest,
+    DeclineInvitationResponse,
     GetMemberRequest,
     GetMemberResponse,
+    ListInvitationsRequest,
+    ListInvitationsResponse,
     ListMembersRequest,
     ListMembersResponse,
     RemoveMemberRequest,
@@ -33,7 +39,7 @@ class Members:
         self._database = database
 
     async def add_member(self, request: AddMemberRequest, call: Call) -> AddMemberResponse:
-        """Make a user a member, seen before or not."""
+        """Invite a user, seen before or not; one of the Clerk organization is made a member at once."""
         member = request.member or Member()
         text = await self._database.call(
             "add_member",
@@ -81,7 +87,7 @@ class Members:
         return UpdateMemberResponse(member=Member.from_json(text, ignore_unknown_fields=True))
 
     async def remove_member(self, request: RemoveMemberRequest, call: Call) -> RemoveMemberResponse:
-        """End its membership."""
+        """End its membership, or withdraw its invitation."""
         await self._database.call(
             "remove_member",
             call.caller,
@@ -89,6 +95,35 @@ class Members:
             p_profile_id=request.profile_id,
         )
         return RemoveMemberResponse()
+
+    async def list_invitations(self, request: ListInvitationsRequest, call: Call) -> ListInvitationsResponse:
+        """One page of the caller's own, oldest first."""
+        of_list = f"invitations {call.caller.subject}"
+        text = await self._database.call(
+            "list_invitations",
+            call.caller,
+            p_after=decode_token(of_list, request.page_token),
+            p_limit=page_size(request.page_size),
+        )
+        return read_page(text, ListInvitationsResponse, of_list)
+
+    async def accept_invitation(
+        self, request: AcceptInvitationRequest, call: Call
+    ) -> AcceptInvitationResponse:
+        """Make the caller a member, as it was invited."""
+        text = await self._database.call(
+            "accept_invitation", call.caller, p_organization_id=request.organization_id
+        )
+        return AcceptInvitationResponse(member=Member.from_json(text, ignore_unknown_fields=True))
+
+    async def decline_invitation(
+        self, request: DeclineInvitationRequest, call: Call
+    ) -> DeclineInvitationResponse:
+        """End an invitation of the caller's."""
+        await self._database.call(
+            "decline_invitation", call.caller, p_organization_id=request.organization_id
+        )
+        return DeclineInvitationResponse()
 
 
 def _role(member: Member) -> str:

@@ -59,14 +59,34 @@ async def test_what_is_done_is_told_with_what_changed(database: PostgresDatabase
 
 async def test_members_come_and_go(database: PostgresDatabase) -> None:
     tenant = await new_tenant(database)
-    member = {"p_organization_id": tenant.organization_id, "p_profile_id": user().subject}
-    await tenant.call("add_member", **member, p_role="MEMBER_ROLE_MEMBER")
+    asked, gone = user(), user()
+    for invited in (asked, gone):
+        member = {"p_organization_id": tenant.organization_id, "p_profile_id": invited.subject}
+        await tenant.call("add_member", **member, p_role="MEMBER_ROLE_MEMBER")
+    await tenant.call("remove_member", **member)
+    assert await told(tenant, p_resource_id=gone.subject) == [
+        ("member.invited", {"role": "MEMBER_ROLE_MEMBER"}),
+        ("member.uninvited", {}),
+    ]
+    member["p_profile_id"] = asked.subject
+    await tenant.call("update_member", **member, p_role="MEMBER_ROLE_ADMIN")
+    await database.call("accept_invitation", asked, p_organization_id=tenant.organization_id)
     await tenant.call("update_member", **member, p_role="MEMBER_ROLE_VIEWER")
     await tenant.call("remove_member", **member)
-    assert await told(tenant, p_resource_id=member["p_profile_id"]) == [
-        ("member.added", {"role": "MEMBER_ROLE_MEMBER"}),
-        ("member.updated", {"role": "MEMBER_ROLE_VIEWER"}),
-        ("member.removed", {}),
+    await tenant.call("add_member", **member, p_role="MEMBER_ROLE_OWNER")
+    await database.call("decline_invitation", asked, p_organization_id=tenant.organization_id)
+    found = await events(tenant, p_resource_id=asked.subject)
+    assert [(event["action"], event["changes"].get("role")) for event in found] == [
+        ("member.invited", "MEMBER_ROLE_MEMBER"),
+        ("member.invited", "MEMBER_ROLE_ADMIN"),
+        ("member.added", "MEMBER_ROLE_ADMIN"),
+        ("member.updated", "MEMBER_ROLE_VIEWER"),
+        ("member.removed", None),
+        ("member.invited", "MEMBER_ROLE_OWNER"),
+        ("member.declined", None),
+    ]
+    assert [event["actor_id"] == asked.subject for event in found] == [
+        event["action"] in {"member.added", "member.declined"} for event in found
     ]
 
 

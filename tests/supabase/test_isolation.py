@@ -72,6 +72,7 @@ CLOSED = {
     "audit_events": "organization_id",
     "security_logs": "organization_id",
     "role_limits": "organization_id",
+    "invitations": "organization_id",
     "platform_settings": "name",
 }
 
@@ -85,6 +86,7 @@ def reads(table: str, caller: str) -> str:
 NO_ORGANIZATION = "ORGANIZATION_NOT_FOUND"
 NO_WORKFLOW = "WORKFLOW_NOT_FOUND"
 NO_EXECUTION = "EXECUTION_NOT_FOUND"
+NO_INVITATION = "INVITATION_NOT_FOUND"
 ROLE = "ROLE_INSUFFICIENT"
 USER_REQUIRED = "USER_REQUIRED"
 
@@ -133,7 +135,24 @@ def for_service(call: str, *arguments: str) -> Call:
     return Call(f"select {call}", arguments=[*arguments], service=OK, **denied)
 
 
+def for_the_invited(call: str) -> Call:
+    """A call of a user whom another organization, neither A nor B, has invited."""
+    return Call(
+        f"select {call}",
+        arguments=["inviting"],
+        other=OK,
+        stranger=NO_INVITATION,
+        key=USER_REQUIRED,
+        other_key=USER_REQUIRED,
+    )
+
+
 FUNCTIONS = {
+    "list_invitations": Call(
+        "select list_invitations()", other=OK, stranger=OK, key=USER_REQUIRED, other_key=USER_REQUIRED
+    ),
+    "accept_invitation": for_the_invited("accept_invitation($1)"),
+    "decline_invitation": for_the_invited("decline_invitation($1)"),
     "create_organization": Call(
         """select create_organization('{"name": "New"}')""",
         other=OK,
@@ -399,6 +418,15 @@ async def world(superuser_url: URL) -> World:
         _, b = await furnished(database, callers["owner of B"])
         for role in ("ADMIN", "MEMBER", "VIEWER"):
             await add_member(connection, tenant.organization_id, callers[f"{role.lower()} of A"], role)
+        inviting = await new_tenant(database)
+        for name in {*callers} - WITHOUT_PROFILE:
+            await connection.execute(
+                "insert into public.invitations (organization_id, profile_id, role, invited_by)"
+                " values ($1, $2, 'MEMBER_ROLE_VIEWER', 'test')",
+                inviting.organization_id,
+                callers[name].subject,
+            )
+        a["inviting"] = uuid.UUID(inviting.organization_id)
         guest = user()
         await add_member(connection, tenant.organization_id, guest, "VIEWER")
         a |= {"member": callers["member of A"].subject, "guest": guest.subject}
@@ -549,6 +577,8 @@ def test_the_documented_permissions_are_these() -> None:
         allowed = [caller.removesuffix(" of A") for caller in MEMBERS_OF_A if call.expected(caller) == OK]
         if role == "the platform":
             assert (allowed, call.service) == ([], OK), function
+        elif role == "the invited user":
+            assert (len(allowed), call.stranger) == (len(MEMBERS_OF_A), NO_INVITATION), function
         else:
             assert allowed[-1] == (role if role in allowed else "viewer"), function
             assert (call.stranger == OK) == role.startswith("any"), function

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from gateway.adapters.postgres import PostgresDatabase
+from gateway.gen.n8ngateway.v1.invitation_pb import Invitation
 from gateway.gen.n8ngateway.v1.member_pb import Member, MemberRole
 from gateway.gen.n8ngateway.v1.organization_pb import Organization
 from gateway.rpc.errors import (
@@ -44,16 +45,154 @@ async def members(tenant: Tenant, **arguments: Any) -> Any:
     return await tenant.call("list_members", p_organization_id=tenant.organization_id, **arguments)
 
 
-async def test_a_member_can_be_added_before_it_has_been_seen(database: PostgresDatabase) -> None:
-    tenant, added = await new_tenant(database), user(email="new@example.com")
-    member = await change("add_member", tenant, tenant.owner, added.subject, "MEMBER")
-    assert (member.profile_id, member.role, member.email) == (added.subject, MemberRole.MEMBER, "")
-    assert not member.is_external
-    await database.call("meet_caller", added)
-    assert (await change("get_member", tenant, added, added.subject)).email == "new@example.com"
-    with pytest.raises(AlreadyExists) as raised:
-        await change("add_member", tenant, tenant.owner, added.subject, "VIEWER")
-    assert list(raised.value.fields) == ["profile_id"]
+async def accept(tenant: Tenant, invited: Principal) -> Member:
+    text = await tenant.database.call("accept_invitation", invited, p_organization_id=tenant.organization_id)
+    return Member.from_json(text)
+
+
+async def invitations(tenant: Tenant, invited: Principal) -> list[Any]:
+    found: list[Any] = json.loads(await tenant.database.call("list_invitations", invited))["invitations"]
+    return found
+
+
+async def test_a_user_is_invited_and_accepts(database: PostgresDatabase) -> None:
+    tenant, asked = await new_tenant(database), user(email="new@example.com")
+    member = await change("add_member", tenant, tenant.owner, asked.subject, "MEMBER")
+    assert (member.profile_id, member.role, member.email) == (asked.subject, MemberRole.MEMBER, "")
+    assert (member.is_pending, member.is_external) == (True, False)
+    [invitation] = await invitations(tenant, asked)
+    assert Invitation.from_json(json.dumps(invitation)).organization_name == "Tenant"
+    assert invitation.keys() == {field.name for field in Invitation.desc().fields}
+    assert (invitation["role"], invitation["invited_by"]) == ("MEMBER_ROLE_MEMBER", tenant.owner.subject)
+    accepted = await accept(tenant, asked)
+    assert (accepted.role, accepted.is_pending, accepted.email) == (
+        MemberRole.MEMBER,
+        False,
+        "new@example.com",
+    )
+    assert await invitations(tenant, asked) == []
+    assert (await change("get_member", tenant, asked, asked.subject)).email == "new@example.com"
+    with pytest.raises(NotFound) as unknown:
+        await accept(tenant, asked)
+    assert unknown.value.reason == "INVITATION_NOT_FOUND"
+
+
+async def test_an_invitation_gives_no_rights(database: PostgresDatabase) -> None:
+    tenant, asked = await new_tenant(database, balance=5), user()
+    await change("add_member", tenant, tenant.owner, asked.subject, "OWNER")
+    assert json.loads(await database.call("list_organizations", asked))["organizations"] == []
+    for refused in (
+        tenant.begin(asked),
+        database.call("list_workflows", asked, p_organization_id=tenant.organization_id),
+        database.call("get_workflow", asked, p_id=tenant.workflow_id),
+        change("remove_member", tenant, asked, asked.subject),
+    ):
+        with pytest.raises(NotFound):
+            await refused
+    policy = await database.call("find_policy", None, p_claims=asked.claims)
+    assert json.loads(policy) == {}
+
+
+async def test_who_declines_is_no_member(database: PostgresDatabase) -> None:
+    tenant, asked = await new_tenant(database), user()
+    await change("add_member", tenant, tenant.owner, asked.subject, "ADMIN")
+    await database.call("decline_invitation", asked, p_organization_id=tenant.organization_id)
+    with pytest.raises(NotFound):
+        await database.call("decline_invitation", asked, p_organization_id=tenant.organization_id)
+    with pytest.raises(NotFound):
+        await change("get_member", tenant, tenant.owner, asked.subject)
+
+
+async def test_an_invitation_is_answered_by_the_invited_alone(database: PostgresDatabase) -> None:
+    tenant, asked, another = await new_tenant(database), user(), user()
+    await change("add_member", tenant, tenant.owner, asked.subject, "ADMIN")
+    for function in ("accept_invitation", "decline_invitation"):
+        with pytest.raises(NotFound):
+            await database.call(function, another, p_organization_id=tenant.organization_id)
+    assert await invitations(tenant, another) == []
+    await accept(tenant, asked)
+
+
+async def test_who_is_invited_or_a_member_cannot_be_invited_again(database: PostgresDatabase) -> None:
+    tenant, asked = await new_tenant(database), user()
+    await change("add_member", tenant, tenant.owner, asked.subject, "MEMBER")
+    for _ in range(2):
+        with pytest.raises(AlreadyExists) as raised:
+            await change("add_member", tenant, tenant.owner, asked.subject, "VIEWER")
+        assert list(raised.value.fields) == ["profile_id"]
+        if await invitations(tenant, asked):
+            await accept(tenant, asked)
+
+
+async def test_admins_see_change_and_withdraw_invitations(database: PostgresDatabase, superuser: Any) -> None:
+    tenant, asked = await new_tenant(database), user()
+    admin, viewer = [await with_role(tenant, superuser, role) for role in ("ADMIN", "VIEWER")]
+    await change("add_member", tenant, tenant.owner, asked.subject, "VIEWER")
+
+    async def listed(caller: Principal) -> list[str]:
+        pages: list[str] = []
+        after: str | None = None
+        while after is not None or not pages:
+            text = await database.call(
+                "list_members", caller, p_organization_id=tenant.organization_id, p_after=after, p_limit=1
+            )
+            page = json.loads(text)
+            pages += [member["profile_id"] for member in page["members"]]
+            after = page["next"]
+        return pages
+
+    members_alone = [tenant.owner.subject, admin.subject, viewer.subject]
+    assert await listed(viewer) == members_alone
+    assert await listed(admin) == [*members_alone, asked.subject]
+    with pytest.raises(NotFound):
+        await change("get_member", tenant, viewer, asked.subject)
+    for function, role in (("update_member", "MEMBER"), ("remove_member", None)):
+        with pytest.raises(PermissionDenied):
+            await change(function, tenant, viewer, asked.subject, role)
+    assert (await change("update_member", tenant, admin, asked.subject, "ADMIN")).role is MemberRole.ADMIN
+    with pytest.raises(PermissionDenied):
+        await change("update_member", tenant, admin, asked.subject, "OWNER")
+    await change("update_member", tenant, tenant.owner, asked.subject, "OWNER")
+    with pytest.raises(PermissionDenied):
+        await change("remove_member", tenant, admin, asked.subject)
+    await change("remove_member", tenant, tenant.owner, asked.subject)
+    assert await listed(admin) == members_alone
+    with pytest.raises(NotFound):
+        await accept(tenant, asked)
+
+
+async def test_nobody_joins_an_inactive_organization_and_everybody_may_decline(
+    database: PostgresDatabase,
+) -> None:
+    tenant, asked = await new_tenant(database), user()
+    await change("add_member", tenant, tenant.owner, asked.subject, "MEMBER")
+    await update(tenant, is_active=False)
+    with pytest.raises(FailedPrecondition):
+        await accept(tenant, asked)
+    await database.call("decline_invitation", asked, p_organization_id=tenant.organization_id)
+
+
+async def test_whom_clerk_makes_a_member_is_given_a_role_at_once(database: PostgresDatabase) -> None:
+    tenant, clerk_id = await with_clerk(database)
+    external = user(o={"id": clerk_id, "rol": "member"})
+    await database.call("meet_caller", external)
+    given = await change("add_member", tenant, tenant.owner, external.subject, "OWNER")
+    assert (given.role, given.is_external, given.is_pending) == (MemberRole.OWNER, False, False)
+    await database.call("list_credentials", user(external.subject), p_organization_id=tenant.organization_id)
+
+
+async def test_open_invitations_are_bounded(database: PostgresDatabase, superuser: Any) -> None:
+    tenant = await new_tenant(database)
+    await superuser.execute(
+        "with made as (insert into profiles (id) select $1 || i from generate_series(1, 1000) i returning id)"
+        " insert into invitations (organization_id, profile_id, role, invited_by)"
+        " select $2, id, 'MEMBER_ROLE_VIEWER', '' from made",
+        f"user_{uuid.uuid4().hex}_",
+        uuid.UUID(tenant.organization_id),
+    )
+    with pytest.raises(FailedPrecondition) as raised:
+        await change("add_member", tenant, tenant.owner, user().subject, "VIEWER")
+    assert raised.value.reason == "INVITATIONS_FULL"
 
 
 async def test_a_key_cannot_be_a_member(database: PostgresDatabase) -> None:

@@ -151,6 +151,13 @@ def test_members_come_and_go(client: Client, world: World, mint: Any) -> None:
     assert single(added.messages[0], "member")["role"] == "MEMBER_ROLE_VIEWER"
     twice = call(client, world, "AddMember", of | {"member": member})
     assert (twice.code, twice.fields) == (Code.ALREADY_EXISTS, ["profile_id"])
+    assert call(client, world, "ListMembers", of, headers=headers).code is Code.NOT_FOUND
+    [invitation] = call(client, world, "ListInvitations", {}, headers=headers).messages[0]["invitations"]
+    assert invitation["organization_id"] == of["organization_id"]
+    accepted = call(client, world, "AcceptInvitation", of, headers=headers)
+    assert single(accepted.messages[0], "member")["profile_id"] == profile
+    again = call(client, world, "DeclineInvitation", of, headers=headers)
+    assert (again.code, again.reason) == (Code.NOT_FOUND, "INVITATION_NOT_FOUND")
     assert call(client, world, "ListMembers", of, headers=headers).code is Code.OK
     refused = call(client, world, "AddMember", of | {"member": member}, headers=headers)
     assert (refused.code, refused.reason) == (Code.PERMISSION_DENIED, "ROLE_INSUFFICIENT")

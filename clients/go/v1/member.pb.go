@@ -99,7 +99,9 @@ type Member struct {
 	// When the membership began.
 	CreatedAt *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=created_at,json=createdAt,proto3" json:"created_at,omitempty"`
 	// When the role last changed.
-	UpdatedAt     *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=updated_at,json=updatedAt,proto3" json:"updated_at,omitempty"`
+	UpdatedAt *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=updated_at,json=updatedAt,proto3" json:"updated_at,omitempty"`
+	// True until the user has accepted its invitation: it has no rights until then, and only admins see it.
+	IsPending     bool `protobuf:"varint,8,opt,name=is_pending,json=isPending,proto3" json:"is_pending,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -183,11 +185,18 @@ func (x *Member) GetUpdatedAt() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *Member) GetIsPending() bool {
+	if x != nil {
+		return x.IsPending
+	}
+	return false
+}
+
 var File_n8ngateway_v1_member_proto protoreflect.FileDescriptor
 
 const file_n8ngateway_v1_member_proto_rawDesc = "" +
 	"\n" +
-	"\x1an8ngateway/v1/member.proto\x12\rn8ngateway.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xba\x02\n" +
+	"\x1an8ngateway/v1/member.proto\x12\rn8ngateway.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xdb\x02\n" +
 	"\x06Member\x12)\n" +
 	"\x0forganization_id\x18\x01 \x01(\tB\x00R\x0eorganizationId\x12\x1f\n" +
 	"\n" +
@@ -199,7 +208,9 @@ const file_n8ngateway_v1_member_proto_rawDesc = "" +
 	"\n" +
 	"created_at\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampB\x00R\tcreatedAt\x12;\n" +
 	"\n" +
-	"updated_at\x18\a \x01(\v2\x1a.google.protobuf.TimestampB\x00R\tupdatedAt*\x87\x01\n" +
+	"updated_at\x18\a \x01(\v2\x1a.google.protobuf.TimestampB\x00R\tupdatedAt\x12\x1f\n" +
+	"\n" +
+	"is_pending\x18\b \x01(\bB\x00R\tisPending*\x87\x01\n" +
 	"\n" +
 	"MemberRole\x12\x1b\n" +
 	"\x17MEMBER_ROLE_UNSPECIFIED\x10\x00\x12\x15\n" +

@@ -1257,6 +1257,291 @@ func (*RemoveMemberResponse) Descriptor() ([]byte, []int) {
 	return file_n8ngateway_v1_organization_service_proto_rawDescGZIP(), []int{23}
 }
 
+// Which page of the caller's invitations.
+type ListInvitationsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Most entries to return, at most 200; 0 for 50.
+	PageSize int32 `protobuf:"varint,1,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	// next_page_token of the page before, with the other fields unchanged; empty for the first page.
+	PageToken     string `protobuf:"bytes,2,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListInvitationsRequest) Reset() {
+	*x = ListInvitationsRequest{}
+	mi := &file_n8ngateway_v1_organization_service_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListInvitationsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListInvitationsRequest) ProtoMessage() {}
+
+func (x *ListInvitationsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_n8ngateway_v1_organization_service_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListInvitationsRequest.ProtoReflect.Descriptor instead.
+func (*ListInvitationsRequest) Descriptor() ([]byte, []int) {
+	return file_n8ngateway_v1_organization_service_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *ListInvitationsRequest) GetPageSize() int32 {
+	if x != nil {
+		return x.PageSize
+	}
+	return 0
+}
+
+func (x *ListInvitationsRequest) GetPageToken() string {
+	if x != nil {
+		return x.PageToken
+	}
+	return ""
+}
+
+// A page of invitations.
+type ListInvitationsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// At most page_size, fewer only on the last page.
+	Invitations []*Invitation `protobuf:"bytes,1,rep,name=invitations,proto3" json:"invitations,omitempty"`
+	// Token of the following page; empty on the last one.
+	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListInvitationsResponse) Reset() {
+	*x = ListInvitationsResponse{}
+	mi := &file_n8ngateway_v1_organization_service_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListInvitationsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListInvitationsResponse) ProtoMessage() {}
+
+func (x *ListInvitationsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_n8ngateway_v1_organization_service_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListInvitationsResponse.ProtoReflect.Descriptor instead.
+func (*ListInvitationsResponse) Descriptor() ([]byte, []int) {
+	return file_n8ngateway_v1_organization_service_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *ListInvitationsResponse) GetInvitations() []*Invitation {
+	if x != nil {
+		return x.Invitations
+	}
+	return nil
+}
+
+func (x *ListInvitationsResponse) GetNextPageToken() string {
+	if x != nil {
+		return x.NextPageToken
+	}
+	return ""
+}
+
+// Which invitation to accept.
+type AcceptInvitationRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The organization that invited the caller.
+	OrganizationId string `protobuf:"bytes,1,opt,name=organization_id,json=organizationId,proto3" json:"organization_id,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *AcceptInvitationRequest) Reset() {
+	*x = AcceptInvitationRequest{}
+	mi := &file_n8ngateway_v1_organization_service_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AcceptInvitationRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AcceptInvitationRequest) ProtoMessage() {}
+
+func (x *AcceptInvitationRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_n8ngateway_v1_organization_service_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AcceptInvitationRequest.ProtoReflect.Descriptor instead.
+func (*AcceptInvitationRequest) Descriptor() ([]byte, []int) {
+	return file_n8ngateway_v1_organization_service_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *AcceptInvitationRequest) GetOrganizationId() string {
+	if x != nil {
+		return x.OrganizationId
+	}
+	return ""
+}
+
+// Answer of AcceptInvitation; REST prints the member itself.
+type AcceptInvitationResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The caller as a member.
+	Member        *Member `protobuf:"bytes,1,opt,name=member,proto3" json:"member,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AcceptInvitationResponse) Reset() {
+	*x = AcceptInvitationResponse{}
+	mi := &file_n8ngateway_v1_organization_service_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AcceptInvitationResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AcceptInvitationResponse) ProtoMessage() {}
+
+func (x *AcceptInvitationResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_n8ngateway_v1_organization_service_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AcceptInvitationResponse.ProtoReflect.Descriptor instead.
+func (*AcceptInvitationResponse) Descriptor() ([]byte, []int) {
+	return file_n8ngateway_v1_organization_service_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *AcceptInvitationResponse) GetMember() *Member {
+	if x != nil {
+		return x.Member
+	}
+	return nil
+}
+
+// Which invitation to decline.
+type DeclineInvitationRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The organization that invited the caller.
+	OrganizationId string `protobuf:"bytes,1,opt,name=organization_id,json=organizationId,proto3" json:"organization_id,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *DeclineInvitationRequest) Reset() {
+	*x = DeclineInvitationRequest{}
+	mi := &file_n8ngateway_v1_organization_service_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeclineInvitationRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeclineInvitationRequest) ProtoMessage() {}
+
+func (x *DeclineInvitationRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_n8ngateway_v1_organization_service_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeclineInvitationRequest.ProtoReflect.Descriptor instead.
+func (*DeclineInvitationRequest) Descriptor() ([]byte, []int) {
+	return file_n8ngateway_v1_organization_service_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *DeclineInvitationRequest) GetOrganizationId() string {
+	if x != nil {
+		return x.OrganizationId
+	}
+	return ""
+}
+
+// Empty: the invitation has ended.
+type DeclineInvitationResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeclineInvitationResponse) Reset() {
+	*x = DeclineInvitationResponse{}
+	mi := &file_n8ngateway_v1_organization_service_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeclineInvitationResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeclineInvitationResponse) ProtoMessage() {}
+
+func (x *DeclineInvitationResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_n8ngateway_v1_organization_service_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeclineInvitationResponse.ProtoReflect.Descriptor instead.
+func (*DeclineInvitationResponse) Descriptor() ([]byte, []int) {
+	return file_n8ngateway_v1_organization_service_proto_rawDescGZIP(), []int{29}
+}
+
 // Which security events.
 type ListSecurityEventsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1280,7 +1565,7 @@ type ListSecurityEventsRequest struct {
 
 func (x *ListSecurityEventsRequest) Reset() {
 	*x = ListSecurityEventsRequest{}
-	mi := &file_n8ngateway_v1_organization_service_proto_msgTypes[24]
+	mi := &file_n8ngateway_v1_organization_service_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1292,7 +1577,7 @@ func (x *ListSecurityEventsRequest) String() string {
 func (*ListSecurityEventsRequest) ProtoMessage() {}
 
 func (x *ListSecurityEventsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_n8ngateway_v1_organization_service_proto_msgTypes[24]
+	mi := &file_n8ngateway_v1_organization_service_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1305,7 +1590,7 @@ func (x *ListSecurityEventsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSecurityEventsRequest.ProtoReflect.Descriptor instead.
 func (*ListSecurityEventsRequest) Descriptor() ([]byte, []int) {
-	return file_n8ngateway_v1_organization_service_proto_rawDescGZIP(), []int{24}
+	return file_n8ngateway_v1_organization_service_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *ListSecurityEventsRequest) GetOrganizationId() string {
@@ -1370,7 +1655,7 @@ type ListSecurityEventsResponse struct {
 
 func (x *ListSecurityEventsResponse) Reset() {
 	*x = ListSecurityEventsResponse{}
-	mi := &file_n8ngateway_v1_organization_service_proto_msgTypes[25]
+	mi := &file_n8ngateway_v1_organization_service_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1382,7 +1667,7 @@ func (x *ListSecurityEventsResponse) String() string {
 func (*ListSecurityEventsResponse) ProtoMessage() {}
 
 func (x *ListSecurityEventsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_n8ngateway_v1_organization_service_proto_msgTypes[25]
+	mi := &file_n8ngateway_v1_organization_service_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1395,7 +1680,7 @@ func (x *ListSecurityEventsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSecurityEventsResponse.ProtoReflect.Descriptor instead.
 func (*ListSecurityEventsResponse) Descriptor() ([]byte, []int) {
-	return file_n8ngateway_v1_organization_service_proto_rawDescGZIP(), []int{25}
+	return file_n8ngateway_v1_organization_service_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *ListSecurityEventsResponse) GetSecurityEvents() []*SecurityEvent {
@@ -1437,7 +1722,7 @@ type ListAuditEventsRequest struct {
 
 func (x *ListAuditEventsRequest) Reset() {
 	*x = ListAuditEventsRequest{}
-	mi := &file_n8ngateway_v1_organization_service_proto_msgTypes[26]
+	mi := &file_n8ngateway_v1_organization_service_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1449,7 +1734,7 @@ func (x *ListAuditEventsRequest) String() string {
 func (*ListAuditEventsRequest) ProtoMessage() {}
 
 func (x *ListAuditEventsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_n8ngateway_v1_organization_service_proto_msgTypes[26]
+	mi := &file_n8ngateway_v1_organization_service_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1462,7 +1747,7 @@ func (x *ListAuditEventsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAuditEventsRequest.ProtoReflect.Descriptor instead.
 func (*ListAuditEventsRequest) Descriptor() ([]byte, []int) {
-	return file_n8ngateway_v1_organization_service_proto_rawDescGZIP(), []int{26}
+	return file_n8ngateway_v1_organization_service_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *ListAuditEventsRequest) GetOrganizationId() string {
@@ -1534,7 +1819,7 @@ type ListAuditEventsResponse struct {
 
 func (x *ListAuditEventsResponse) Reset() {
 	*x = ListAuditEventsResponse{}
-	mi := &file_n8ngateway_v1_organization_service_proto_msgTypes[27]
+	mi := &file_n8ngateway_v1_organization_service_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1546,7 +1831,7 @@ func (x *ListAuditEventsResponse) String() string {
 func (*ListAuditEventsResponse) ProtoMessage() {}
 
 func (x *ListAuditEventsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_n8ngateway_v1_organization_service_proto_msgTypes[27]
+	mi := &file_n8ngateway_v1_organization_service_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1559,7 +1844,7 @@ func (x *ListAuditEventsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAuditEventsResponse.ProtoReflect.Descriptor instead.
 func (*ListAuditEventsResponse) Descriptor() ([]byte, []int) {
-	return file_n8ngateway_v1_organization_service_proto_rawDescGZIP(), []int{27}
+	return file_n8ngateway_v1_organization_service_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *ListAuditEventsResponse) GetAuditEvents() []*AuditEvent {
@@ -1593,7 +1878,7 @@ type ExportAuditEventsRequest struct {
 
 func (x *ExportAuditEventsRequest) Reset() {
 	*x = ExportAuditEventsRequest{}
-	mi := &file_n8ngateway_v1_organization_service_proto_msgTypes[28]
+	mi := &file_n8ngateway_v1_organization_service_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1605,7 +1890,7 @@ func (x *ExportAuditEventsRequest) String() string {
 func (*ExportAuditEventsRequest) ProtoMessage() {}
 
 func (x *ExportAuditEventsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_n8ngateway_v1_organization_service_proto_msgTypes[28]
+	mi := &file_n8ngateway_v1_organization_service_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1618,7 +1903,7 @@ func (x *ExportAuditEventsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExportAuditEventsRequest.ProtoReflect.Descriptor instead.
 func (*ExportAuditEventsRequest) Descriptor() ([]byte, []int) {
-	return file_n8ngateway_v1_organization_service_proto_rawDescGZIP(), []int{28}
+	return file_n8ngateway_v1_organization_service_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *ExportAuditEventsRequest) GetOrganizationId() string {
@@ -1660,7 +1945,7 @@ type GetN8NInstanceRequest struct {
 
 func (x *GetN8NInstanceRequest) Reset() {
 	*x = GetN8NInstanceRequest{}
-	mi := &file_n8ngateway_v1_organization_service_proto_msgTypes[29]
+	mi := &file_n8ngateway_v1_organization_service_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1672,7 +1957,7 @@ func (x *GetN8NInstanceRequest) String() string {
 func (*GetN8NInstanceRequest) ProtoMessage() {}
 
 func (x *GetN8NInstanceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_n8ngateway_v1_organization_service_proto_msgTypes[29]
+	mi := &file_n8ngateway_v1_organization_service_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1685,7 +1970,7 @@ func (x *GetN8NInstanceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetN8NInstanceRequest.ProtoReflect.Descriptor instead.
 func (*GetN8NInstanceRequest) Descriptor() ([]byte, []int) {
-	return file_n8ngateway_v1_organization_service_proto_rawDescGZIP(), []int{29}
+	return file_n8ngateway_v1_organization_service_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *GetN8NInstanceRequest) GetOrganizationId() string {
@@ -1706,7 +1991,7 @@ type GetN8NInstanceResponse struct {
 
 func (x *GetN8NInstanceResponse) Reset() {
 	*x = GetN8NInstanceResponse{}
-	mi := &file_n8ngateway_v1_organization_service_proto_msgTypes[30]
+	mi := &file_n8ngateway_v1_organization_service_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1718,7 +2003,7 @@ func (x *GetN8NInstanceResponse) String() string {
 func (*GetN8NInstanceResponse) ProtoMessage() {}
 
 func (x *GetN8NInstanceResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_n8ngateway_v1_organization_service_proto_msgTypes[30]
+	mi := &file_n8ngateway_v1_organization_service_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1731,7 +2016,7 @@ func (x *GetN8NInstanceResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetN8NInstanceResponse.ProtoReflect.Descriptor instead.
 func (*GetN8NInstanceResponse) Descriptor() ([]byte, []int) {
-	return file_n8ngateway_v1_organization_service_proto_rawDescGZIP(), []int{30}
+	return file_n8ngateway_v1_organization_service_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *GetN8NInstanceResponse) GetN8NInstance() *N8NInstance {
@@ -1754,7 +2039,7 @@ type SetN8NInstanceRequest struct {
 
 func (x *SetN8NInstanceRequest) Reset() {
 	*x = SetN8NInstanceRequest{}
-	mi := &file_n8ngateway_v1_organization_service_proto_msgTypes[31]
+	mi := &file_n8ngateway_v1_organization_service_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1766,7 +2051,7 @@ func (x *SetN8NInstanceRequest) String() string {
 func (*SetN8NInstanceRequest) ProtoMessage() {}
 
 func (x *SetN8NInstanceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_n8ngateway_v1_organization_service_proto_msgTypes[31]
+	mi := &file_n8ngateway_v1_organization_service_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1779,7 +2064,7 @@ func (x *SetN8NInstanceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetN8NInstanceRequest.ProtoReflect.Descriptor instead.
 func (*SetN8NInstanceRequest) Descriptor() ([]byte, []int) {
-	return file_n8ngateway_v1_organization_service_proto_rawDescGZIP(), []int{31}
+	return file_n8ngateway_v1_organization_service_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *SetN8NInstanceRequest) GetOrganizationId() string {
@@ -1807,7 +2092,7 @@ type SetN8NInstanceResponse struct {
 
 func (x *SetN8NInstanceResponse) Reset() {
 	*x = SetN8NInstanceResponse{}
-	mi := &file_n8ngateway_v1_organization_service_proto_msgTypes[32]
+	mi := &file_n8ngateway_v1_organization_service_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1819,7 +2104,7 @@ func (x *SetN8NInstanceResponse) String() string {
 func (*SetN8NInstanceResponse) ProtoMessage() {}
 
 func (x *SetN8NInstanceResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_n8ngateway_v1_organization_service_proto_msgTypes[32]
+	mi := &file_n8ngateway_v1_organization_service_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1832,7 +2117,7 @@ func (x *SetN8NInstanceResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetN8NInstanceResponse.ProtoReflect.Descriptor instead.
 func (*SetN8NInstanceResponse) Descriptor() ([]byte, []int) {
-	return file_n8ngateway_v1_organization_service_proto_rawDescGZIP(), []int{32}
+	return file_n8ngateway_v1_organization_service_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *SetN8NInstanceResponse) GetN8NInstance() *N8NInstance {
@@ -1853,7 +2138,7 @@ type DeleteN8NInstanceRequest struct {
 
 func (x *DeleteN8NInstanceRequest) Reset() {
 	*x = DeleteN8NInstanceRequest{}
-	mi := &file_n8ngateway_v1_organization_service_proto_msgTypes[33]
+	mi := &file_n8ngateway_v1_organization_service_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1865,7 +2150,7 @@ func (x *DeleteN8NInstanceRequest) String() string {
 func (*DeleteN8NInstanceRequest) ProtoMessage() {}
 
 func (x *DeleteN8NInstanceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_n8ngateway_v1_organization_service_proto_msgTypes[33]
+	mi := &file_n8ngateway_v1_organization_service_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1878,7 +2163,7 @@ func (x *DeleteN8NInstanceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteN8NInstanceRequest.ProtoReflect.Descriptor instead.
 func (*DeleteN8NInstanceRequest) Descriptor() ([]byte, []int) {
-	return file_n8ngateway_v1_organization_service_proto_rawDescGZIP(), []int{33}
+	return file_n8ngateway_v1_organization_service_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *DeleteN8NInstanceRequest) GetOrganizationId() string {
@@ -1897,7 +2182,7 @@ type DeleteN8NInstanceResponse struct {
 
 func (x *DeleteN8NInstanceResponse) Reset() {
 	*x = DeleteN8NInstanceResponse{}
-	mi := &file_n8ngateway_v1_organization_service_proto_msgTypes[34]
+	mi := &file_n8ngateway_v1_organization_service_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1909,7 +2194,7 @@ func (x *DeleteN8NInstanceResponse) String() string {
 func (*DeleteN8NInstanceResponse) ProtoMessage() {}
 
 func (x *DeleteN8NInstanceResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_n8ngateway_v1_organization_service_proto_msgTypes[34]
+	mi := &file_n8ngateway_v1_organization_service_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1922,14 +2207,14 @@ func (x *DeleteN8NInstanceResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteN8NInstanceResponse.ProtoReflect.Descriptor instead.
 func (*DeleteN8NInstanceResponse) Descriptor() ([]byte, []int) {
-	return file_n8ngateway_v1_organization_service_proto_rawDescGZIP(), []int{34}
+	return file_n8ngateway_v1_organization_service_proto_rawDescGZIP(), []int{40}
 }
 
 var File_n8ngateway_v1_organization_service_proto protoreflect.FileDescriptor
 
 const file_n8ngateway_v1_organization_service_proto_rawDesc = "" +
 	"\n" +
-	"(n8ngateway/v1/organization_service.proto\x12\rn8ngateway.v1\x1a\x19google/api/httpbody.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fn8ngateway/v1/audit_event.proto\x1a\x1en8ngateway/v1/credential.proto\x1a\x1an8ngateway/v1/member.proto\x1a n8ngateway/v1/n8n_instance.proto\x1a n8ngateway/v1/organization.proto\x1a\"n8ngateway/v1/security_event.proto\x1a\x19n8ngateway/v1/usage.proto\"^\n" +
+	"(n8ngateway/v1/organization_service.proto\x12\rn8ngateway.v1\x1a\x19google/api/httpbody.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fn8ngateway/v1/audit_event.proto\x1a\x1en8ngateway/v1/credential.proto\x1a\x1en8ngateway/v1/invitation.proto\x1a\x1an8ngateway/v1/member.proto\x1a n8ngateway/v1/n8n_instance.proto\x1a n8ngateway/v1/organization.proto\x1a\"n8ngateway/v1/security_event.proto\x1a\x19n8ngateway/v1/usage.proto\"^\n" +
 	"\x19CreateOrganizationRequest\x12A\n" +
 	"\forganization\x18\x01 \x01(\v2\x1b.n8ngateway.v1.OrganizationB\x00R\forganization\"]\n" +
 	"\x1aCreateOrganizationResponse\x12?\n" +
@@ -2001,7 +2286,21 @@ const file_n8ngateway_v1_organization_service_proto_rawDesc = "" +
 	"\x0forganization_id\x18\x01 \x01(\tB\x00R\x0eorganizationId\x12\x1f\n" +
 	"\n" +
 	"profile_id\x18\x02 \x01(\tB\x00R\tprofileId\"\x16\n" +
-	"\x14RemoveMemberResponse\"\xd9\x02\n" +
+	"\x14RemoveMemberResponse\"X\n" +
+	"\x16ListInvitationsRequest\x12\x1d\n" +
+	"\tpage_size\x18\x01 \x01(\x05B\x00R\bpageSize\x12\x1f\n" +
+	"\n" +
+	"page_token\x18\x02 \x01(\tB\x00R\tpageToken\"~\n" +
+	"\x17ListInvitationsResponse\x12;\n" +
+	"\vinvitations\x18\x01 \x03(\v2\x19.n8ngateway.v1.InvitationR\vinvitations\x12&\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"D\n" +
+	"\x17AcceptInvitationRequest\x12)\n" +
+	"\x0forganization_id\x18\x01 \x01(\tB\x00R\x0eorganizationId\"I\n" +
+	"\x18AcceptInvitationResponse\x12-\n" +
+	"\x06member\x18\x01 \x01(\v2\x15.n8ngateway.v1.MemberR\x06member\"E\n" +
+	"\x18DeclineInvitationRequest\x12)\n" +
+	"\x0forganization_id\x18\x01 \x01(\tB\x00R\x0eorganizationId\"\x1b\n" +
+	"\x19DeclineInvitationResponse\"\xd9\x02\n" +
 	"\x19ListSecurityEventsRequest\x12)\n" +
 	"\x0forganization_id\x18\x01 \x01(\tB\x00R\x0eorganizationId\x12\x1d\n" +
 	"\tpage_size\x18\x02 \x01(\x05B\x00R\bpageSize\x12\x1f\n" +
@@ -2048,7 +2347,7 @@ const file_n8ngateway_v1_organization_service_proto_rawDesc = "" +
 	"\fn8n_instance\x18\x01 \x01(\v2\x1a.n8ngateway.v1.N8nInstanceR\vn8nInstance\"E\n" +
 	"\x18DeleteN8nInstanceRequest\x12)\n" +
 	"\x0forganization_id\x18\x01 \x01(\tB\x00R\x0eorganizationId\"\x1b\n" +
-	"\x19DeleteN8nInstanceResponse2\xaf\x0e\n" +
+	"\x19DeleteN8nInstanceResponse2\xed\x10\n" +
 	"\x13OrganizationService\x12n\n" +
 	"\x12CreateOrganization\x12(.n8ngateway.v1.CreateOrganizationRequest\x1a).n8ngateway.v1.CreateOrganizationResponse\"\x03\x90\x02\x00\x12k\n" +
 	"\x11ListOrganizations\x12'.n8ngateway.v1.ListOrganizationsRequest\x1a(.n8ngateway.v1.ListOrganizationsResponse\"\x03\x90\x02\x01\x12e\n" +
@@ -2061,7 +2360,10 @@ const file_n8ngateway_v1_organization_service_proto_rawDesc = "" +
 	"\vListMembers\x12!.n8ngateway.v1.ListMembersRequest\x1a\".n8ngateway.v1.ListMembersResponse\"\x03\x90\x02\x01\x12S\n" +
 	"\tGetMember\x12\x1f.n8ngateway.v1.GetMemberRequest\x1a .n8ngateway.v1.GetMemberResponse\"\x03\x90\x02\x01\x12\\\n" +
 	"\fUpdateMember\x12\".n8ngateway.v1.UpdateMemberRequest\x1a#.n8ngateway.v1.UpdateMemberResponse\"\x03\x90\x02\x02\x12\\\n" +
-	"\fRemoveMember\x12\".n8ngateway.v1.RemoveMemberRequest\x1a#.n8ngateway.v1.RemoveMemberResponse\"\x03\x90\x02\x02\x12n\n" +
+	"\fRemoveMember\x12\".n8ngateway.v1.RemoveMemberRequest\x1a#.n8ngateway.v1.RemoveMemberResponse\"\x03\x90\x02\x02\x12e\n" +
+	"\x0fListInvitations\x12%.n8ngateway.v1.ListInvitationsRequest\x1a&.n8ngateway.v1.ListInvitationsResponse\"\x03\x90\x02\x01\x12h\n" +
+	"\x10AcceptInvitation\x12&.n8ngateway.v1.AcceptInvitationRequest\x1a'.n8ngateway.v1.AcceptInvitationResponse\"\x03\x90\x02\x02\x12k\n" +
+	"\x11DeclineInvitation\x12'.n8ngateway.v1.DeclineInvitationRequest\x1a(.n8ngateway.v1.DeclineInvitationResponse\"\x03\x90\x02\x02\x12n\n" +
 	"\x12ListSecurityEvents\x12(.n8ngateway.v1.ListSecurityEventsRequest\x1a).n8ngateway.v1.ListSecurityEventsResponse\"\x03\x90\x02\x01\x12e\n" +
 	"\x0fListAuditEvents\x12%.n8ngateway.v1.ListAuditEventsRequest\x1a&.n8ngateway.v1.ListAuditEventsResponse\"\x03\x90\x02\x01\x12Y\n" +
 	"\x11ExportAuditEvents\x12'.n8ngateway.v1.ExportAuditEventsRequest\x1a\x14.google.api.HttpBody\"\x03\x90\x02\x010\x01\x12b\n" +
@@ -2081,7 +2383,7 @@ func file_n8ngateway_v1_organization_service_proto_rawDescGZIP() []byte {
 	return file_n8ngateway_v1_organization_service_proto_rawDescData
 }
 
-var file_n8ngateway_v1_organization_service_proto_msgTypes = make([]protoimpl.MessageInfo, 36)
+var file_n8ngateway_v1_organization_service_proto_msgTypes = make([]protoimpl.MessageInfo, 42)
 var file_n8ngateway_v1_organization_service_proto_goTypes = []any{
 	(*CreateOrganizationRequest)(nil),  // 0: n8ngateway.v1.CreateOrganizationRequest
 	(*CreateOrganizationResponse)(nil), // 1: n8ngateway.v1.CreateOrganizationResponse
@@ -2107,102 +2409,117 @@ var file_n8ngateway_v1_organization_service_proto_goTypes = []any{
 	(*UpdateMemberResponse)(nil),       // 21: n8ngateway.v1.UpdateMemberResponse
 	(*RemoveMemberRequest)(nil),        // 22: n8ngateway.v1.RemoveMemberRequest
 	(*RemoveMemberResponse)(nil),       // 23: n8ngateway.v1.RemoveMemberResponse
-	(*ListSecurityEventsRequest)(nil),  // 24: n8ngateway.v1.ListSecurityEventsRequest
-	(*ListSecurityEventsResponse)(nil), // 25: n8ngateway.v1.ListSecurityEventsResponse
-	(*ListAuditEventsRequest)(nil),     // 26: n8ngateway.v1.ListAuditEventsRequest
-	(*ListAuditEventsResponse)(nil),    // 27: n8ngateway.v1.ListAuditEventsResponse
-	(*ExportAuditEventsRequest)(nil),   // 28: n8ngateway.v1.ExportAuditEventsRequest
-	(*GetN8NInstanceRequest)(nil),      // 29: n8ngateway.v1.GetN8nInstanceRequest
-	(*GetN8NInstanceResponse)(nil),     // 30: n8ngateway.v1.GetN8nInstanceResponse
-	(*SetN8NInstanceRequest)(nil),      // 31: n8ngateway.v1.SetN8nInstanceRequest
-	(*SetN8NInstanceResponse)(nil),     // 32: n8ngateway.v1.SetN8nInstanceResponse
-	(*DeleteN8NInstanceRequest)(nil),   // 33: n8ngateway.v1.DeleteN8nInstanceRequest
-	(*DeleteN8NInstanceResponse)(nil),  // 34: n8ngateway.v1.DeleteN8nInstanceResponse
-	nil,                                // 35: n8ngateway.v1.StoreCredentialsRequest.CredentialsEntry
-	(*Organization)(nil),               // 36: n8ngateway.v1.Organization
-	(*fieldmaskpb.FieldMask)(nil),      // 37: google.protobuf.FieldMask
-	(*Credential)(nil),                 // 38: n8ngateway.v1.Credential
-	(*Member)(nil),                     // 39: n8ngateway.v1.Member
-	(SecurityEventStatus)(0),           // 40: n8ngateway.v1.SecurityEventStatus
-	(*timestamppb.Timestamp)(nil),      // 41: google.protobuf.Timestamp
-	(*SecurityEvent)(nil),              // 42: n8ngateway.v1.SecurityEvent
-	(*AuditEvent)(nil),                 // 43: n8ngateway.v1.AuditEvent
-	(ExportFormat)(0),                  // 44: n8ngateway.v1.ExportFormat
-	(*N8NInstance)(nil),                // 45: n8ngateway.v1.N8nInstance
-	(*httpbody.HttpBody)(nil),          // 46: google.api.HttpBody
+	(*ListInvitationsRequest)(nil),     // 24: n8ngateway.v1.ListInvitationsRequest
+	(*ListInvitationsResponse)(nil),    // 25: n8ngateway.v1.ListInvitationsResponse
+	(*AcceptInvitationRequest)(nil),    // 26: n8ngateway.v1.AcceptInvitationRequest
+	(*AcceptInvitationResponse)(nil),   // 27: n8ngateway.v1.AcceptInvitationResponse
+	(*DeclineInvitationRequest)(nil),   // 28: n8ngateway.v1.DeclineInvitationRequest
+	(*DeclineInvitationResponse)(nil),  // 29: n8ngateway.v1.DeclineInvitationResponse
+	(*ListSecurityEventsRequest)(nil),  // 30: n8ngateway.v1.ListSecurityEventsRequest
+	(*ListSecurityEventsResponse)(nil), // 31: n8ngateway.v1.ListSecurityEventsResponse
+	(*ListAuditEventsRequest)(nil),     // 32: n8ngateway.v1.ListAuditEventsRequest
+	(*ListAuditEventsResponse)(nil),    // 33: n8ngateway.v1.ListAuditEventsResponse
+	(*ExportAuditEventsRequest)(nil),   // 34: n8ngateway.v1.ExportAuditEventsRequest
+	(*GetN8NInstanceRequest)(nil),      // 35: n8ngateway.v1.GetN8nInstanceRequest
+	(*GetN8NInstanceResponse)(nil),     // 36: n8ngateway.v1.GetN8nInstanceResponse
+	(*SetN8NInstanceRequest)(nil),      // 37: n8ngateway.v1.SetN8nInstanceRequest
+	(*SetN8NInstanceResponse)(nil),     // 38: n8ngateway.v1.SetN8nInstanceResponse
+	(*DeleteN8NInstanceRequest)(nil),   // 39: n8ngateway.v1.DeleteN8nInstanceRequest
+	(*DeleteN8NInstanceResponse)(nil),  // 40: n8ngateway.v1.DeleteN8nInstanceResponse
+	nil,                                // 41: n8ngateway.v1.StoreCredentialsRequest.CredentialsEntry
+	(*Organization)(nil),               // 42: n8ngateway.v1.Organization
+	(*fieldmaskpb.FieldMask)(nil),      // 43: google.protobuf.FieldMask
+	(*Credential)(nil),                 // 44: n8ngateway.v1.Credential
+	(*Member)(nil),                     // 45: n8ngateway.v1.Member
+	(*Invitation)(nil),                 // 46: n8ngateway.v1.Invitation
+	(SecurityEventStatus)(0),           // 47: n8ngateway.v1.SecurityEventStatus
+	(*timestamppb.Timestamp)(nil),      // 48: google.protobuf.Timestamp
+	(*SecurityEvent)(nil),              // 49: n8ngateway.v1.SecurityEvent
+	(*AuditEvent)(nil),                 // 50: n8ngateway.v1.AuditEvent
+	(ExportFormat)(0),                  // 51: n8ngateway.v1.ExportFormat
+	(*N8NInstance)(nil),                // 52: n8ngateway.v1.N8nInstance
+	(*httpbody.HttpBody)(nil),          // 53: google.api.HttpBody
 }
 var file_n8ngateway_v1_organization_service_proto_depIdxs = []int32{
-	36, // 0: n8ngateway.v1.CreateOrganizationRequest.organization:type_name -> n8ngateway.v1.Organization
-	36, // 1: n8ngateway.v1.CreateOrganizationResponse.organization:type_name -> n8ngateway.v1.Organization
-	36, // 2: n8ngateway.v1.ListOrganizationsResponse.organizations:type_name -> n8ngateway.v1.Organization
-	36, // 3: n8ngateway.v1.GetOrganizationResponse.organization:type_name -> n8ngateway.v1.Organization
-	36, // 4: n8ngateway.v1.UpdateOrganizationRequest.organization:type_name -> n8ngateway.v1.Organization
-	37, // 5: n8ngateway.v1.UpdateOrganizationRequest.update_mask:type_name -> google.protobuf.FieldMask
-	36, // 6: n8ngateway.v1.UpdateOrganizationResponse.organization:type_name -> n8ngateway.v1.Organization
-	35, // 7: n8ngateway.v1.StoreCredentialsRequest.credentials:type_name -> n8ngateway.v1.StoreCredentialsRequest.CredentialsEntry
-	38, // 8: n8ngateway.v1.StoreCredentialsResponse.credentials:type_name -> n8ngateway.v1.Credential
-	38, // 9: n8ngateway.v1.ListCredentialsResponse.credentials:type_name -> n8ngateway.v1.Credential
-	39, // 10: n8ngateway.v1.AddMemberRequest.member:type_name -> n8ngateway.v1.Member
-	39, // 11: n8ngateway.v1.AddMemberResponse.member:type_name -> n8ngateway.v1.Member
-	39, // 12: n8ngateway.v1.ListMembersResponse.members:type_name -> n8ngateway.v1.Member
-	39, // 13: n8ngateway.v1.GetMemberResponse.member:type_name -> n8ngateway.v1.Member
-	39, // 14: n8ngateway.v1.UpdateMemberRequest.member:type_name -> n8ngateway.v1.Member
-	37, // 15: n8ngateway.v1.UpdateMemberRequest.update_mask:type_name -> google.protobuf.FieldMask
-	39, // 16: n8ngateway.v1.UpdateMemberResponse.member:type_name -> n8ngateway.v1.Member
-	40, // 17: n8ngateway.v1.ListSecurityEventsRequest.status:type_name -> n8ngateway.v1.SecurityEventStatus
-	41, // 18: n8ngateway.v1.ListSecurityEventsRequest.start_time:type_name -> google.protobuf.Timestamp
-	41, // 19: n8ngateway.v1.ListSecurityEventsRequest.end_time:type_name -> google.protobuf.Timestamp
-	42, // 20: n8ngateway.v1.ListSecurityEventsResponse.security_events:type_name -> n8ngateway.v1.SecurityEvent
-	41, // 21: n8ngateway.v1.ListAuditEventsRequest.start_time:type_name -> google.protobuf.Timestamp
-	41, // 22: n8ngateway.v1.ListAuditEventsRequest.end_time:type_name -> google.protobuf.Timestamp
-	43, // 23: n8ngateway.v1.ListAuditEventsResponse.audit_events:type_name -> n8ngateway.v1.AuditEvent
-	44, // 24: n8ngateway.v1.ExportAuditEventsRequest.format:type_name -> n8ngateway.v1.ExportFormat
-	41, // 25: n8ngateway.v1.ExportAuditEventsRequest.start_time:type_name -> google.protobuf.Timestamp
-	41, // 26: n8ngateway.v1.ExportAuditEventsRequest.end_time:type_name -> google.protobuf.Timestamp
-	45, // 27: n8ngateway.v1.GetN8nInstanceResponse.n8n_instance:type_name -> n8ngateway.v1.N8nInstance
-	45, // 28: n8ngateway.v1.SetN8nInstanceRequest.n8n_instance:type_name -> n8ngateway.v1.N8nInstance
-	45, // 29: n8ngateway.v1.SetN8nInstanceResponse.n8n_instance:type_name -> n8ngateway.v1.N8nInstance
-	0,  // 30: n8ngateway.v1.OrganizationService.CreateOrganization:input_type -> n8ngateway.v1.CreateOrganizationRequest
-	2,  // 31: n8ngateway.v1.OrganizationService.ListOrganizations:input_type -> n8ngateway.v1.ListOrganizationsRequest
-	4,  // 32: n8ngateway.v1.OrganizationService.GetOrganization:input_type -> n8ngateway.v1.GetOrganizationRequest
-	6,  // 33: n8ngateway.v1.OrganizationService.UpdateOrganization:input_type -> n8ngateway.v1.UpdateOrganizationRequest
-	8,  // 34: n8ngateway.v1.OrganizationService.StoreCredentials:input_type -> n8ngateway.v1.StoreCredentialsRequest
-	10, // 35: n8ngateway.v1.OrganizationService.ListCredentials:input_type -> n8ngateway.v1.ListCredentialsRequest
-	12, // 36: n8ngateway.v1.OrganizationService.DeleteCredentials:input_type -> n8ngateway.v1.DeleteCredentialsRequest
-	14, // 37: n8ngateway.v1.OrganizationService.AddMember:input_type -> n8ngateway.v1.AddMemberRequest
-	16, // 38: n8ngateway.v1.OrganizationService.ListMembers:input_type -> n8ngateway.v1.ListMembersRequest
-	18, // 39: n8ngateway.v1.OrganizationService.GetMember:input_type -> n8ngateway.v1.GetMemberRequest
-	20, // 40: n8ngateway.v1.OrganizationService.UpdateMember:input_type -> n8ngateway.v1.UpdateMemberRequest
-	22, // 41: n8ngateway.v1.OrganizationService.RemoveMember:input_type -> n8ngateway.v1.RemoveMemberRequest
-	24, // 42: n8ngateway.v1.OrganizationService.ListSecurityEvents:input_type -> n8ngateway.v1.ListSecurityEventsRequest
-	26, // 43: n8ngateway.v1.OrganizationService.ListAuditEvents:input_type -> n8ngateway.v1.ListAuditEventsRequest
-	28, // 44: n8ngateway.v1.OrganizationService.ExportAuditEvents:input_type -> n8ngateway.v1.ExportAuditEventsRequest
-	29, // 45: n8ngateway.v1.OrganizationService.GetN8nInstance:input_type -> n8ngateway.v1.GetN8nInstanceRequest
-	31, // 46: n8ngateway.v1.OrganizationService.SetN8nInstance:input_type -> n8ngateway.v1.SetN8nInstanceRequest
-	33, // 47: n8ngateway.v1.OrganizationService.DeleteN8nInstance:input_type -> n8ngateway.v1.DeleteN8nInstanceRequest
-	1,  // 48: n8ngateway.v1.OrganizationService.CreateOrganization:output_type -> n8ngateway.v1.CreateOrganizationResponse
-	3,  // 49: n8ngateway.v1.OrganizationService.ListOrganizations:output_type -> n8ngateway.v1.ListOrganizationsResponse
-	5,  // 50: n8ngateway.v1.OrganizationService.GetOrganization:output_type -> n8ngateway.v1.GetOrganizationResponse
-	7,  // 51: n8ngateway.v1.OrganizationService.UpdateOrganization:output_type -> n8ngateway.v1.UpdateOrganizationResponse
-	9,  // 52: n8ngateway.v1.OrganizationService.StoreCredentials:output_type -> n8ngateway.v1.StoreCredentialsResponse
-	11, // 53: n8ngateway.v1.OrganizationService.ListCredentials:output_type -> n8ngateway.v1.ListCredentialsResponse
-	13, // 54: n8ngateway.v1.OrganizationService.DeleteCredentials:output_type -> n8ngateway.v1.DeleteCredentialsResponse
-	15, // 55: n8ngateway.v1.OrganizationService.AddMember:output_type -> n8ngateway.v1.AddMemberResponse
-	17, // 56: n8ngateway.v1.OrganizationService.ListMembers:output_type -> n8ngateway.v1.ListMembersResponse
-	19, // 57: n8ngateway.v1.OrganizationService.GetMember:output_type -> n8ngateway.v1.GetMemberResponse
-	21, // 58: n8ngateway.v1.OrganizationService.UpdateMember:output_type -> n8ngateway.v1.UpdateMemberResponse
-	23, // 59: n8ngateway.v1.OrganizationService.RemoveMember:output_type -> n8ngateway.v1.RemoveMemberResponse
-	25, // 60: n8ngateway.v1.OrganizationService.ListSecurityEvents:output_type -> n8ngateway.v1.ListSecurityEventsResponse
-	27, // 61: n8ngateway.v1.OrganizationService.ListAuditEvents:output_type -> n8ngateway.v1.ListAuditEventsResponse
-	46, // 62: n8ngateway.v1.OrganizationService.ExportAuditEvents:output_type -> google.api.HttpBody
-	30, // 63: n8ngateway.v1.OrganizationService.GetN8nInstance:output_type -> n8ngateway.v1.GetN8nInstanceResponse
-	32, // 64: n8ngateway.v1.OrganizationService.SetN8nInstance:output_type -> n8ngateway.v1.SetN8nInstanceResponse
-	34, // 65: n8ngateway.v1.OrganizationService.DeleteN8nInstance:output_type -> n8ngateway.v1.DeleteN8nInstanceResponse
-	48, // [48:66] is the sub-list for method output_type
-	30, // [30:48] is the sub-list for method input_type
-	30, // [30:30] is the sub-list for extension type_name
-	30, // [30:30] is the sub-list for extension extendee
-	0,  // [0:30] is the sub-list for field type_name
+	42, // 0: n8ngateway.v1.CreateOrganizationRequest.organization:type_name -> n8ngateway.v1.Organization
+	42, // 1: n8ngateway.v1.CreateOrganizationResponse.organization:type_name -> n8ngateway.v1.Organization
+	42, // 2: n8ngateway.v1.ListOrganizationsResponse.organizations:type_name -> n8ngateway.v1.Organization
+	42, // 3: n8ngateway.v1.GetOrganizationResponse.organization:type_name -> n8ngateway.v1.Organization
+	42, // 4: n8ngateway.v1.UpdateOrganizationRequest.organization:type_name -> n8ngateway.v1.Organization
+	43, // 5: n8ngateway.v1.UpdateOrganizationRequest.update_mask:type_name -> google.protobuf.FieldMask
+	42, // 6: n8ngateway.v1.UpdateOrganizationResponse.organization:type_name -> n8ngateway.v1.Organization
+	41, // 7: n8ngateway.v1.StoreCredentialsRequest.credentials:type_name -> n8ngateway.v1.StoreCredentialsRequest.CredentialsEntry
+	44, // 8: n8ngateway.v1.StoreCredentialsResponse.credentials:type_name -> n8ngateway.v1.Credential
+	44, // 9: n8ngateway.v1.ListCredentialsResponse.credentials:type_name -> n8ngateway.v1.Credential
+	45, // 10: n8ngateway.v1.AddMemberRequest.member:type_name -> n8ngateway.v1.Member
+	45, // 11: n8ngateway.v1.AddMemberResponse.member:type_name -> n8ngateway.v1.Member
+	45, // 12: n8ngateway.v1.ListMembersResponse.members:type_name -> n8ngateway.v1.Member
+	45, // 13: n8ngateway.v1.GetMemberResponse.member:type_name -> n8ngateway.v1.Member
+	45, // 14: n8ngateway.v1.UpdateMemberRequest.member:type_name -> n8ngateway.v1.Member
+	43, // 15: n8ngateway.v1.UpdateMemberRequest.update_mask:type_name -> google.protobuf.FieldMask
+	45, // 16: n8ngateway.v1.UpdateMemberResponse.member:type_name -> n8ngateway.v1.Member
+	46, // 17: n8ngateway.v1.ListInvitationsResponse.invitations:type_name -> n8ngateway.v1.Invitation
+	45, // 18: n8ngateway.v1.AcceptInvitationResponse.member:type_name -> n8ngateway.v1.Member
+	47, // 19: n8ngateway.v1.ListSecurityEventsRequest.status:type_name -> n8ngateway.v1.SecurityEventStatus
+	48, // 20: n8ngateway.v1.ListSecurityEventsRequest.start_time:type_name -> google.protobuf.Timestamp
+	48, // 21: n8ngateway.v1.ListSecurityEventsRequest.end_time:type_name -> google.protobuf.Timestamp
+	49, // 22: n8ngateway.v1.ListSecurityEventsResponse.security_events:type_name -> n8ngateway.v1.SecurityEvent
+	48, // 23: n8ngateway.v1.ListAuditEventsRequest.start_time:type_name -> google.protobuf.Timestamp
+	48, // 24: n8ngateway.v1.ListAuditEventsRequest.end_time:type_name -> google.protobuf.Timestamp
+	50, // 25: n8ngateway.v1.ListAuditEventsResponse.audit_events:type_name -> n8ngateway.v1.AuditEvent
+	51, // 26: n8ngateway.v1.ExportAuditEventsRequest.format:type_name -> n8ngateway.v1.ExportFormat
+	48, // 27: n8ngateway.v1.ExportAuditEventsRequest.start_time:type_name -> google.protobuf.Timestamp
+	48, // 28: n8ngateway.v1.ExportAuditEventsRequest.end_time:type_name -> google.protobuf.Timestamp
+	52, // 29: n8ngateway.v1.GetN8nInstanceResponse.n8n_instance:type_name -> n8ngateway.v1.N8nInstance
+	52, // 30: n8ngateway.v1.SetN8nInstanceRequest.n8n_instance:type_name -> n8ngateway.v1.N8nInstance
+	52, // 31: n8ngateway.v1.SetN8nInstanceResponse.n8n_instance:type_name -> n8ngateway.v1.N8nInstance
+	0,  // 32: n8ngateway.v1.OrganizationService.CreateOrganization:input_type -> n8ngateway.v1.CreateOrganizationRequest
+	2,  // 33: n8ngateway.v1.OrganizationService.ListOrganizations:input_type -> n8ngateway.v1.ListOrganizationsRequest
+	4,  // 34: n8ngateway.v1.OrganizationService.GetOrganization:input_type -> n8ngateway.v1.GetOrganizationRequest
+	6,  // 35: n8ngateway.v1.OrganizationService.UpdateOrganization:input_type -> n8ngateway.v1.UpdateOrganizationRequest
+	8,  // 36: n8ngateway.v1.OrganizationService.StoreCredentials:input_type -> n8ngateway.v1.StoreCredentialsRequest
+	10, // 37: n8ngateway.v1.OrganizationService.ListCredentials:input_type -> n8ngateway.v1.ListCredentialsRequest
+	12, // 38: n8ngateway.v1.OrganizationService.DeleteCredentials:input_type -> n8ngateway.v1.DeleteCredentialsRequest
+	14, // 39: n8ngateway.v1.OrganizationService.AddMember:input_type -> n8ngateway.v1.AddMemberRequest
+	16, // 40: n8ngateway.v1.OrganizationService.ListMembers:input_type -> n8ngateway.v1.ListMembersRequest
+	18, // 41: n8ngateway.v1.OrganizationService.GetMember:input_type -> n8ngateway.v1.GetMemberRequest
+	20, // 42: n8ngateway.v1.OrganizationService.UpdateMember:input_type -> n8ngateway.v1.UpdateMemberRequest
+	22, // 43: n8ngateway.v1.OrganizationService.RemoveMember:input_type -> n8ngateway.v1.RemoveMemberRequest
+	24, // 44: n8ngateway.v1.OrganizationService.ListInvitations:input_type -> n8ngateway.v1.ListInvitationsRequest
+	26, // 45: n8ngateway.v1.OrganizationService.AcceptInvitation:input_type -> n8ngateway.v1.AcceptInvitationRequest
+	28, // 46: n8ngateway.v1.OrganizationService.DeclineInvitation:input_type -> n8ngateway.v1.DeclineInvitationRequest
+	30, // 47: n8ngateway.v1.OrganizationService.ListSecurityEvents:input_type -> n8ngateway.v1.ListSecurityEventsRequest
+	32, // 48: n8ngateway.v1.OrganizationService.ListAuditEvents:input_type -> n8ngateway.v1.ListAuditEventsRequest
+	34, // 49: n8ngateway.v1.OrganizationService.ExportAuditEvents:input_type -> n8ngateway.v1.ExportAuditEventsRequest
+	35, // 50: n8ngateway.v1.OrganizationService.GetN8nInstance:input_type -> n8ngateway.v1.GetN8nInstanceRequest
+	37, // 51: n8ngateway.v1.OrganizationService.SetN8nInstance:input_type -> n8ngateway.v1.SetN8nInstanceRequest
+	39, // 52: n8ngateway.v1.OrganizationService.DeleteN8nInstance:input_type -> n8ngateway.v1.DeleteN8nInstanceRequest
+	1,  // 53: n8ngateway.v1.OrganizationService.CreateOrganization:output_type -> n8ngateway.v1.CreateOrganizationResponse
+	3,  // 54: n8ngateway.v1.OrganizationService.ListOrganizations:output_type -> n8ngateway.v1.ListOrganizationsResponse
+	5,  // 55: n8ngateway.v1.OrganizationService.GetOrganization:output_type -> n8ngateway.v1.GetOrganizationResponse
+	7,  // 56: n8ngateway.v1.OrganizationService.UpdateOrganization:output_type -> n8ngateway.v1.UpdateOrganizationResponse
+	9,  // 57: n8ngateway.v1.OrganizationService.StoreCredentials:output_type -> n8ngateway.v1.StoreCredentialsResponse
+	11, // 58: n8ngateway.v1.OrganizationService.ListCredentials:output_type -> n8ngateway.v1.ListCredentialsResponse
+	13, // 59: n8ngateway.v1.OrganizationService.DeleteCredentials:output_type -> n8ngateway.v1.DeleteCredentialsResponse
+	15, // 60: n8ngateway.v1.OrganizationService.AddMember:output_type -> n8ngateway.v1.AddMemberResponse
+	17, // 61: n8ngateway.v1.OrganizationService.ListMembers:output_type -> n8ngateway.v1.ListMembersResponse
+	19, // 62: n8ngateway.v1.OrganizationService.GetMember:output_type -> n8ngateway.v1.GetMemberResponse
+	21, // 63: n8ngateway.v1.OrganizationService.UpdateMember:output_type -> n8ngateway.v1.UpdateMemberResponse
+	23, // 64: n8ngateway.v1.OrganizationService.RemoveMember:output_type -> n8ngateway.v1.RemoveMemberResponse
+	25, // 65: n8ngateway.v1.OrganizationService.ListInvitations:output_type -> n8ngateway.v1.ListInvitationsResponse
+	27, // 66: n8ngateway.v1.OrganizationService.AcceptInvitation:output_type -> n8ngateway.v1.AcceptInvitationResponse
+	29, // 67: n8ngateway.v1.OrganizationService.DeclineInvitation:output_type -> n8ngateway.v1.DeclineInvitationResponse
+	31, // 68: n8ngateway.v1.OrganizationService.ListSecurityEvents:output_type -> n8ngateway.v1.ListSecurityEventsResponse
+	33, // 69: n8ngateway.v1.OrganizationService.ListAuditEvents:output_type -> n8ngateway.v1.ListAuditEventsResponse
+	53, // 70: n8ngateway.v1.OrganizationService.ExportAuditEvents:output_type -> google.api.HttpBody
+	36, // 71: n8ngateway.v1.OrganizationService.GetN8nInstance:output_type -> n8ngateway.v1.GetN8nInstanceResponse
+	38, // 72: n8ngateway.v1.OrganizationService.SetN8nInstance:output_type -> n8ngateway.v1.SetN8nInstanceResponse
+	40, // 73: n8ngateway.v1.OrganizationService.DeleteN8nInstance:output_type -> n8ngateway.v1.DeleteN8nInstanceResponse
+	53, // [53:74] is the sub-list for method output_type
+	32, // [32:53] is the sub-list for method input_type
+	32, // [32:32] is the sub-list for extension type_name
+	32, // [32:32] is the sub-list for extension extendee
+	0,  // [0:32] is the sub-list for field type_name
 }
 
 func init() { file_n8ngateway_v1_organization_service_proto_init() }
@@ -2212,6 +2529,7 @@ func file_n8ngateway_v1_organization_service_proto_init() {
 	}
 	file_n8ngateway_v1_audit_event_proto_init()
 	file_n8ngateway_v1_credential_proto_init()
+	file_n8ngateway_v1_invitation_proto_init()
 	file_n8ngateway_v1_member_proto_init()
 	file_n8ngateway_v1_n8n_instance_proto_init()
 	file_n8ngateway_v1_organization_proto_init()
@@ -2223,7 +2541,7 @@ func file_n8ngateway_v1_organization_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_n8ngateway_v1_organization_service_proto_rawDesc), len(file_n8ngateway_v1_organization_service_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   36,
+			NumMessages:   42,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -70,6 +70,15 @@ const (
 	// OrganizationServiceRemoveMemberProcedure is the fully-qualified name of the OrganizationService's
 	// RemoveMember RPC.
 	OrganizationServiceRemoveMemberProcedure = "/n8ngateway.v1.OrganizationService/RemoveMember"
+	// OrganizationServiceListInvitationsProcedure is the fully-qualified name of the
+	// OrganizationService's ListInvitations RPC.
+	OrganizationServiceListInvitationsProcedure = "/n8ngateway.v1.OrganizationService/ListInvitations"
+	// OrganizationServiceAcceptInvitationProcedure is the fully-qualified name of the
+	// OrganizationService's AcceptInvitation RPC.
+	OrganizationServiceAcceptInvitationProcedure = "/n8ngateway.v1.OrganizationService/AcceptInvitation"
+	// OrganizationServiceDeclineInvitationProcedure is the fully-qualified name of the
+	// OrganizationService's DeclineInvitation RPC.
+	OrganizationServiceDeclineInvitationProcedure = "/n8ngateway.v1.OrganizationService/DeclineInvitation"
 	// OrganizationServiceListSecurityEventsProcedure is the fully-qualified name of the
 	// OrganizationService's ListSecurityEvents RPC.
 	OrganizationServiceListSecurityEventsProcedure = "/n8ngateway.v1.OrganizationService/ListSecurityEvents"
@@ -106,16 +115,24 @@ type OrganizationServiceClient interface {
 	ListCredentials(context.Context, *v1.ListCredentialsRequest) (*v1.ListCredentialsResponse, error)
 	// Deletes the named secrets, or all of them when none is named; runs under way keep what they were given.
 	DeleteCredentials(context.Context, *v1.DeleteCredentialsRequest) (*v1.DeleteCredentialsResponse, error)
-	// Adds a user who need not have signed in yet; one who is a member already is ALREADY_EXISTS.
+	// Invites a user, who need not have signed in yet and becomes a member by accepting; one who belongs to the
+	// organization by its token is made a member at once. Who is a member or invited already is ALREADY_EXISTS.
 	AddMember(context.Context, *v1.AddMemberRequest) (*v1.AddMemberResponse, error)
 	// Lists members, oldest first.
 	ListMembers(context.Context, *v1.ListMembersRequest) (*v1.ListMembersResponse, error)
 	// Returns one member.
 	GetMember(context.Context, *v1.GetMemberRequest) (*v1.GetMemberResponse, error)
-	// Changes a member's role; to demote the last owner is FAILED_PRECONDITION.
+	// Changes the role of a member or of one who is invited; to demote the last owner is FAILED_PRECONDITION.
 	UpdateMember(context.Context, *v1.UpdateMemberRequest) (*v1.UpdateMemberResponse, error)
-	// Ends a membership, the caller's own included; to remove the last owner is FAILED_PRECONDITION.
+	// Ends a membership, the caller's own included, or withdraws an invitation; to remove the last owner is
+	// FAILED_PRECONDITION.
 	RemoveMember(context.Context, *v1.RemoveMemberRequest) (*v1.RemoveMemberResponse, error)
+	// Lists the invitations that the caller has not answered, oldest first.
+	ListInvitations(context.Context, *v1.ListInvitationsRequest) (*v1.ListInvitationsResponse, error)
+	// Makes the caller a member of the organization that invited it; NOT_FOUND without an invitation.
+	AcceptInvitation(context.Context, *v1.AcceptInvitationRequest) (*v1.AcceptInvitationResponse, error)
+	// Ends an invitation of the caller's; NOT_FOUND without one.
+	DeclineInvitation(context.Context, *v1.DeclineInvitationRequest) (*v1.DeclineInvitationResponse, error)
 	// Lists what was noticed about callers, newest first.
 	ListSecurityEvents(context.Context, *v1.ListSecurityEventsRequest) (*v1.ListSecurityEventsResponse, error)
 	// Lists who changed what, newest first.
@@ -223,6 +240,27 @@ func NewOrganizationServiceClient(httpClient connect.HTTPClient, baseURL string,
 			connect.WithIdempotency(connect.IdempotencyIdempotent),
 			connect.WithClientOptions(opts...),
 		),
+		listInvitations: connect.NewClient[v1.ListInvitationsRequest, v1.ListInvitationsResponse](
+			httpClient,
+			baseURL+OrganizationServiceListInvitationsProcedure,
+			connect.WithSchema(organizationServiceMethods.ByName("ListInvitations")),
+			connect.WithIdempotency(connect.IdempotencyNoSideEffects),
+			connect.WithClientOptions(opts...),
+		),
+		acceptInvitation: connect.NewClient[v1.AcceptInvitationRequest, v1.AcceptInvitationResponse](
+			httpClient,
+			baseURL+OrganizationServiceAcceptInvitationProcedure,
+			connect.WithSchema(organizationServiceMethods.ByName("AcceptInvitation")),
+			connect.WithIdempotency(connect.IdempotencyIdempotent),
+			connect.WithClientOptions(opts...),
+		),
+		declineInvitation: connect.NewClient[v1.DeclineInvitationRequest, v1.DeclineInvitationResponse](
+			httpClient,
+			baseURL+OrganizationServiceDeclineInvitationProcedure,
+			connect.WithSchema(organizationServiceMethods.ByName("DeclineInvitation")),
+			connect.WithIdempotency(connect.IdempotencyIdempotent),
+			connect.WithClientOptions(opts...),
+		),
 		listSecurityEvents: connect.NewClient[v1.ListSecurityEventsRequest, v1.ListSecurityEventsResponse](
 			httpClient,
 			baseURL+OrganizationServiceListSecurityEventsProcedure,
@@ -282,6 +320,9 @@ type organizationServiceClient struct {
 	getMember          *connect.Client[v1.GetMemberRequest, v1.GetMemberResponse]
 	updateMember       *connect.Client[v1.UpdateMemberRequest, v1.UpdateMemberResponse]
 	removeMember       *connect.Client[v1.RemoveMemberRequest, v1.RemoveMemberResponse]
+	listInvitations    *connect.Client[v1.ListInvitationsRequest, v1.ListInvitationsResponse]
+	acceptInvitation   *connect.Client[v1.AcceptInvitationRequest, v1.AcceptInvitationResponse]
+	declineInvitation  *connect.Client[v1.DeclineInvitationRequest, v1.DeclineInvitationResponse]
 	listSecurityEvents *connect.Client[v1.ListSecurityEventsRequest, v1.ListSecurityEventsResponse]
 	listAuditEvents    *connect.Client[v1.ListAuditEventsRequest, v1.ListAuditEventsResponse]
 	exportAuditEvents  *connect.Client[v1.ExportAuditEventsRequest, httpbody.HttpBody]
@@ -398,6 +439,33 @@ func (c *organizationServiceClient) RemoveMember(ctx context.Context, req *v1.Re
 	return nil, err
 }
 
+// ListInvitations calls n8ngateway.v1.OrganizationService.ListInvitations.
+func (c *organizationServiceClient) ListInvitations(ctx context.Context, req *v1.ListInvitationsRequest) (*v1.ListInvitationsResponse, error) {
+	response, err := c.listInvitations.CallUnary(ctx, connect.NewRequest(req))
+	if response != nil {
+		return response.Msg, err
+	}
+	return nil, err
+}
+
+// AcceptInvitation calls n8ngateway.v1.OrganizationService.AcceptInvitation.
+func (c *organizationServiceClient) AcceptInvitation(ctx context.Context, req *v1.AcceptInvitationRequest) (*v1.AcceptInvitationResponse, error) {
+	response, err := c.acceptInvitation.CallUnary(ctx, connect.NewRequest(req))
+	if response != nil {
+		return response.Msg, err
+	}
+	return nil, err
+}
+
+// DeclineInvitation calls n8ngateway.v1.OrganizationService.DeclineInvitation.
+func (c *organizationServiceClient) DeclineInvitation(ctx context.Context, req *v1.DeclineInvitationRequest) (*v1.DeclineInvitationResponse, error) {
+	response, err := c.declineInvitation.CallUnary(ctx, connect.NewRequest(req))
+	if response != nil {
+		return response.Msg, err
+	}
+	return nil, err
+}
+
 // ListSecurityEvents calls n8ngateway.v1.OrganizationService.ListSecurityEvents.
 func (c *organizationServiceClient) ListSecurityEvents(ctx context.Context, req *v1.ListSecurityEventsRequest) (*v1.ListSecurityEventsResponse, error) {
 	response, err := c.listSecurityEvents.CallUnary(ctx, connect.NewRequest(req))
@@ -464,16 +532,24 @@ type OrganizationServiceHandler interface {
 	ListCredentials(context.Context, *v1.ListCredentialsRequest) (*v1.ListCredentialsResponse, error)
 	// Deletes the named secrets, or all of them when none is named; runs under way keep what they were given.
 	DeleteCredentials(context.Context, *v1.DeleteCredentialsRequest) (*v1.DeleteCredentialsResponse, error)
-	// Adds a user who need not have signed in yet; one who is a member already is ALREADY_EXISTS.
+	// Invites a user, who need not have signed in yet and becomes a member by accepting; one who belongs to the
+	// organization by its token is made a member at once. Who is a member or invited already is ALREADY_EXISTS.
 	AddMember(context.Context, *v1.AddMemberRequest) (*v1.AddMemberResponse, error)
 	// Lists members, oldest first.
 	ListMembers(context.Context, *v1.ListMembersRequest) (*v1.ListMembersResponse, error)
 	// Returns one member.
 	GetMember(context.Context, *v1.GetMemberRequest) (*v1.GetMemberResponse, error)
-	// Changes a member's role; to demote the last owner is FAILED_PRECONDITION.
+	// Changes the role of a member or of one who is invited; to demote the last owner is FAILED_PRECONDITION.
 	UpdateMember(context.Context, *v1.UpdateMemberRequest) (*v1.UpdateMemberResponse, error)
-	// Ends a membership, the caller's own included; to remove the last owner is FAILED_PRECONDITION.
+	// Ends a membership, the caller's own included, or withdraws an invitation; to remove the last owner is
+	// FAILED_PRECONDITION.
 	RemoveMember(context.Context, *v1.RemoveMemberRequest) (*v1.RemoveMemberResponse, error)
+	// Lists the invitations that the caller has not answered, oldest first.
+	ListInvitations(context.Context, *v1.ListInvitationsRequest) (*v1.ListInvitationsResponse, error)
+	// Makes the caller a member of the organization that invited it; NOT_FOUND without an invitation.
+	AcceptInvitation(context.Context, *v1.AcceptInvitationRequest) (*v1.AcceptInvitationResponse, error)
+	// Ends an invitation of the caller's; NOT_FOUND without one.
+	DeclineInvitation(context.Context, *v1.DeclineInvitationRequest) (*v1.DeclineInvitationResponse, error)
 	// Lists what was noticed about callers, newest first.
 	ListSecurityEvents(context.Context, *v1.ListSecurityEventsRequest) (*v1.ListSecurityEventsResponse, error)
 	// Lists who changed what, newest first.
@@ -577,6 +653,27 @@ func NewOrganizationServiceHandler(svc OrganizationServiceHandler, opts ...conne
 		connect.WithIdempotency(connect.IdempotencyIdempotent),
 		connect.WithHandlerOptions(opts...),
 	)
+	organizationServiceListInvitationsHandler := connect.NewUnaryHandlerSimple(
+		OrganizationServiceListInvitationsProcedure,
+		svc.ListInvitations,
+		connect.WithSchema(organizationServiceMethods.ByName("ListInvitations")),
+		connect.WithIdempotency(connect.IdempotencyNoSideEffects),
+		connect.WithHandlerOptions(opts...),
+	)
+	organizationServiceAcceptInvitationHandler := connect.NewUnaryHandlerSimple(
+		OrganizationServiceAcceptInvitationProcedure,
+		svc.AcceptInvitation,
+		connect.WithSchema(organizationServiceMethods.ByName("AcceptInvitation")),
+		connect.WithIdempotency(connect.IdempotencyIdempotent),
+		connect.WithHandlerOptions(opts...),
+	)
+	organizationServiceDeclineInvitationHandler := connect.NewUnaryHandlerSimple(
+		OrganizationServiceDeclineInvitationProcedure,
+		svc.DeclineInvitation,
+		connect.WithSchema(organizationServiceMethods.ByName("DeclineInvitation")),
+		connect.WithIdempotency(connect.IdempotencyIdempotent),
+		connect.WithHandlerOptions(opts...),
+	)
 	organizationServiceListSecurityEventsHandler := connect.NewUnaryHandlerSimple(
 		OrganizationServiceListSecurityEventsProcedure,
 		svc.ListSecurityEvents,
@@ -645,6 +742,12 @@ func NewOrganizationServiceHandler(svc OrganizationServiceHandler, opts ...conne
 			organizationServiceUpdateMemberHandler.ServeHTTP(w, r)
 		case OrganizationServiceRemoveMemberProcedure:
 			organizationServiceRemoveMemberHandler.ServeHTTP(w, r)
+		case OrganizationServiceListInvitationsProcedure:
+			organizationServiceListInvitationsHandler.ServeHTTP(w, r)
+		case OrganizationServiceAcceptInvitationProcedure:
+			organizationServiceAcceptInvitationHandler.ServeHTTP(w, r)
+		case OrganizationServiceDeclineInvitationProcedure:
+			organizationServiceDeclineInvitationHandler.ServeHTTP(w, r)
 		case OrganizationServiceListSecurityEventsProcedure:
 			organizationServiceListSecurityEventsHandler.ServeHTTP(w, r)
 		case OrganizationServiceListAuditEventsProcedure:
@@ -712,6 +815,18 @@ func (UnimplementedOrganizationServiceHandler) UpdateMember(context.Context, *v1
 
 func (UnimplementedOrganizationServiceHandler) RemoveMember(context.Context, *v1.RemoveMemberRequest) (*v1.RemoveMemberResponse, error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("n8ngateway.v1.OrganizationService.RemoveMember is not implemented"))
+}
+
+func (UnimplementedOrganizationServiceHandler) ListInvitations(context.Context, *v1.ListInvitationsRequest) (*v1.ListInvitationsResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("n8ngateway.v1.OrganizationService.ListInvitations is not implemented"))
+}
+
+func (UnimplementedOrganizationServiceHandler) AcceptInvitation(context.Context, *v1.AcceptInvitationRequest) (*v1.AcceptInvitationResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("n8ngateway.v1.OrganizationService.AcceptInvitation is not implemented"))
+}
+
+func (UnimplementedOrganizationServiceHandler) DeclineInvitation(context.Context, *v1.DeclineInvitationRequest) (*v1.DeclineInvitationResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("n8ngateway.v1.OrganizationService.DeclineInvitation is not implemented"))
 }
 
 func (UnimplementedOrganizationServiceHandler) ListSecurityEvents(context.Context, *v1.ListSecurityEventsRequest) (*v1.ListSecurityEventsResponse, error) {

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from protobuf.wkt.google.protobuf.timestamp_pb import Timestamp
 
 
-_MemberFields: TypeAlias = Literal["organization_id", "profile_id", "role", "email", "is_external", "created_at", "updated_at"]
+_MemberFields: TypeAlias = Literal["organization_id", "profile_id", "role", "email", "is_external", "created_at", "updated_at", "is_pending"]
 
 class Member(Message[_MemberFields]):
     """
@@ -75,9 +75,15 @@ class Member(Message[_MemberFields]):
             ```proto
             optional google.protobuf.Timestamp updated_at = 7;
             ```
+        is_pending:
+            True until the user has accepted its invitation: it has no rights until then, and only admins see it.
+
+            ```proto
+            bool is_pending = 8;
+            ```
     """
 
-    __slots__ = ("organization_id", "profile_id", "role", "email", "is_external", "created_at", "updated_at")
+    __slots__ = ("organization_id", "profile_id", "role", "email", "is_external", "created_at", "updated_at", "is_pending")
 
     if TYPE_CHECKING:
 
@@ -91,6 +97,7 @@ class Member(Message[_MemberFields]):
             is_external: bool = False,
             created_at: Timestamp | None = None,
             updated_at: Timestamp | None = None,
+            is_pending: bool = False,
         ) -> None:
             pass
 
@@ -101,6 +108,7 @@ class Member(Message[_MemberFields]):
         is_external: bool
         created_at: Timestamp | None
         updated_at: Timestamp | None
+        is_pending: bool
 
 class MemberRole(Enum):
     """
@@ -151,7 +159,7 @@ class MemberRole(Enum):
 
 
 _DESC = file_desc(
-    b'\n\x1an8ngateway/v1/member.proto\x12\rn8ngateway.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto"\x8a\x03\n\x06Member\x128\n\x0forganization_id\x18\x01 \x01(\tR\x0eorganizationIdB\x0f\xe2A\x01\x05\xbaH\x08\xd8\x01\x01r\x03\xb0\x01\x01\x12D\n\nprofile_id\x18\x02 \x01(\tR\tprofileIdB%\xe2A\x01\x05\xbaH\x1e\xd8\x01\x01r\x19\x18\xff\x012\x14^[A-Za-z0-9_.:|@-]+$\x12;\n\x04role\x18\x03 \x01(\x0e2\x19.n8ngateway.v1.MemberRoleR\x04roleB\x0c\xe2A\x01\x02\xbaH\x05\x82\x01\x02\x10\x01\x12\x1a\n\x05email\x18\x04 \x01(\tR\x05emailB\x04\xe2A\x01\x03\x12%\n\x0bis_external\x18\x05 \x01(\x08R\nisExternalB\x04\xe2A\x01\x03\x12?\n\ncreated_at\x18\x06 \x01(\x0b2\x1a.google.protobuf.TimestampR\tcreatedAtB\x04\xe2A\x01\x03\x12?\n\nupdated_at\x18\x07 \x01(\x0b2\x1a.google.protobuf.TimestampR\tupdatedAtB\x04\xe2A\x01\x03*\x87\x01\n\nMemberRole\x12\x1b\n\x17MEMBER_ROLE_UNSPECIFIED\x10\x00\x12\x15\n\x11MEMBER_ROLE_OWNER\x10\x01\x12\x15\n\x11MEMBER_ROLE_ADMIN\x10\x02\x12\x16\n\x12MEMBER_ROLE_MEMBER\x10\x03\x12\x16\n\x12MEMBER_ROLE_VIEWER\x10\x04b\x06proto3',
+    b'\n\x1an8ngateway/v1/member.proto\x12\rn8ngateway.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto"\xaf\x03\n\x06Member\x128\n\x0forganization_id\x18\x01 \x01(\tR\x0eorganizationIdB\x0f\xe2A\x01\x05\xbaH\x08\xd8\x01\x01r\x03\xb0\x01\x01\x12D\n\nprofile_id\x18\x02 \x01(\tR\tprofileIdB%\xe2A\x01\x05\xbaH\x1e\xd8\x01\x01r\x19\x18\xff\x012\x14^[A-Za-z0-9_.:|@-]+$\x12;\n\x04role\x18\x03 \x01(\x0e2\x19.n8ngateway.v1.MemberRoleR\x04roleB\x0c\xe2A\x01\x02\xbaH\x05\x82\x01\x02\x10\x01\x12\x1a\n\x05email\x18\x04 \x01(\tR\x05emailB\x04\xe2A\x01\x03\x12%\n\x0bis_external\x18\x05 \x01(\x08R\nisExternalB\x04\xe2A\x01\x03\x12?\n\ncreated_at\x18\x06 \x01(\x0b2\x1a.google.protobuf.TimestampR\tcreatedAtB\x04\xe2A\x01\x03\x12?\n\nupdated_at\x18\x07 \x01(\x0b2\x1a.google.protobuf.TimestampR\tupdatedAtB\x04\xe2A\x01\x03\x12#\n\nis_pending\x18\x08 \x01(\x08R\tisPendingB\x04\xe2A\x01\x03*\x87\x01\n\nMemberRole\x12\x1b\n\x17MEMBER_ROLE_UNSPECIFIED\x10\x00\x12\x15\n\x11MEMBER_ROLE_OWNER\x10\x01\x12\x15\n\x11MEMBER_ROLE_ADMIN\x10\x02\x12\x16\n\x12MEMBER_ROLE_MEMBER\x10\x03\x12\x16\n\x12MEMBER_ROLE_VIEWER\x10\x04b\x06proto3',
     [
         validate_pb.desc(),
         field_behavior_pb.desc(),

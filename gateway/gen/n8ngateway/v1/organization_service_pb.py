@@ -17,7 +17,7 @@ from protobuf import Message
 from protobuf._codegen import file_desc
 from protobuf.wkt.google.protobuf import field_mask_pb, timestamp_pb
 
-from . import audit_event_pb, credential_pb, member_pb, n8n_instance_pb, organization_pb, security_event_pb, usage_pb
+from . import audit_event_pb, credential_pb, invitation_pb, member_pb, n8n_instance_pb, organization_pb, security_event_pb, usage_pb
 
 if TYPE_CHECKING:
     from protobuf import DescFile
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from .audit_event_pb import AuditEvent
     from .credential_pb import Credential
+    from .invitation_pb import Invitation
     from .member_pb import Member
     from .n8n_instance_pb import N8nInstance
     from .organization_pb import Organization
@@ -912,6 +913,202 @@ class RemoveMemberResponse(Message[_RemoveMemberResponseFields]):
         ) -> None:
             pass
 
+_ListInvitationsRequestFields: TypeAlias = Literal["page_size", "page_token"]
+
+class ListInvitationsRequest(Message[_ListInvitationsRequestFields]):
+    """
+    Which page of the caller's invitations.
+
+    ```proto
+    message n8ngateway.v1.ListInvitationsRequest
+    ```
+
+    Attributes:
+        page_size:
+            Most entries to return, at most 200; 0 for 50.
+
+            ```proto
+            int32 page_size = 1;
+            ```
+        page_token:
+            next_page_token of the page before, with the other fields unchanged; empty for the first page.
+
+            ```proto
+            string page_token = 2;
+            ```
+    """
+
+    __slots__ = ("page_size", "page_token")
+
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            *,
+            page_size: int = 0,
+            page_token: str = "",
+        ) -> None:
+            pass
+
+        page_size: int
+        page_token: str
+
+_ListInvitationsResponseFields: TypeAlias = Literal["invitations", "next_page_token"]
+
+class ListInvitationsResponse(Message[_ListInvitationsResponseFields]):
+    """
+    A page of invitations.
+
+    ```proto
+    message n8ngateway.v1.ListInvitationsResponse
+    ```
+
+    Attributes:
+        invitations:
+            At most page_size, fewer only on the last page.
+
+            ```proto
+            repeated n8ngateway.v1.Invitation invitations = 1;
+            ```
+        next_page_token:
+            Token of the following page; empty on the last one.
+
+            ```proto
+            string next_page_token = 2;
+            ```
+    """
+
+    __slots__ = ("invitations", "next_page_token")
+
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            *,
+            invitations: list[Invitation] | None = None,
+            next_page_token: str = "",
+        ) -> None:
+            pass
+
+        invitations: list[Invitation]
+        next_page_token: str
+
+_AcceptInvitationRequestFields: TypeAlias = Literal["organization_id"]
+
+class AcceptInvitationRequest(Message[_AcceptInvitationRequestFields]):
+    """
+    Which invitation to accept.
+
+    ```proto
+    message n8ngateway.v1.AcceptInvitationRequest
+    ```
+
+    Attributes:
+        organization_id:
+            The organization that invited the caller.
+
+            ```proto
+            string organization_id = 1;
+            ```
+    """
+
+    __slots__ = ("organization_id",)
+
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            *,
+            organization_id: str = "",
+        ) -> None:
+            pass
+
+        organization_id: str
+
+_AcceptInvitationResponseFields: TypeAlias = Literal["member"]
+
+class AcceptInvitationResponse(Message[_AcceptInvitationResponseFields]):
+    """
+    Answer of AcceptInvitation; REST prints the member itself.
+
+    ```proto
+    message n8ngateway.v1.AcceptInvitationResponse
+    ```
+
+    Attributes:
+        member:
+            The caller as a member.
+
+            ```proto
+            optional n8ngateway.v1.Member member = 1;
+            ```
+    """
+
+    __slots__ = ("member",)
+
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            *,
+            member: Member | None = None,
+        ) -> None:
+            pass
+
+        member: Member | None
+
+_DeclineInvitationRequestFields: TypeAlias = Literal["organization_id"]
+
+class DeclineInvitationRequest(Message[_DeclineInvitationRequestFields]):
+    """
+    Which invitation to decline.
+
+    ```proto
+    message n8ngateway.v1.DeclineInvitationRequest
+    ```
+
+    Attributes:
+        organization_id:
+            The organization that invited the caller.
+
+            ```proto
+            string organization_id = 1;
+            ```
+    """
+
+    __slots__ = ("organization_id",)
+
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            *,
+            organization_id: str = "",
+        ) -> None:
+            pass
+
+        organization_id: str
+
+_DeclineInvitationResponseFields: TypeAlias = NoReturn
+
+class DeclineInvitationResponse(Message[_DeclineInvitationResponseFields]):
+    """
+    Empty: the invitation has ended.
+
+    ```proto
+    message n8ngateway.v1.DeclineInvitationResponse
+    ```
+    """
+
+    __slots__ = ()
+
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+        ) -> None:
+            pass
+
 _ListSecurityEventsRequestFields: TypeAlias = Literal["organization_id", "page_size", "page_token", "status", "start_time", "end_time", "subject_id"]
 
 class ListSecurityEventsRequest(Message[_ListSecurityEventsRequestFields]):
@@ -1406,7 +1603,7 @@ class DeleteN8nInstanceResponse(Message[_DeleteN8nInstanceResponseFields]):
 
 
 _DESC = file_desc(
-    b'\n(n8ngateway/v1/organization_service.proto\x12\rn8ngateway.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/httpbody.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fn8ngateway/v1/audit_event.proto\x1a\x1en8ngateway/v1/credential.proto\x1a\x1an8ngateway/v1/member.proto\x1a n8ngateway/v1/n8n_instance.proto\x1a n8ngateway/v1/organization.proto\x1a"n8ngateway/v1/security_event.proto\x1a\x19n8ngateway/v1/usage.proto"\x9e\x01\n\x19CreateOrganizationRequest\x12\x80\x01\n\x0corganization\x18\x01 \x01(\x0b2\x1b.n8ngateway.v1.OrganizationR\x0corganizationB?\xe2A\x01\x02\xbaH8\xba\x012\n\rname.required\x12\x10name is required\x1a\x0fthis.name != \'\'\xc8\x01\x01"]\n\x1aCreateOrganizationResponse\x12?\n\x0corganization\x18\x01 \x01(\x0b2\x1b.n8ngateway.v1.OrganizationR\x0corganization"|\n\x18ListOrganizationsRequest\x12\'\n\tpage_size\x18\x01 \x01(\x05R\x08pageSizeB\n\xbaH\x07\x1a\x05\x18\xc8\x01(\x00\x127\n\npage_token\x18\x02 \x01(\tR\tpageTokenB\x18\xbaH\x15r\x13\x18\x80\x082\x0e^[\\x21-\\x7e]*$"\x86\x01\n\x19ListOrganizationsResponse\x12A\n\rorganizations\x18\x01 \x03(\x0b2\x1b.n8ngateway.v1.OrganizationR\rorganizations\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken"6\n\x16GetOrganizationRequest\x12\x1c\n\x02id\x18\x01 \x01(\tR\x02idB\x0c\xe2A\x01\x02\xbaH\x05r\x03\xb0\x01\x01"Z\n\x17GetOrganizationResponse\x12?\n\x0corganization\x18\x01 \x01(\x0b2\x1b.n8ngateway.v1.OrganizationR\x0corganization"\xd4\x01\n\x19UpdateOrganizationRequest\x12z\n\x0corganization\x18\x01 \x01(\x0b2\x1b.n8ngateway.v1.OrganizationR\x0corganizationB9\xe2A\x01\x02\xbaH2\xba\x01,\n\x0bid.required\x12\x0eid is required\x1a\rthis.id != \'\'\xc8\x01\x01\x12;\n\x0bupdate_mask\x18\x02 \x01(\x0b2\x1a.google.protobuf.FieldMaskR\nupdateMask"]\n\x1aUpdateOrganizationResponse\x12?\n\x0corganization\x18\x01 \x01(\x0b2\x1b.n8ngateway.v1.OrganizationR\x0corganization"\xb8\x02\n\x17StoreCredentialsRequest\x125\n\x0forganization_id\x18\x01 \x01(\tR\x0eorganizationIdB\x0c\xe2A\x01\x02\xbaH\x05r\x03\xb0\x01\x01\x12\xa5\x01\n\x0bcredentials\x18\x02 \x03(\x0b27.n8ngateway.v1.StoreCredentialsRequest.CredentialsEntryR\x0bcredentialsBJ\x80\x01\x01\xe2A\x02\x04\x02\xbaH?\x9a\x01<\x08\x01\x10@" r\x1e\x18\x80\x012\x19^[A-Za-z][A-Za-z0-9_.-]*$*\x14r\x12\x10\x01(\x80\x80\x042\n^[^\\x00]*$\x1a>\n\x10CredentialsEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x028\x01"W\n\x18StoreCredentialsResponse\x12;\n\x0bcredentials\x18\x01 \x03(\x0b2\x19.n8ngateway.v1.CredentialR\x0bcredentials"\xb1\x01\n\x16ListCredentialsRequest\x125\n\x0forganization_id\x18\x01 \x01(\tR\x0eorganizationIdB\x0c\xe2A\x01\x02\xbaH\x05r\x03\xb0\x01\x01\x12\'\n\tpage_size\x18\x02 \x01(\x05R\x08pageSizeB\n\xbaH\x07\x1a\x05\x18\xc8\x01(\x00\x127\n\npage_token\x18\x03 \x01(\tR\tpageTokenB\x18\xbaH\x15r\x13\x18\x80\x082\x0e^[\\x21-\\x7e]*$"~\n\x17ListCredentialsResponse\x12;\n\x0bcredentials\x18\x01 \x03(\x0b2\x19.n8ngateway.v1.CredentialR\x0bcredentials\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken"\x95\x01\n\x18DeleteCredentialsRequest\x125\n\x0forganization_id\x18\x01 \x01(\tR\x0eorganizationIdB\x0c\xe2A\x01\x02\xbaH\x05r\x03\xb0\x01\x01\x12B\n\x05names\x18\x02 \x03(\tR\x05namesB,\xbaH)\x92\x01&\x10@\x18\x01" r\x1e\x18\x80\x012\x19^[A-Za-z][A-Za-z0-9_.-]*$"1\n\x19DeleteCredentialsResponse\x12\x14\n\x05names\x18\x01 \x03(\tR\x05names"\x81\x02\n\x10AddMemberRequest\x125\n\x0forganization_id\x18\x01 \x01(\tR\x0eorganizationIdB\x0c\xe2A\x01\x02\xbaH\x05r\x03\xb0\x01\x01\x12\xb5\x01\n\x06member\x18\x02 \x01(\x0b2\x15.n8ngateway.v1.MemberR\x06memberB\x85\x01\xe2A\x01\x02\xbaH~\xba\x01D\n\x13profile_id.required\x12\x16profile_id is required\x1a\x15this.profile_id != \'\'\xba\x011\n\rrole.required\x12\x10role is required\x1a\x0ethis.role != 0\xc8\x01\x01"B\n\x11AddMemberResponse\x12-\n\x06member\x18\x01 \x01(\x0b2\x15.n8ngateway.v1.MemberR\x06member"\xad\x01\n\x12ListMembersRequest\x125\n\x0forganization_id\x18\x01 \x01(\tR\x0eorganizationIdB\x0c\xe2A\x01\x02\xbaH\x05r\x03\xb0\x01\x01\x12\'\n\tpage_size\x18\x02 \x01(\x05R\x08pageSizeB\n\xbaH\x07\x1a\x05\x18\xc8\x01(\x00\x127\n\npage_token\x18\x03 \x01(\tR\tpageTokenB\x18\xbaH\x15r\x13\x18\x80\x082\x0e^[\\x21-\\x7e]*$"n\n\x13ListMembersResponse\x12/\n\x07members\x18\x01 \x03(\x0b2\x15.n8ngateway.v1.MemberR\x07members\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken"\x8e\x01\n\x10GetMemberRequest\x125\n\x0forganization_id\x18\x01 \x01(\tR\x0eorganizationIdB\x0c\xe2A\x01\x02\xbaH\x05r\x03\xb0\x01\x01\x12C\n\nprofile_id\x18\x02 \x01(\tR\tprofileIdB$\xe2A\x01\x02\xbaH\x1dr\x1b\x10\x01\x18\xff\x012\x14^[A-Za-z0-9_.:|@-]*$"B\n\x11GetMemberResponse\x12-\n\x06member\x18\x01 \x01(\x0b2\x15.n8ngateway.v1.MemberR\x06member"\xb7\x02\n\x13UpdateMemberRequest\x12\xe2\x01\n\x06member\x18\x01 \x01(\x0b2\x15.n8ngateway.v1.MemberR\x06memberB\xb2\x01\xe2A\x01\x02\xbaH\xaa\x01\xba\x01p\n\x0ckey.required\x12+organization_id and profile_id are required\x1a3this.organization_id != \'\' && this.profile_id != \'\'\xba\x011\n\rrole.required\x12\x10role is required\x1a\x0ethis.role != 0\xc8\x01\x01\x12;\n\x0bupdate_mask\x18\x02 \x01(\x0b2\x1a.google.protobuf.FieldMaskR\nupdateMask"E\n\x14UpdateMemberResponse\x12-\n\x06member\x18\x01 \x01(\x0b2\x15.n8ngateway.v1.MemberR\x06member"\x91\x01\n\x13RemoveMemberRequest\x125\n\x0forganization_id\x18\x01 \x01(\tR\x0eorganizationIdB\x0c\xe2A\x01\x02\xbaH\x05r\x03\xb0\x01\x01\x12C\n\nprofile_id\x18\x02 \x01(\tR\tprofileIdB$\xe2A\x01\x02\xbaH\x1dr\x1b\x10\x01\x18\xff\x012\x14^[A-Za-z0-9_.:|@-]*$"\x16\n\x14RemoveMemberResponse"\xba\x04\n\x19ListSecurityEventsRequest\x125\n\x0forganization_id\x18\x01 \x01(\tR\x0eorganizationIdB\x0c\xe2A\x01\x02\xbaH\x05r\x03\xb0\x01\x01\x12\'\n\tpage_size\x18\x02 \x01(\x05R\x08pageSizeB\n\xbaH\x07\x1a\x05\x18\xc8\x01(\x00\x127\n\npage_token\x18\x03 \x01(\tR\tpageTokenB\x18\xbaH\x15r\x13\x18\x80\x082\x0e^[\\x21-\\x7e]*$\x12D\n\x06status\x18\x04 \x01(\x0e2".n8ngateway.v1.SecurityEventStatusR\x06statusB\x08\xbaH\x05\x82\x01\x02\x10\x01\x129\n\nstart_time\x18\x05 \x01(\x0b2\x1a.google.protobuf.TimestampR\tstartTime\x125\n\x08end_time\x18\x06 \x01(\x0b2\x1a.google.protobuf.TimestampR\x07endTime\x123\n\nsubject_id\x18\x07 \x01(\tR\tsubjectIdB\x14\xbaH\x11r\x0f\x18\xff\x012\n^[^\\x00]*$:\x96\x01\xbaH\x92\x01\x1a\x8f\x01\n\x19end_time.after_start_time\x12!end_time must be after start_time\x1aO!has(this.start_time) || !has(this.end_time) || this.end_time > this.start_time"\x8b\x01\n\x1aListSecurityEventsResponse\x12E\n\x0fsecurity_events\x18\x01 \x03(\x0b2\x1c.n8ngateway.v1.SecurityEventR\x0esecurityEvents\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken"\xd1\x04\n\x16ListAuditEventsRequest\x125\n\x0forganization_id\x18\x01 \x01(\tR\x0eorganizationIdB\x0c\xe2A\x01\x02\xbaH\x05r\x03\xb0\x01\x01\x12\'\n\tpage_size\x18\x02 \x01(\x05R\x08pageSizeB\n\xbaH\x07\x1a\x05\x18\xc8\x01(\x00\x127\n\npage_token\x18\x03 \x01(\tR\tpageTokenB\x18\xbaH\x15r\x13\x18\x80\x082\x0e^[\\x21-\\x7e]*$\x12/\n\x08actor_id\x18\x04 \x01(\tR\x07actorIdB\x14\xbaH\x11r\x0f\x18\xff\x012\n^[^\\x00]*$\x12+\n\x06action\x18\x05 \x01(\tR\x06actionB\x13\xbaH\x10r\x0e\x18@2\n^[^\\x00]*$\x125\n\x0bresource_id\x18\x06 \x01(\tR\nresourceIdB\x14\xbaH\x11r\x0f\x18\xff\x012\n^[^\\x00]*$\x129\n\nstart_time\x18\x07 \x01(\x0b2\x1a.google.protobuf.TimestampR\tstartTime\x125\n\x08end_time\x18\x08 \x01(\x0b2\x1a.google.protobuf.TimestampR\x07endTime:\x96\x01\xbaH\x92\x01\x1a\x8f\x01\n\x19end_time.after_start_time\x12!end_time must be after start_time\x1aO!has(this.start_time) || !has(this.end_time) || this.end_time > this.start_time"\x7f\n\x17ListAuditEventsResponse\x12<\n\x0caudit_events\x18\x01 \x03(\x0b2\x19.n8ngateway.v1.AuditEventR\x0bauditEvents\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken"\x9b\x03\n\x18ExportAuditEventsRequest\x125\n\x0forganization_id\x18\x01 \x01(\tR\x0eorganizationIdB\x0c\xe2A\x01\x02\xbaH\x05r\x03\xb0\x01\x01\x12=\n\x06format\x18\x02 \x01(\x0e2\x1b.n8ngateway.v1.ExportFormatR\x06formatB\x08\xbaH\x05\x82\x01\x02\x10\x01\x129\n\nstart_time\x18\x03 \x01(\x0b2\x1a.google.protobuf.TimestampR\tstartTime\x125\n\x08end_time\x18\x04 \x01(\x0b2\x1a.google.protobuf.TimestampR\x07endTime:\x96\x01\xbaH\x92\x01\x1a\x8f\x01\n\x19end_time.after_start_time\x12!end_time must be after start_time\x1aO!has(this.start_time) || !has(this.end_time) || this.end_time > this.start_time"N\n\x15GetN8nInstanceRequest\x125\n\x0forganization_id\x18\x01 \x01(\tR\x0eorganizationIdB\x0c\xe2A\x01\x02\xbaH\x05r\x03\xb0\x01\x01"W\n\x16GetN8nInstanceResponse\x12=\n\x0cn8n_instance\x18\x01 \x01(\x0b2\x1a.n8ngateway.v1.N8nInstanceR\x0bn8nInstance"\xdb\x01\n\x15SetN8nInstanceRequest\x125\n\x0forganization_id\x18\x01 \x01(\tR\x0eorganizationIdB\x0c\xe2A\x01\x02\xbaH\x05r\x03\xb0\x01\x01\x12\x8a\x01\n\x0cn8n_instance\x18\x02 \x01(\x0b2\x1a.n8ngateway.v1.N8nInstanceR\x0bn8nInstanceBK\xe2A\x01\x02\xbaHD\xba\x01>\n\x11base_url.required\x12\x14base_url is required\x1a\x13this.base_url != \'\'\xc8\x01\x01"W\n\x16SetN8nInstanceResponse\x12=\n\x0cn8n_instance\x18\x01 \x01(\x0b2\x1a.n8ngateway.v1.N8nInstanceR\x0bn8nInstance"Q\n\x18DeleteN8nInstanceRequest\x125\n\x0forganization_id\x18\x01 \x01(\tR\x0eorganizationIdB\x0c\xe2A\x01\x02\xbaH\x05r\x03\xb0\x01\x01"\x1b\n\x19DeleteN8nInstanceResponse2\xd2\x17\n\x13OrganizationService\x12\xa7\x01\n\x12CreateOrganization\x12(.n8ngateway.v1.CreateOrganizationRequest\x1a).n8ngateway.v1.CreateOrganizationResponse"<\x90\x02\x00\x82\xd3\xe4\x93\x023:\x0corganizationb\x0corganization"\x15/api/v1/organizations\x12\x88\x01\n\x11ListOrganizations\x12\'.n8ngateway.v1.ListOrganizationsRequest\x1a(.n8ngateway.v1.ListOrganizationsResponse" \x90\x02\x01\x82\xd3\xe4\x93\x02\x17\x12\x15/api/v1/organizations\x12\x95\x01\n\x0fGetOrganization\x12%.n8ngateway.v1.GetOrganizationRequest\x1a&.n8ngateway.v1.GetOrganizationResponse"3\x90\x02\x01\x82\xd3\xe4\x93\x02*b\x0corganization\x12\x1a/api/v1/organizations/{id}\x12\xb9\x01\n\x12UpdateOrganization\x12(.n8ngateway.v1.UpdateOrganizationRequest\x1a).n8ngateway.v1.UpdateOrganizationResponse"N\x90\x02\x02\x82\xd3\xe4\x93\x02E:\x0corganizationb\x0corganization2\'/api/v1/organizations/{organization.id}\x12\xa6\x01\n\x10StoreCredentials\x12&.n8ngateway.v1.StoreCredentialsRequest\x1a\'.n8ngateway.v1.StoreCredentialsResponse"A\x90\x02\x02\x82\xd3\xe4\x93\x028:\x01*"3/api/v1/organizations/{organization_id}/credentials\x12\xa0\x01\n\x0fListCredentials\x12%.n8ngateway.v1.ListCredentialsRequest\x1a&.n8ngateway.v1.ListCredentialsResponse">\x90\x02\x01\x82\xd3\xe4\x93\x025\x123/api/v1/organizations/{organization_id}/credentials\x12\xa6\x01\n\x11DeleteCredentials\x12\'.n8ngateway.v1.DeleteCredentialsRequest\x1a(.n8ngateway.v1.DeleteCredentialsResponse">\x90\x02\x02\x82\xd3\xe4\x93\x025*3/api/v1/organizations/{organization_id}/credentials\x12\x9a\x01\n\tAddMember\x12\x1f.n8ngateway.v1.AddMemberRequest\x1a .n8ngateway.v1.AddMemberResponse"J\x90\x02\x00\x82\xd3\xe4\x93\x02A:\x06memberb\x06member"//api/v1/organizations/{organization_id}/members\x12\x90\x01\n\x0bListMembers\x12!.n8ngateway.v1.ListMembersRequest\x1a".n8ngateway.v1.ListMembersResponse":\x90\x02\x01\x82\xd3\xe4\x93\x021\x12//api/v1/organizations/{organization_id}/members\x12\x9f\x01\n\tGetMember\x12\x1f.n8ngateway.v1.GetMemberRequest\x1a .n8ngateway.v1.GetMemberResponse"O\x90\x02\x01\x82\xd3\xe4\x93\x02Fb\x06member\x12</api/v1/organizations/{organization_id}/members/{profile_id}\x12\xbe\x01\n\x0cUpdateMember\x12".n8ngateway.v1.UpdateMemberRequest\x1a#.n8ngateway.v1.UpdateMemberResponse"e\x90\x02\x02\x82\xd3\xe4\x93\x02\\:\x06memberb\x06member2J/api/v1/organizations/{member.organization_id}/members/{member.profile_id}\x12\xa0\x01\n\x0cRemoveMember\x12".n8ngateway.v1.RemoveMemberRequest\x1a#.n8ngateway.v1.RemoveMemberResponse"G\x90\x02\x02\x82\xd3\xe4\x93\x02>*</api/v1/organizations/{organization_id}/members/{profile_id}\x12\xad\x01\n\x12ListSecurityEvents\x12(.n8ngateway.v1.ListSecurityEventsRequest\x1a).n8ngateway.v1.ListSecurityEventsResponse"B\x90\x02\x01\x82\xd3\xe4\x93\x029\x127/api/v1/organizations/{organization_id}/security-events\x12\xa1\x01\n\x0fListAuditEvents\x12%.n8ngateway.v1.ListAuditEventsRequest\x1a&.n8ngateway.v1.ListAuditEventsResponse"?\x90\x02\x01\x82\xd3\xe4\x93\x026\x124/api/v1/organizations/{organization_id}/audit-events\x12\x9c\x01\n\x11ExportAuditEvents\x12\'.n8ngateway.v1.ExportAuditEventsRequest\x1a\x14.google.api.HttpBody"F\x90\x02\x01\x82\xd3\xe4\x93\x02=\x12;/api/v1/organizations/{organization_id}/audit-events/export0\x01\x12\xac\x01\n\x0eGetN8nInstance\x12$.n8ngateway.v1.GetN8nInstanceRequest\x1a%.n8ngateway.v1.GetN8nInstanceResponse"M\x90\x02\x01\x82\xd3\xe4\x93\x02Db\x0cn8n_instance\x124/api/v1/organizations/{organization_id}/n8n-instance\x12\xba\x01\n\x0eSetN8nInstance\x12$.n8ngateway.v1.SetN8nInstanceRequest\x1a%.n8ngateway.v1.SetN8nInstanceResponse"[\x90\x02\x02\x82\xd3\xe4\x93\x02R:\x0cn8n_instanceb\x0cn8n_instance\x1a4/api/v1/organizations/{organization_id}/n8n-instance\x12\xa7\x01\n\x11DeleteN8nInstance\x12\'.n8ngateway.v1.DeleteN8nInstanceRequest\x1a(.n8ngateway.v1.DeleteN8nInstanceResponse"?\x90\x02\x02\x82\xd3\xe4\x93\x026*4/api/v1/organizations/{organization_id}/n8n-instanceb\x06proto3',
+    b'\n(n8ngateway/v1/organization_service.proto\x12\rn8ngateway.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/httpbody.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fn8ngateway/v1/audit_event.proto\x1a\x1en8ngateway/v1/credential.proto\x1a\x1en8ngateway/v1/invitation.proto\x1a\x1an8ngateway/v1/member.proto\x1a n8ngateway/v1/n8n_instance.proto\x1a n8ngateway/v1/organization.proto\x1a"n8ngateway/v1/security_event.proto\x1a\x19n8ngateway/v1/usage.proto"\x9e\x01\n\x19CreateOrganizationRequest\x12\x80\x01\n\x0corganization\x18\x01 \x01(\x0b2\x1b.n8ngateway.v1.OrganizationR\x0corganizationB?\xe2A\x01\x02\xbaH8\xba\x012\n\rname.required\x12\x10name is required\x1a\x0fthis.name != \'\'\xc8\x01\x01"]\n\x1aCreateOrganizationResponse\x12?\n\x0corganization\x18\x01 \x01(\x0b2\x1b.n8ngateway.v1.OrganizationR\x0corganization"|\n\x18ListOrganizationsRequest\x12\'\n\tpage_size\x18\x01 \x01(\x05R\x08pageSizeB\n\xbaH\x07\x1a\x05\x18\xc8\x01(\x00\x127\n\npage_token\x18\x02 \x01(\tR\tpageTokenB\x18\xbaH\x15r\x13\x18\x80\x082\x0e^[\\x21-\\x7e]*$"\x86\x01\n\x19ListOrganizationsResponse\x12A\n\rorganizations\x18\x01 \x03(\x0b2\x1b.n8ngateway.v1.OrganizationR\rorganizations\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken"6\n\x16GetOrganizationRequest\x12\x1c\n\x02id\x18\x01 \x01(\tR\x02idB\x0c\xe2A\x01\x02\xbaH\x05r\x03\xb0\x01\x01"Z\n\x17GetOrganizationResponse\x12?\n\x0corganization\x18\x01 \x01(\x0b2\x1b.n8ngateway.v1.OrganizationR\x0corganization"\xd4\x01\n\x19UpdateOrganizationRequest\x12z\n\x0corganization\x18\x01 \x01(\x0b2\x1b.n8ngateway.v1.OrganizationR\x0corganizationB9\xe2A\x01\x02\xbaH2\xba\x01,\n\x0bid.required\x12\x0eid is required\x1a\rthis.id != \'\'\xc8\x01\x01\x12;\n\x0bupdate_mask\x18\x02 \x01(\x0b2\x1a.google.protobuf.FieldMaskR\nupdateMask"]\n\x1aUpdateOrganizationResponse\x12?\n\x0corganization\x18\x01 \x01(\x0b2\x1b.n8ngateway.v1.OrganizationR\x0corganization"\xb8\x02\n\x17StoreCredentialsRequest\x125\n\x0forganization_id\x18\x01 \x01(\tR\x0eorganizationIdB\x0c\xe2A\x01\x02\xbaH\x05r\x03\xb0\x01\x01\x12\xa5\x01\n\x0bcredentials\x18\x02 \x03(\x0b27.n8ngateway.v1.StoreCredentialsRequest.CredentialsEntryR\x0bcredentialsBJ\x80\x01\x01\xe2A\x02\x04\x02\xbaH?\x9a\x01<\x08\x01\x10@" r\x1e\x18\x80\x012\x19^[A-Za-z][A-Za-z0-9_.-]*$*\x14r\x12\x10\x01(\x80\x80\x042\n^[^\\x00]*$\x1a>\n\x10CredentialsEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x028\x01"W\n\x18StoreCredentialsResponse\x12;\n\x0bcredentials\x18\x01 \x03(\x0b2\x19.n8ngateway.v1.CredentialR\x0bcredentials"\xb1\x01\n\x16ListCredentialsRequest\x125\n\x0forganization_id\x18\x01 \x01(\tR\x0eorganizationIdB\x0c\xe2A\x01\x02\xbaH\x05r\x03\xb0\x01\x01\x12\'\n\tpage_size\x18\x02 \x01(\x05R\x08pageSizeB\n\xbaH\x07\x1a\x05\x18\xc8\x01(\x00\x127\n\npage_token\x18\x03 \x01(\tR\tpageTokenB\x18\xbaH\x15r\x13\x18\x80\x082\x0e^[\\x21-\\x7e]*$"~\n\x17ListCredentialsResponse\x12;\n\x0bcredentials\x18\x01 \x03(\x0b2\x19.n8ngateway.v1.CredentialR\x0bcredentials\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken"\x95\x01\n\x18DeleteCredentialsRequest\x125\n\x0forganization_id\x18\x01 \x01(\tR\x0eorganizationIdB\x0c\xe2A\x01\x02\xbaH\x05r\x03\xb0\x01\x01\x12B\n\x05names\x18\x02 \x03(\tR\x05namesB,\xbaH)\x92\x01&\x10@\x18\x01" r\x1e\x18\x80\x012\x19^[A-Za-z][A-Za-z0-9_.-]*$"1\n\x19DeleteCredentialsResponse\x12\x14\n\x05names\x18\x01 \x03(\tR\x05names"\x81\x02\n\x10AddMemberRequest\x125\n\x0forganization_id\x18\x01 \x01(\tR\x0eorganizationIdB\x0c\xe2A\x01\x02\xbaH\x05r\x03\xb0\x01\x01\x12\xb5\x01\n\x06member\x18\x02 \x01(\x0b2\x15.n8ngateway.v1.MemberR\x06memberB\x85\x01\xe2A\x01\x02\xbaH~\xba\x01D\n\x13profile_id.required\x12\x16profile_id is required\x1a\x15this.profile_id != \'\'\xba\x011\n\rrole.required\x12\x10role is required\x1a\x0ethis.role != 0\xc8\x01\x01"B\n\x11AddMemberResponse\x12-\n\x06member\x18\x01 \x01(\x0b2\x15.n8ngateway.v1.MemberR\x06member"\xad\x01\n\x12ListMembersRequest\x125\n\x0forganization_id\x18\x01 \x01(\tR\x0eorganizationIdB\x0c\xe2A\x01\x02\xbaH\x05r\x03\xb0\x01\x01\x12\'\n\tpage_size\x18\x02 \x01(\x05R\x08pageSizeB\n\xbaH\x07\x1a\x05\x18\xc8\x01(\x00\x127\n\npage_token\x18\x03 \x01(\tR\tpageTokenB\x18\xbaH\x15r\x13\x18\x80\x082\x0e^[\\x21-\\x7e]*$"n\n\x13ListMembersResponse\x12/\n\x07members\x18\x01 \x03(\x0b2\x15.n8ngateway.v1.MemberR\x07members\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken"\x8e\x01\n\x10GetMemberRequest\x125\n\x0forganization_id\x18\x01 \x01(\tR\x0eorganizationIdB\x0c\xe2A\x01\x02\xbaH\x05r\x03\xb0\x01\x01\x12C\n\nprofile_id\x18\x02 \x01(\tR\tprofileIdB$\xe2A\x01\x02\xbaH\x1dr\x1b\x10\x01\x18\xff\x012\x14^[A-Za-z0-9_.:|@-]*$"B\n\x11GetMemberResponse\x12-\n\x06member\x18\x01 \x01(\x0b2\x15.n8ngateway.v1.MemberR\x06member"\xb7\x02\n\x13UpdateMemberRequest\x12\xe2\x01\n\x06member\x18\x01 \x01(\x0b2\x15.n8ngateway.v1.MemberR\x06memberB\xb2\x01\xe2A\x01\x02\xbaH\xaa\x01\xba\x01p\n\x0ckey.required\x12+organization_id and profile_id are required\x1a3this.organization_id != \'\' && this.profile_id != \'\'\xba\x011\n\rrole.required\x12\x10role is required\x1a\x0ethis.role != 0\xc8\x01\x01\x12;\n\x0bupdate_mask\x18\x02 \x01(\x0b2\x1a.google.protobuf.FieldMaskR\nupdateMask"E\n\x14UpdateMemberResponse\x12-\n\x06member\x18\x01 \x01(\x0b2\x15.n8ngateway.v1.MemberR\x06member"\x91\x01\n\x13RemoveMemberRequest\x125\n\x0forganization_id\x18\x01 \x01(\tR\x0eorganizationIdB\x0c\xe2A\x01\x02\xbaH\x05r\x03\xb0\x01\x01\x12C\n\nprofile_id\x18\x02 \x01(\tR\tprofileIdB$\xe2A\x01\x02\xbaH\x1dr\x1b\x10\x01\x18\xff\x012\x14^[A-Za-z0-9_.:|@-]*$"\x16\n\x14RemoveMemberResponse"z\n\x16ListInvitationsRequest\x12\'\n\tpage_size\x18\x01 \x01(\x05R\x08pageSizeB\n\xbaH\x07\x1a\x05\x18\xc8\x01(\x00\x127\n\npage_token\x18\x02 \x01(\tR\tpageTokenB\x18\xbaH\x15r\x13\x18\x80\x082\x0e^[\\x21-\\x7e]*$"~\n\x17ListInvitationsResponse\x12;\n\x0binvitations\x18\x01 \x03(\x0b2\x19.n8ngateway.v1.InvitationR\x0binvitations\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken"P\n\x17AcceptInvitationRequest\x125\n\x0forganization_id\x18\x01 \x01(\tR\x0eorganizationIdB\x0c\xe2A\x01\x02\xbaH\x05r\x03\xb0\x01\x01"I\n\x18AcceptInvitationResponse\x12-\n\x06member\x18\x01 \x01(\x0b2\x15.n8ngateway.v1.MemberR\x06member"Q\n\x18DeclineInvitationRequest\x125\n\x0forganization_id\x18\x01 \x01(\tR\x0eorganizationIdB\x0c\xe2A\x01\x02\xbaH\x05r\x03\xb0\x01\x01"\x1b\n\x19DeclineInvitationResponse"\xba\x04\n\x19ListSecurityEventsRequest\x125\n\x0forganization_id\x18\x01 \x01(\tR\x0eorganizationIdB\x0c\xe2A\x01\x02\xbaH\x05r\x03\xb0\x01\x01\x12\'\n\tpage_size\x18\x02 \x01(\x05R\x08pageSizeB\n\xbaH\x07\x1a\x05\x18\xc8\x01(\x00\x127\n\npage_token\x18\x03 \x01(\tR\tpageTokenB\x18\xbaH\x15r\x13\x18\x80\x082\x0e^[\\x21-\\x7e]*$\x12D\n\x06status\x18\x04 \x01(\x0e2".n8ngateway.v1.SecurityEventStatusR\x06statusB\x08\xbaH\x05\x82\x01\x02\x10\x01\x129\n\nstart_time\x18\x05 \x01(\x0b2\x1a.google.protobuf.TimestampR\tstartTime\x125\n\x08end_time\x18\x06 \x01(\x0b2\x1a.google.protobuf.TimestampR\x07endTime\x123\n\nsubject_id\x18\x07 \x01(\tR\tsubjectIdB\x14\xbaH\x11r\x0f\x18\xff\x012\n^[^\\x00]*$:\x96\x01\xbaH\x92\x01\x1a\x8f\x01\n\x19end_time.after_start_time\x12!end_time must be after start_time\x1aO!has(this.start_time) || !has(this.end_time) || this.end_time > this.start_time"\x8b\x01\n\x1aListSecurityEventsResponse\x12E\n\x0fsecurity_events\x18\x01 \x03(\x0b2\x1c.n8ngateway.v1.SecurityEventR\x0esecurityEvents\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken"\xd1\x04\n\x16ListAuditEventsRequest\x125\n\x0forganization_id\x18\x01 \x01(\tR\x0eorganizationIdB\x0c\xe2A\x01\x02\xbaH\x05r\x03\xb0\x01\x01\x12\'\n\tpage_size\x18\x02 \x01(\x05R\x08pageSizeB\n\xbaH\x07\x1a\x05\x18\xc8\x01(\x00\x127\n\npage_token\x18\x03 \x01(\tR\tpageTokenB\x18\xbaH\x15r\x13\x18\x80\x082\x0e^[\\x21-\\x7e]*$\x12/\n\x08actor_id\x18\x04 \x01(\tR\x07actorIdB\x14\xbaH\x11r\x0f\x18\xff\x012\n^[^\\x00]*$\x12+\n\x06action\x18\x05 \x01(\tR\x06actionB\x13\xbaH\x10r\x0e\x18@2\n^[^\\x00]*$\x125\n\x0bresource_id\x18\x06 \x01(\tR\nresourceIdB\x14\xbaH\x11r\x0f\x18\xff\x012\n^[^\\x00]*$\x129\n\nstart_time\x18\x07 \x01(\x0b2\x1a.google.protobuf.TimestampR\tstartTime\x125\n\x08end_time\x18\x08 \x01(\x0b2\x1a.google.protobuf.TimestampR\x07endTime:\x96\x01\xbaH\x92\x01\x1a\x8f\x01\n\x19end_time.after_start_time\x12!end_time must be after start_time\x1aO!has(this.start_time) || !has(this.end_time) || this.end_time > this.start_time"\x7f\n\x17ListAuditEventsResponse\x12<\n\x0caudit_events\x18\x01 \x03(\x0b2\x19.n8ngateway.v1.AuditEventR\x0bauditEvents\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken"\x9b\x03\n\x18ExportAuditEventsRequest\x125\n\x0forganization_id\x18\x01 \x01(\tR\x0eorganizationIdB\x0c\xe2A\x01\x02\xbaH\x05r\x03\xb0\x01\x01\x12=\n\x06format\x18\x02 \x01(\x0e2\x1b.n8ngateway.v1.ExportFormatR\x06formatB\x08\xbaH\x05\x82\x01\x02\x10\x01\x129\n\nstart_time\x18\x03 \x01(\x0b2\x1a.google.protobuf.TimestampR\tstartTime\x125\n\x08end_time\x18\x04 \x01(\x0b2\x1a.google.protobuf.TimestampR\x07endTime:\x96\x01\xbaH\x92\x01\x1a\x8f\x01\n\x19end_time.after_start_time\x12!end_time must be after start_time\x1aO!has(this.start_time) || !has(this.end_time) || this.end_time > this.start_time"N\n\x15GetN8nInstanceRequest\x125\n\x0forganization_id\x18\x01 \x01(\tR\x0eorganizationIdB\x0c\xe2A\x01\x02\xbaH\x05r\x03\xb0\x01\x01"W\n\x16GetN8nInstanceResponse\x12=\n\x0cn8n_instance\x18\x01 \x01(\x0b2\x1a.n8ngateway.v1.N8nInstanceR\x0bn8nInstance"\xdb\x01\n\x15SetN8nInstanceRequest\x125\n\x0forganization_id\x18\x01 \x01(\tR\x0eorganizationIdB\x0c\xe2A\x01\x02\xbaH\x05r\x03\xb0\x01\x01\x12\x8a\x01\n\x0cn8n_instance\x18\x02 \x01(\x0b2\x1a.n8ngateway.v1.N8nInstanceR\x0bn8nInstanceBK\xe2A\x01\x02\xbaHD\xba\x01>\n\x11base_url.required\x12\x14base_url is required\x1a\x13this.base_url != \'\'\xc8\x01\x01"W\n\x16SetN8nInstanceResponse\x12=\n\x0cn8n_instance\x18\x01 \x01(\x0b2\x1a.n8ngateway.v1.N8nInstanceR\x0bn8nInstance"Q\n\x18DeleteN8nInstanceRequest\x125\n\x0forganization_id\x18\x01 \x01(\tR\x0eorganizationIdB\x0c\xe2A\x01\x02\xbaH\x05r\x03\xb0\x01\x01"\x1b\n\x19DeleteN8nInstanceResponse2\xa5\x1b\n\x13OrganizationService\x12\xa7\x01\n\x12CreateOrganization\x12(.n8ngateway.v1.CreateOrganizationRequest\x1a).n8ngateway.v1.CreateOrganizationResponse"<\x90\x02\x00\x82\xd3\xe4\x93\x023:\x0corganizationb\x0corganization"\x15/api/v1/organizations\x12\x88\x01\n\x11ListOrganizations\x12\'.n8ngateway.v1.ListOrganizationsRequest\x1a(.n8ngateway.v1.ListOrganizationsResponse" \x90\x02\x01\x82\xd3\xe4\x93\x02\x17\x12\x15/api/v1/organizations\x12\x95\x01\n\x0fGetOrganization\x12%.n8ngateway.v1.GetOrganizationRequest\x1a&.n8ngateway.v1.GetOrganizationResponse"3\x90\x02\x01\x82\xd3\xe4\x93\x02*b\x0corganization\x12\x1a/api/v1/organizations/{id}\x12\xb9\x01\n\x12UpdateOrganization\x12(.n8ngateway.v1.UpdateOrganizationRequest\x1a).n8ngateway.v1.UpdateOrganizationResponse"N\x90\x02\x02\x82\xd3\xe4\x93\x02E:\x0corganizationb\x0corganization2\'/api/v1/organizations/{organization.id}\x12\xa6\x01\n\x10StoreCredentials\x12&.n8ngateway.v1.StoreCredentialsRequest\x1a\'.n8ngateway.v1.StoreCredentialsResponse"A\x90\x02\x02\x82\xd3\xe4\x93\x028:\x01*"3/api/v1/organizations/{organization_id}/credentials\x12\xa0\x01\n\x0fListCredentials\x12%.n8ngateway.v1.ListCredentialsRequest\x1a&.n8ngateway.v1.ListCredentialsResponse">\x90\x02\x01\x82\xd3\xe4\x93\x025\x123/api/v1/organizations/{organization_id}/credentials\x12\xa6\x01\n\x11DeleteCredentials\x12\'.n8ngateway.v1.DeleteCredentialsRequest\x1a(.n8ngateway.v1.DeleteCredentialsResponse">\x90\x02\x02\x82\xd3\xe4\x93\x025*3/api/v1/organizations/{organization_id}/credentials\x12\x9a\x01\n\tAddMember\x12\x1f.n8ngateway.v1.AddMemberRequest\x1a .n8ngateway.v1.AddMemberResponse"J\x90\x02\x00\x82\xd3\xe4\x93\x02A:\x06memberb\x06member"//api/v1/organizations/{organization_id}/members\x12\x90\x01\n\x0bListMembers\x12!.n8ngateway.v1.ListMembersRequest\x1a".n8ngateway.v1.ListMembersResponse":\x90\x02\x01\x82\xd3\xe4\x93\x021\x12//api/v1/organizations/{organization_id}/members\x12\x9f\x01\n\tGetMember\x12\x1f.n8ngateway.v1.GetMemberRequest\x1a .n8ngateway.v1.GetMemberResponse"O\x90\x02\x01\x82\xd3\xe4\x93\x02Fb\x06member\x12</api/v1/organizations/{organization_id}/members/{profile_id}\x12\xbe\x01\n\x0cUpdateMember\x12".n8ngateway.v1.UpdateMemberRequest\x1a#.n8ngateway.v1.UpdateMemberResponse"e\x90\x02\x02\x82\xd3\xe4\x93\x02\\:\x06memberb\x06member2J/api/v1/organizations/{member.organization_id}/members/{member.profile_id}\x12\xa0\x01\n\x0cRemoveMember\x12".n8ngateway.v1.RemoveMemberRequest\x1a#.n8ngateway.v1.RemoveMemberResponse"G\x90\x02\x02\x82\xd3\xe4\x93\x02>*</api/v1/organizations/{organization_id}/members/{profile_id}\x12\x80\x01\n\x0fListInvitations\x12%.n8ngateway.v1.ListInvitationsRequest\x1a&.n8ngateway.v1.ListInvitationsResponse"\x1e\x90\x02\x01\x82\xd3\xe4\x93\x02\x15\x12\x13/api/v1/invitations\x12\xa7\x01\n\x10AcceptInvitation\x12&.n8ngateway.v1.AcceptInvitationRequest\x1a\'.n8ngateway.v1.AcceptInvitationResponse"B\x90\x02\x02\x82\xd3\xe4\x93\x029:\x01*b\x06member",/api/v1/invitations/{organization_id}/accept\x12\xa3\x01\n\x11DeclineInvitation\x12\'.n8ngateway.v1.DeclineInvitationRequest\x1a(.n8ngateway.v1.DeclineInvitationResponse";\x90\x02\x02\x82\xd3\xe4\x93\x022:\x01*"-/api/v1/invitations/{organization_id}/decline\x12\xad\x01\n\x12ListSecurityEvents\x12(.n8ngateway.v1.ListSecurityEventsRequest\x1a).n8ngateway.v1.ListSecurityEventsResponse"B\x90\x02\x01\x82\xd3\xe4\x93\x029\x127/api/v1/organizations/{organization_id}/security-events\x12\xa1\x01\n\x0fListAuditEvents\x12%.n8ngateway.v1.ListAuditEventsRequest\x1a&.n8ngateway.v1.ListAuditEventsResponse"?\x90\x02\x01\x82\xd3\xe4\x93\x026\x124/api/v1/organizations/{organization_id}/audit-events\x12\x9c\x01\n\x11ExportAuditEvents\x12\'.n8ngateway.v1.ExportAuditEventsRequest\x1a\x14.google.api.HttpBody"F\x90\x02\x01\x82\xd3\xe4\x93\x02=\x12;/api/v1/organizations/{organization_id}/audit-events/export0\x01\x12\xac\x01\n\x0eGetN8nInstance\x12$.n8ngateway.v1.GetN8nInstanceRequest\x1a%.n8ngateway.v1.GetN8nInstanceResponse"M\x90\x02\x01\x82\xd3\xe4\x93\x02Db\x0cn8n_instance\x124/api/v1/organizations/{organization_id}/n8n-instance\x12\xba\x01\n\x0eSetN8nInstance\x12$.n8ngateway.v1.SetN8nInstanceRequest\x1a%.n8ngateway.v1.SetN8nInstanceResponse"[\x90\x02\x02\x82\xd3\xe4\x93\x02R:\x0cn8n_instanceb\x0cn8n_instance\x1a4/api/v1/organizations/{organization_id}/n8n-instance\x12\xa7\x01\n\x11DeleteN8nInstance\x12\'.n8ngateway.v1.DeleteN8nInstanceRequest\x1a(.n8ngateway.v1.DeleteN8nInstanceResponse"?\x90\x02\x02\x82\xd3\xe4\x93\x026*4/api/v1/organizations/{organization_id}/n8n-instanceb\x06proto3',
     [
         validate_pb.desc(),
         annotations_pb.desc(),
@@ -1416,6 +1613,7 @@ _DESC = file_desc(
         timestamp_pb.desc(),
         audit_event_pb.desc(),
         credential_pb.desc(),
+        invitation_pb.desc(),
         member_pb.desc(),
         n8n_instance_pb.desc(),
         organization_pb.desc(),
@@ -1447,6 +1645,12 @@ _DESC = file_desc(
         "UpdateMemberResponse": UpdateMemberResponse,
         "RemoveMemberRequest": RemoveMemberRequest,
         "RemoveMemberResponse": RemoveMemberResponse,
+        "ListInvitationsRequest": ListInvitationsRequest,
+        "ListInvitationsResponse": ListInvitationsResponse,
+        "AcceptInvitationRequest": AcceptInvitationRequest,
+        "AcceptInvitationResponse": AcceptInvitationResponse,
+        "DeclineInvitationRequest": DeclineInvitationRequest,
+        "DeclineInvitationResponse": DeclineInvitationResponse,
         "ListSecurityEventsRequest": ListSecurityEventsRequest,
         "ListSecurityEventsResponse": ListSecurityEventsResponse,
         "ListAuditEventsRequest": ListAuditEventsRequest,

@@ -26,7 +26,7 @@ from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior_
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"n8n_gateway_client/v1/member.proto\x12\rn8ngateway.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xd6\x02\n\x06Member\x12-\n\x0forganization_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x05R\x0eorganizationId\x12#\n\nprofile_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x05R\tprofileId\x12\x33\n\x04role\x18\x03 \x01(\x0e\x32\x19.n8ngateway.v1.MemberRoleB\x04\xe2\x41\x01\x02R\x04role\x12\x1a\n\x05\x65mail\x18\x04 \x01(\tB\x04\xe2\x41\x01\x03R\x05\x65mail\x12%\n\x0bis_external\x18\x05 \x01(\x08\x42\x04\xe2\x41\x01\x03R\nisExternal\x12?\n\ncreated_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03R\tcreatedAt\x12?\n\nupdated_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03R\tupdatedAt*\x87\x01\n\nMemberRole\x12\x1b\n\x17MEMBER_ROLE_UNSPECIFIED\x10\x00\x12\x15\n\x11MEMBER_ROLE_OWNER\x10\x01\x12\x15\n\x11MEMBER_ROLE_ADMIN\x10\x02\x12\x16\n\x12MEMBER_ROLE_MEMBER\x10\x03\x12\x16\n\x12MEMBER_ROLE_VIEWER\x10\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"n8n_gateway_client/v1/member.proto\x12\rn8ngateway.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xfb\x02\n\x06Member\x12-\n\x0forganization_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x05R\x0eorganizationId\x12#\n\nprofile_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x05R\tprofileId\x12\x33\n\x04role\x18\x03 \x01(\x0e\x32\x19.n8ngateway.v1.MemberRoleB\x04\xe2\x41\x01\x02R\x04role\x12\x1a\n\x05\x65mail\x18\x04 \x01(\tB\x04\xe2\x41\x01\x03R\x05\x65mail\x12%\n\x0bis_external\x18\x05 \x01(\x08\x42\x04\xe2\x41\x01\x03R\nisExternal\x12?\n\ncreated_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03R\tcreatedAt\x12?\n\nupdated_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03R\tupdatedAt\x12#\n\nis_pending\x18\x08 \x01(\x08\x42\x04\xe2\x41\x01\x03R\tisPending*\x87\x01\n\nMemberRole\x12\x1b\n\x17MEMBER_ROLE_UNSPECIFIED\x10\x00\x12\x15\n\x11MEMBER_ROLE_OWNER\x10\x01\x12\x15\n\x11MEMBER_ROLE_ADMIN\x10\x02\x12\x16\n\x12MEMBER_ROLE_MEMBER\x10\x03\x12\x16\n\x12MEMBER_ROLE_VIEWER\x10\x04\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -47,8 +47,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_MEMBER'].fields_by_name['created_at']._serialized_options = b'\342A\001\003'
   _globals['_MEMBER'].fields_by_name['updated_at']._loaded_options = None
   _globals['_MEMBER'].fields_by_name['updated_at']._serialized_options = b'\342A\001\003'
-  _globals['_MEMBERROLE']._serialized_start=465
-  _globals['_MEMBERROLE']._serialized_end=600
+  _globals['_MEMBER'].fields_by_name['is_pending']._loaded_options = None
+  _globals['_MEMBER'].fields_by_name['is_pending']._serialized_options = b'\342A\001\003'
+  _globals['_MEMBERROLE']._serialized_start=502
+  _globals['_MEMBERROLE']._serialized_end=637
   _globals['_MEMBER']._serialized_start=120
-  _globals['_MEMBER']._serialized_end=462
+  _globals['_MEMBER']._serialized_end=499
 # @@protoc_insertion_point(module_scope)

@@ -24,7 +24,7 @@ MEMBER_ROLE_MEMBER: MemberRole
 MEMBER_ROLE_VIEWER: MemberRole
 
 class Member(_message.Message):
-    __slots__ = ("organization_id", "profile_id", "role", "email", "is_external", "created_at", "updated_at")
+    __slots__ = ("organization_id", "profile_id", "role", "email", "is_external", "created_at", "updated_at", "is_pending")
     ORGANIZATION_ID_FIELD_NUMBER: _ClassVar[int]
     PROFILE_ID_FIELD_NUMBER: _ClassVar[int]
     ROLE_FIELD_NUMBER: _ClassVar[int]
@@ -32,6 +32,7 @@ class Member(_message.Message):
     IS_EXTERNAL_FIELD_NUMBER: _ClassVar[int]
     CREATED_AT_FIELD_NUMBER: _ClassVar[int]
     UPDATED_AT_FIELD_NUMBER: _ClassVar[int]
+    IS_PENDING_FIELD_NUMBER: _ClassVar[int]
     organization_id: str
     profile_id: str
     role: MemberRole
@@ -39,4 +40,5 @@ class Member(_message.Message):
     is_external: bool
     created_at: _timestamp_pb2.Timestamp
     updated_at: _timestamp_pb2.Timestamp
-    def __init__(self, organization_id: _Optional[str] = ..., profile_id: _Optional[str] = ..., role: _Optional[_Union[MemberRole, str]] = ..., email: _Optional[str] = ..., is_external: _Optional[bool] = ..., created_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., updated_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+    is_pending: bool
+    def __init__(self, organization_id: _Optional[str] = ..., profile_id: _Optional[str] = ..., role: _Optional[_Union[MemberRole, str]] = ..., email: _Optional[str] = ..., is_external: _Optional[bool] = ..., created_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., updated_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., is_pending: _Optional[bool] = ...) -> None: ...

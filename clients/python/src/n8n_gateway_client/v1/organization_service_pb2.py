@@ -29,6 +29,7 @@ from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mas
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from n8n_gateway_client.v1 import audit_event_pb2 as n8n__gateway__client_dot_v1_dot_audit__event__pb2
 from n8n_gateway_client.v1 import credential_pb2 as n8n__gateway__client_dot_v1_dot_credential__pb2
+from n8n_gateway_client.v1 import invitation_pb2 as n8n__gateway__client_dot_v1_dot_invitation__pb2
 from n8n_gateway_client.v1 import member_pb2 as n8n__gateway__client_dot_v1_dot_member__pb2
 from n8n_gateway_client.v1 import n8n_instance_pb2 as n8n__gateway__client_dot_v1_dot_n8n__instance__pb2
 from n8n_gateway_client.v1 import organization_pb2 as n8n__gateway__client_dot_v1_dot_organization__pb2
@@ -36,7 +37,7 @@ from n8n_gateway_client.v1 import security_event_pb2 as n8n__gateway__client_dot
 from n8n_gateway_client.v1 import usage_pb2 as n8n__gateway__client_dot_v1_dot_usage__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n0n8n_gateway_client/v1/organization_service.proto\x12\rn8ngateway.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/httpbody.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\'n8n_gateway_client/v1/audit_event.proto\x1a&n8n_gateway_client/v1/credential.proto\x1a\"n8n_gateway_client/v1/member.proto\x1a(n8n_gateway_client/v1/n8n_instance.proto\x1a(n8n_gateway_client/v1/organization.proto\x1a*n8n_gateway_client/v1/security_event.proto\x1a!n8n_gateway_client/v1/usage.proto\"b\n\x19\x43reateOrganizationRequest\x12\x45\n\x0corganization\x18\x01 \x01(\x0b\x32\x1b.n8ngateway.v1.OrganizationB\x04\xe2\x41\x01\x02R\x0corganization\"]\n\x1a\x43reateOrganizationResponse\x12?\n\x0corganization\x18\x01 \x01(\x0b\x32\x1b.n8ngateway.v1.OrganizationR\x0corganization\"Z\n\x18ListOrganizationsRequest\x12\x1d\n\tpage_size\x18\x01 \x01(\x05\x42\x00R\x08pageSize\x12\x1f\n\npage_token\x18\x02 \x01(\tB\x00R\tpageToken\"\x86\x01\n\x19ListOrganizationsResponse\x12\x41\n\rorganizations\x18\x01 \x03(\x0b\x32\x1b.n8ngateway.v1.OrganizationR\rorganizations\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\".\n\x16GetOrganizationRequest\x12\x14\n\x02id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02R\x02id\"Z\n\x17GetOrganizationResponse\x12?\n\x0corganization\x18\x01 \x01(\x0b\x32\x1b.n8ngateway.v1.OrganizationR\x0corganization\"\x9f\x01\n\x19UpdateOrganizationRequest\x12\x45\n\x0corganization\x18\x01 \x01(\x0b\x32\x1b.n8ngateway.v1.OrganizationB\x04\xe2\x41\x01\x02R\x0corganization\x12;\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskR\nupdateMask\"]\n\x1aUpdateOrganizationResponse\x12?\n\x0corganization\x18\x01 \x01(\x0b\x32\x1b.n8ngateway.v1.OrganizationR\x0corganization\"\xed\x01\n\x17StoreCredentialsRequest\x12-\n\x0forganization_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02R\x0eorganizationId\x12\x63\n\x0b\x63redentials\x18\x02 \x03(\x0b\x32\x37.n8ngateway.v1.StoreCredentialsRequest.CredentialsEntryB\x08\x80\x01\x01\xe2\x41\x02\x04\x02R\x0b\x63redentials\x1a>\n\x10\x43redentialsEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x02\x38\x01\"W\n\x18StoreCredentialsResponse\x12;\n\x0b\x63redentials\x18\x01 \x03(\x0b\x32\x19.n8ngateway.v1.CredentialR\x0b\x63redentials\"\x87\x01\n\x16ListCredentialsRequest\x12-\n\x0forganization_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02R\x0eorganizationId\x12\x1d\n\tpage_size\x18\x02 \x01(\x05\x42\x00R\x08pageSize\x12\x1f\n\npage_token\x18\x03 \x01(\tB\x00R\tpageToken\"~\n\x17ListCredentialsResponse\x12;\n\x0b\x63redentials\x18\x01 \x03(\x0b\x32\x19.n8ngateway.v1.CredentialR\x0b\x63redentials\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"a\n\x18\x44\x65leteCredentialsRequest\x12-\n\x0forganization_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02R\x0eorganizationId\x12\x16\n\x05names\x18\x02 \x03(\tB\x00R\x05names\"1\n\x19\x44\x65leteCredentialsResponse\x12\x14\n\x05names\x18\x01 \x03(\tR\x05names\"v\n\x10\x41\x64\x64MemberRequest\x12-\n\x0forganization_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02R\x0eorganizationId\x12\x33\n\x06member\x18\x02 \x01(\x0b\x32\x15.n8ngateway.v1.MemberB\x04\xe2\x41\x01\x02R\x06member\"B\n\x11\x41\x64\x64MemberResponse\x12-\n\x06member\x18\x01 \x01(\x0b\x32\x15.n8ngateway.v1.MemberR\x06member\"\x83\x01\n\x12ListMembersRequest\x12-\n\x0forganization_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02R\x0eorganizationId\x12\x1d\n\tpage_size\x18\x02 \x01(\x05\x42\x00R\x08pageSize\x12\x1f\n\npage_token\x18\x03 \x01(\tB\x00R\tpageToken\"n\n\x13ListMembersResponse\x12/\n\x07members\x18\x01 \x03(\x0b\x32\x15.n8ngateway.v1.MemberR\x07members\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"f\n\x10GetMemberRequest\x12-\n\x0forganization_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02R\x0eorganizationId\x12#\n\nprofile_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02R\tprofileId\"B\n\x11GetMemberResponse\x12-\n\x06member\x18\x01 \x01(\x0b\x32\x15.n8ngateway.v1.MemberR\x06member\"\x87\x01\n\x13UpdateMemberRequest\x12\x33\n\x06member\x18\x01 \x01(\x0b\x32\x15.n8ngateway.v1.MemberB\x04\xe2\x41\x01\x02R\x06member\x12;\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskR\nupdateMask\"E\n\x14UpdateMemberResponse\x12-\n\x06member\x18\x01 \x01(\x0b\x32\x15.n8ngateway.v1.MemberR\x06member\"i\n\x13RemoveMemberRequest\x12-\n\x0forganization_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02R\x0eorganizationId\x12#\n\nprofile_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02R\tprofileId\"\x16\n\x14RemoveMemberResponse\"\xdd\x02\n\x19ListSecurityEventsRequest\x12-\n\x0forganization_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02R\x0eorganizationId\x12\x1d\n\tpage_size\x18\x02 \x01(\x05\x42\x00R\x08pageSize\x12\x1f\n\npage_token\x18\x03 \x01(\tB\x00R\tpageToken\x12<\n\x06status\x18\x04 \x01(\x0e\x32\".n8ngateway.v1.SecurityEventStatusB\x00R\x06status\x12\x39\n\nstart_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tstartTime\x12\x35\n\x08\x65nd_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x07\x65ndTime\x12\x1f\n\nsubject_id\x18\x07 \x01(\tB\x00R\tsubjectId:\x00\"\x8b\x01\n\x1aListSecurityEventsResponse\x12\x45\n\x0fsecurity_events\x18\x01 \x03(\x0b\x32\x1c.n8ngateway.v1.SecurityEventR\x0esecurityEvents\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xd5\x02\n\x16ListAuditEventsRequest\x12-\n\x0forganization_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02R\x0eorganizationId\x12\x1d\n\tpage_size\x18\x02 \x01(\x05\x42\x00R\x08pageSize\x12\x1f\n\npage_token\x18\x03 \x01(\tB\x00R\tpageToken\x12\x1b\n\x08\x61\x63tor_id\x18\x04 \x01(\tB\x00R\x07\x61\x63torId\x12\x18\n\x06\x61\x63tion\x18\x05 \x01(\tB\x00R\x06\x61\x63tion\x12!\n\x0bresource_id\x18\x06 \x01(\tB\x00R\nresourceId\x12\x39\n\nstart_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tstartTime\x12\x35\n\x08\x65nd_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x07\x65ndTime:\x00\"\x7f\n\x17ListAuditEventsResponse\x12<\n\x0c\x61udit_events\x18\x01 \x03(\x0b\x32\x19.n8ngateway.v1.AuditEventR\x0b\x61uditEvents\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xf4\x01\n\x18\x45xportAuditEventsRequest\x12-\n\x0forganization_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02R\x0eorganizationId\x12\x35\n\x06\x66ormat\x18\x02 \x01(\x0e\x32\x1b.n8ngateway.v1.ExportFormatB\x00R\x06\x66ormat\x12\x39\n\nstart_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tstartTime\x12\x35\n\x08\x65nd_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x07\x65ndTime:\x00\"F\n\x15GetN8nInstanceRequest\x12-\n\x0forganization_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02R\x0eorganizationId\"W\n\x16GetN8nInstanceResponse\x12=\n\x0cn8n_instance\x18\x01 \x01(\x0b\x32\x1a.n8ngateway.v1.N8nInstanceR\x0bn8nInstance\"\x8b\x01\n\x15SetN8nInstanceRequest\x12-\n\x0forganization_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02R\x0eorganizationId\x12\x43\n\x0cn8n_instance\x18\x02 \x01(\x0b\x32\x1a.n8ngateway.v1.N8nInstanceB\x04\xe2\x41\x01\x02R\x0bn8nInstance\"W\n\x16SetN8nInstanceResponse\x12=\n\x0cn8n_instance\x18\x01 \x01(\x0b\x32\x1a.n8ngateway.v1.N8nInstanceR\x0bn8nInstance\"I\n\x18\x44\x65leteN8nInstanceRequest\x12-\n\x0forganization_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02R\x0eorganizationId\"\x1b\n\x19\x44\x65leteN8nInstanceResponse2\xd2\x17\n\x13OrganizationService\x12\xa7\x01\n\x12\x43reateOrganization\x12(.n8ngateway.v1.CreateOrganizationRequest\x1a).n8ngateway.v1.CreateOrganizationResponse\"<\x90\x02\x00\x82\xd3\xe4\x93\x02\x33\"\x15/api/v1/organizations:\x0corganizationb\x0corganization\x12\x88\x01\n\x11ListOrganizations\x12\'.n8ngateway.v1.ListOrganizationsRequest\x1a(.n8ngateway.v1.ListOrganizationsResponse\" \x90\x02\x01\x82\xd3\xe4\x93\x02\x17\x12\x15/api/v1/organizations\x12\x95\x01\n\x0fGetOrganization\x12%.n8ngateway.v1.GetOrganizationRequest\x1a&.n8ngateway.v1.GetOrganizationResponse\"3\x90\x02\x01\x82\xd3\xe4\x93\x02*\x12\x1a/api/v1/organizations/{id}b\x0corganization\x12\xb9\x01\n\x12UpdateOrganization\x12(.n8ngateway.v1.UpdateOrganizationRequest\x1a).n8ngateway.v1.UpdateOrganizationResponse\"N\x90\x02\x02\x82\xd3\xe4\x93\x02\x45\x32\'/api/v1/organizations/{organization.id}:\x0corganizationb\x0corganization\x12\xa6\x01\n\x10StoreCredentials\x12&.n8ngateway.v1.StoreCredentialsRequest\x1a\'.n8ngateway.v1.StoreCredentialsResponse\"A\x90\x02\x02\x82\xd3\xe4\x93\x02\x38\"3/api/v1/organizations/{organization_id}/credentials:\x01*\x12\xa0\x01\n\x0fListCredentials\x12%.n8ngateway.v1.ListCredentialsRequest\x1a&.n8ngateway.v1.ListCredentialsResponse\">\x90\x02\x01\x82\xd3\xe4\x93\x02\x35\x12\x33/api/v1/organizations/{organization_id}/credentials\x12\xa6\x01\n\x11\x44\x65leteCredentials\x12\'.n8ngateway.v1.DeleteCredentialsRequest\x1a(.n8ngateway.v1.DeleteCredentialsResponse\">\x90\x02\x02\x82\xd3\xe4\x93\x02\x35*3/api/v1/organizations/{organization_id}/credentials\x12\x9a\x01\n\tAddMember\x12\x1f.n8ngateway.v1.AddMemberRequest\x1a .n8ngateway.v1.AddMemberResponse\"J\x90\x02\x00\x82\xd3\xe4\x93\x02\x41\"//api/v1/organizations/{organization_id}/members:\x06memberb\x06member\x12\x90\x01\n\x0bListMembers\x12!.n8ngateway.v1.ListMembersRequest\x1a\".n8ngateway.v1.ListMembersResponse\":\x90\x02\x01\x82\xd3\xe4\x93\x02\x31\x12//api/v1/organizations/{organization_id}/members\x12\x9f\x01\n\tGetMember\x12\x1f.n8ngateway.v1.GetMemberRequest\x1a .n8ngateway.v1.GetMemberResponse\"O\x90\x02\x01\x82\xd3\xe4\x93\x02\x46\x12</api/v1/organizations/{organization_id}/members/{profile_id}b\x06member\x12\xbe\x01\n\x0cUpdateMember\x12\".n8ngateway.v1.UpdateMemberRequest\x1a#.n8ngateway.v1.UpdateMemberResponse\"e\x90\x02\x02\x82\xd3\xe4\x93\x02\\2J/api/v1/organizations/{member.organization_id}/members/{member.profile_id}:\x06memberb\x06member\x12\xa0\x01\n\x0cRemoveMember\x12\".n8ngateway.v1.RemoveMemberRequest\x1a#.n8ngateway.v1.RemoveMemberResponse\"G\x90\x02\x02\x82\xd3\xe4\x93\x02>*</api/v1/organizations/{organization_id}/members/{profile_id}\x12\xad\x01\n\x12ListSecurityEvents\x12(.n8ngateway.v1.ListSecurityEventsRequest\x1a).n8ngateway.v1.ListSecurityEventsResponse\"B\x90\x02\x01\x82\xd3\xe4\x93\x02\x39\x12\x37/api/v1/organizations/{organization_id}/security-events\x12\xa1\x01\n\x0fListAuditEvents\x12%.n8ngateway.v1.ListAuditEventsRequest\x1a&.n8ngateway.v1.ListAuditEventsResponse\"?\x90\x02\x01\x82\xd3\xe4\x93\x02\x36\x12\x34/api/v1/organizations/{organization_id}/audit-events\x12\x9c\x01\n\x11\x45xportAuditEvents\x12\'.n8ngateway.v1.ExportAuditEventsRequest\x1a\x14.google.api.HttpBody\"F\x90\x02\x01\x82\xd3\xe4\x93\x02=\x12;/api/v1/organizations/{organization_id}/audit-events/export0\x01\x12\xac\x01\n\x0eGetN8nInstance\x12$.n8ngateway.v1.GetN8nInstanceRequest\x1a%.n8ngateway.v1.GetN8nInstanceResponse\"M\x90\x02\x01\x82\xd3\xe4\x93\x02\x44\x12\x34/api/v1/organizations/{organization_id}/n8n-instanceb\x0cn8n_instance\x12\xba\x01\n\x0eSetN8nInstance\x12$.n8ngateway.v1.SetN8nInstanceRequest\x1a%.n8ngateway.v1.SetN8nInstanceResponse\"[\x90\x02\x02\x82\xd3\xe4\x93\x02R\x1a\x34/api/v1/organizations/{organization_id}/n8n-instance:\x0cn8n_instanceb\x0cn8n_instance\x12\xa7\x01\n\x11\x44\x65leteN8nInstance\x12\'.n8ngateway.v1.DeleteN8nInstanceRequest\x1a(.n8ngateway.v1.DeleteN8nInstanceResponse\"?\x90\x02\x02\x82\xd3\xe4\x93\x02\x36*4/api/v1/organizations/{organization_id}/n8n-instanceb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n0n8n_gateway_client/v1/organization_service.proto\x12\rn8ngateway.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/httpbody.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\'n8n_gateway_client/v1/audit_event.proto\x1a&n8n_gateway_client/v1/credential.proto\x1a&n8n_gateway_client/v1/invitation.proto\x1a\"n8n_gateway_client/v1/member.proto\x1a(n8n_gateway_client/v1/n8n_instance.proto\x1a(n8n_gateway_client/v1/organization.proto\x1a*n8n_gateway_client/v1/security_event.proto\x1a!n8n_gateway_client/v1/usage.proto\"b\n\x19\x43reateOrganizationRequest\x12\x45\n\x0corganization\x18\x01 \x01(\x0b\x32\x1b.n8ngateway.v1.OrganizationB\x04\xe2\x41\x01\x02R\x0corganization\"]\n\x1a\x43reateOrganizationResponse\x12?\n\x0corganization\x18\x01 \x01(\x0b\x32\x1b.n8ngateway.v1.OrganizationR\x0corganization\"Z\n\x18ListOrganizationsRequest\x12\x1d\n\tpage_size\x18\x01 \x01(\x05\x42\x00R\x08pageSize\x12\x1f\n\npage_token\x18\x02 \x01(\tB\x00R\tpageToken\"\x86\x01\n\x19ListOrganizationsResponse\x12\x41\n\rorganizations\x18\x01 \x03(\x0b\x32\x1b.n8ngateway.v1.OrganizationR\rorganizations\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\".\n\x16GetOrganizationRequest\x12\x14\n\x02id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02R\x02id\"Z\n\x17GetOrganizationResponse\x12?\n\x0corganization\x18\x01 \x01(\x0b\x32\x1b.n8ngateway.v1.OrganizationR\x0corganization\"\x9f\x01\n\x19UpdateOrganizationRequest\x12\x45\n\x0corganization\x18\x01 \x01(\x0b\x32\x1b.n8ngateway.v1.OrganizationB\x04\xe2\x41\x01\x02R\x0corganization\x12;\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskR\nupdateMask\"]\n\x1aUpdateOrganizationResponse\x12?\n\x0corganization\x18\x01 \x01(\x0b\x32\x1b.n8ngateway.v1.OrganizationR\x0corganization\"\xed\x01\n\x17StoreCredentialsRequest\x12-\n\x0forganization_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02R\x0eorganizationId\x12\x63\n\x0b\x63redentials\x18\x02 \x03(\x0b\x32\x37.n8ngateway.v1.StoreCredentialsRequest.CredentialsEntryB\x08\x80\x01\x01\xe2\x41\x02\x04\x02R\x0b\x63redentials\x1a>\n\x10\x43redentialsEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x02\x38\x01\"W\n\x18StoreCredentialsResponse\x12;\n\x0b\x63redentials\x18\x01 \x03(\x0b\x32\x19.n8ngateway.v1.CredentialR\x0b\x63redentials\"\x87\x01\n\x16ListCredentialsRequest\x12-\n\x0forganization_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02R\x0eorganizationId\x12\x1d\n\tpage_size\x18\x02 \x01(\x05\x42\x00R\x08pageSize\x12\x1f\n\npage_token\x18\x03 \x01(\tB\x00R\tpageToken\"~\n\x17ListCredentialsResponse\x12;\n\x0b\x63redentials\x18\x01 \x03(\x0b\x32\x19.n8ngateway.v1.CredentialR\x0b\x63redentials\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"a\n\x18\x44\x65leteCredentialsRequest\x12-\n\x0forganization_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02R\x0eorganizationId\x12\x16\n\x05names\x18\x02 \x03(\tB\x00R\x05names\"1\n\x19\x44\x65leteCredentialsResponse\x12\x14\n\x05names\x18\x01 \x03(\tR\x05names\"v\n\x10\x41\x64\x64MemberRequest\x12-\n\x0forganization_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02R\x0eorganizationId\x12\x33\n\x06member\x18\x02 \x01(\x0b\x32\x15.n8ngateway.v1.MemberB\x04\xe2\x41\x01\x02R\x06member\"B\n\x11\x41\x64\x64MemberResponse\x12-\n\x06member\x18\x01 \x01(\x0b\x32\x15.n8ngateway.v1.MemberR\x06member\"\x83\x01\n\x12ListMembersRequest\x12-\n\x0forganization_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02R\x0eorganizationId\x12\x1d\n\tpage_size\x18\x02 \x01(\x05\x42\x00R\x08pageSize\x12\x1f\n\npage_token\x18\x03 \x01(\tB\x00R\tpageToken\"n\n\x13ListMembersResponse\x12/\n\x07members\x18\x01 \x03(\x0b\x32\x15.n8ngateway.v1.MemberR\x07members\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"f\n\x10GetMemberRequest\x12-\n\x0forganization_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02R\x0eorganizationId\x12#\n\nprofile_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02R\tprofileId\"B\n\x11GetMemberResponse\x12-\n\x06member\x18\x01 \x01(\x0b\x32\x15.n8ngateway.v1.MemberR\x06member\"\x87\x01\n\x13UpdateMemberRequest\x12\x33\n\x06member\x18\x01 \x01(\x0b\x32\x15.n8ngateway.v1.MemberB\x04\xe2\x41\x01\x02R\x06member\x12;\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskR\nupdateMask\"E\n\x14UpdateMemberResponse\x12-\n\x06member\x18\x01 \x01(\x0b\x32\x15.n8ngateway.v1.MemberR\x06member\"i\n\x13RemoveMemberRequest\x12-\n\x0forganization_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02R\x0eorganizationId\x12#\n\nprofile_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02R\tprofileId\"\x16\n\x14RemoveMemberResponse\"X\n\x16ListInvitationsRequest\x12\x1d\n\tpage_size\x18\x01 \x01(\x05\x42\x00R\x08pageSize\x12\x1f\n\npage_token\x18\x02 \x01(\tB\x00R\tpageToken\"~\n\x17ListInvitationsResponse\x12;\n\x0binvitations\x18\x01 \x03(\x0b\x32\x19.n8ngateway.v1.InvitationR\x0binvitations\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"H\n\x17\x41\x63\x63\x65ptInvitationRequest\x12-\n\x0forganization_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02R\x0eorganizationId\"I\n\x18\x41\x63\x63\x65ptInvitationResponse\x12-\n\x06member\x18\x01 \x01(\x0b\x32\x15.n8ngateway.v1.MemberR\x06member\"I\n\x18\x44\x65\x63lineInvitationRequest\x12-\n\x0forganization_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02R\x0eorganizationId\"\x1b\n\x19\x44\x65\x63lineInvitationResponse\"\xdd\x02\n\x19ListSecurityEventsRequest\x12-\n\x0forganization_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02R\x0eorganizationId\x12\x1d\n\tpage_size\x18\x02 \x01(\x05\x42\x00R\x08pageSize\x12\x1f\n\npage_token\x18\x03 \x01(\tB\x00R\tpageToken\x12<\n\x06status\x18\x04 \x01(\x0e\x32\".n8ngateway.v1.SecurityEventStatusB\x00R\x06status\x12\x39\n\nstart_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tstartTime\x12\x35\n\x08\x65nd_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x07\x65ndTime\x12\x1f\n\nsubject_id\x18\x07 \x01(\tB\x00R\tsubjectId:\x00\"\x8b\x01\n\x1aListSecurityEventsResponse\x12\x45\n\x0fsecurity_events\x18\x01 \x03(\x0b\x32\x1c.n8ngateway.v1.SecurityEventR\x0esecurityEvents\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xd5\x02\n\x16ListAuditEventsRequest\x12-\n\x0forganization_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02R\x0eorganizationId\x12\x1d\n\tpage_size\x18\x02 \x01(\x05\x42\x00R\x08pageSize\x12\x1f\n\npage_token\x18\x03 \x01(\tB\x00R\tpageToken\x12\x1b\n\x08\x61\x63tor_id\x18\x04 \x01(\tB\x00R\x07\x61\x63torId\x12\x18\n\x06\x61\x63tion\x18\x05 \x01(\tB\x00R\x06\x61\x63tion\x12!\n\x0bresource_id\x18\x06 \x01(\tB\x00R\nresourceId\x12\x39\n\nstart_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tstartTime\x12\x35\n\x08\x65nd_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x07\x65ndTime:\x00\"\x7f\n\x17ListAuditEventsResponse\x12<\n\x0c\x61udit_events\x18\x01 \x03(\x0b\x32\x19.n8ngateway.v1.AuditEventR\x0b\x61uditEvents\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xf4\x01\n\x18\x45xportAuditEventsRequest\x12-\n\x0forganization_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02R\x0eorganizationId\x12\x35\n\x06\x66ormat\x18\x02 \x01(\x0e\x32\x1b.n8ngateway.v1.ExportFormatB\x00R\x06\x66ormat\x12\x39\n\nstart_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tstartTime\x12\x35\n\x08\x65nd_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x07\x65ndTime:\x00\"F\n\x15GetN8nInstanceRequest\x12-\n\x0forganization_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02R\x0eorganizationId\"W\n\x16GetN8nInstanceResponse\x12=\n\x0cn8n_instance\x18\x01 \x01(\x0b\x32\x1a.n8ngateway.v1.N8nInstanceR\x0bn8nInstance\"\x8b\x01\n\x15SetN8nInstanceRequest\x12-\n\x0forganization_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02R\x0eorganizationId\x12\x43\n\x0cn8n_instance\x18\x02 \x01(\x0b\x32\x1a.n8ngateway.v1.N8nInstanceB\x04\xe2\x41\x01\x02R\x0bn8nInstance\"W\n\x16SetN8nInstanceResponse\x12=\n\x0cn8n_instance\x18\x01 \x01(\x0b\x32\x1a.n8ngateway.v1.N8nInstanceR\x0bn8nInstance\"I\n\x18\x44\x65leteN8nInstanceRequest\x12-\n\x0forganization_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02R\x0eorganizationId\"\x1b\n\x19\x44\x65leteN8nInstanceResponse2\xa5\x1b\n\x13OrganizationService\x12\xa7\x01\n\x12\x43reateOrganization\x12(.n8ngateway.v1.CreateOrganizationRequest\x1a).n8ngateway.v1.CreateOrganizationResponse\"<\x90\x02\x00\x82\xd3\xe4\x93\x02\x33\"\x15/api/v1/organizations:\x0corganizationb\x0corganization\x12\x88\x01\n\x11ListOrganizations\x12\'.n8ngateway.v1.ListOrganizationsRequest\x1a(.n8ngateway.v1.ListOrganizationsResponse\" \x90\x02\x01\x82\xd3\xe4\x93\x02\x17\x12\x15/api/v1/organizations\x12\x95\x01\n\x0fGetOrganization\x12%.n8ngateway.v1.GetOrganizationRequest\x1a&.n8ngateway.v1.GetOrganizationResponse\"3\x90\x02\x01\x82\xd3\xe4\x93\x02*\x12\x1a/api/v1/organizations/{id}b\x0corganization\x12\xb9\x01\n\x12UpdateOrganization\x12(.n8ngateway.v1.UpdateOrganizationRequest\x1a).n8ngateway.v1.UpdateOrganizationResponse\"N\x90\x02\x02\x82\xd3\xe4\x93\x02\x45\x32\'/api/v1/organizations/{organization.id}:\x0corganizationb\x0corganization\x12\xa6\x01\n\x10StoreCredentials\x12&.n8ngateway.v1.StoreCredentialsRequest\x1a\'.n8ngateway.v1.StoreCredentialsResponse\"A\x90\x02\x02\x82\xd3\xe4\x93\x02\x38\"3/api/v1/organizations/{organization_id}/credentials:\x01*\x12\xa0\x01\n\x0fListCredentials\x12%.n8ngateway.v1.ListCredentialsRequest\x1a&.n8ngateway.v1.ListCredentialsResponse\">\x90\x02\x01\x82\xd3\xe4\x93\x02\x35\x12\x33/api/v1/organizations/{organization_id}/credentials\x12\xa6\x01\n\x11\x44\x65leteCredentials\x12\'.n8ngateway.v1.DeleteCredentialsRequest\x1a(.n8ngateway.v1.DeleteCredentialsResponse\">\x90\x02\x02\x82\xd3\xe4\x93\x02\x35*3/api/v1/organizations/{organization_id}/credentials\x12\x9a\x01\n\tAddMember\x12\x1f.n8ngateway.v1.AddMemberRequest\x1a .n8ngateway.v1.AddMemberResponse\"J\x90\x02\x00\x82\xd3\xe4\x93\x02\x41\"//api/v1/organizations/{organization_id}/members:\x06memberb\x06member\x12\x90\x01\n\x0bListMembers\x12!.n8ngateway.v1.ListMembersRequest\x1a\".n8ngateway.v1.ListMembersResponse\":\x90\x02\x01\x82\xd3\xe4\x93\x02\x31\x12//api/v1/organizations/{organization_id}/members\x12\x9f\x01\n\tGetMember\x12\x1f.n8ngateway.v1.GetMemberRequest\x1a .n8ngateway.v1.GetMemberResponse\"O\x90\x02\x01\x82\xd3\xe4\x93\x02\x46\x12</api/v1/organizations/{organization_id}/members/{profile_id}b\x06member\x12\xbe\x01\n\x0cUpdateMember\x12\".n8ngateway.v1.UpdateMemberRequest\x1a#.n8ngateway.v1.UpdateMemberResponse\"e\x90\x02\x02\x82\xd3\xe4\x93\x02\\2J/api/v1/organizations/{member.organization_id}/members/{member.profile_id}:\x06memberb\x06member\x12\xa0\x01\n\x0cRemoveMember\x12\".n8ngateway.v1.RemoveMemberRequest\x1a#.n8ngateway.v1.RemoveMemberResponse\"G\x90\x02\x02\x82\xd3\xe4\x93\x02>*</api/v1/organizations/{organization_id}/members/{profile_id}\x12\x80\x01\n\x0fListInvitations\x12%.n8ngateway.v1.ListInvitationsRequest\x1a&.n8ngateway.v1.ListInvitationsResponse\"\x1e\x90\x02\x01\x82\xd3\xe4\x93\x02\x15\x12\x13/api/v1/invitations\x12\xa7\x01\n\x10\x41\x63\x63\x65ptInvitation\x12&.n8ngateway.v1.AcceptInvitationRequest\x1a\'.n8ngateway.v1.AcceptInvitationResponse\"B\x90\x02\x02\x82\xd3\xe4\x93\x02\x39\",/api/v1/invitations/{organization_id}/accept:\x01*b\x06member\x12\xa3\x01\n\x11\x44\x65\x63lineInvitation\x12\'.n8ngateway.v1.DeclineInvitationRequest\x1a(.n8ngateway.v1.DeclineInvitationResponse\";\x90\x02\x02\x82\xd3\xe4\x93\x02\x32\"-/api/v1/invitations/{organization_id}/decline:\x01*\x12\xad\x01\n\x12ListSecurityEvents\x12(.n8ngateway.v1.ListSecurityEventsRequest\x1a).n8ngateway.v1.ListSecurityEventsResponse\"B\x90\x02\x01\x82\xd3\xe4\x93\x02\x39\x12\x37/api/v1/organizations/{organization_id}/security-events\x12\xa1\x01\n\x0fListAuditEvents\x12%.n8ngateway.v1.ListAuditEventsRequest\x1a&.n8ngateway.v1.ListAuditEventsResponse\"?\x90\x02\x01\x82\xd3\xe4\x93\x02\x36\x12\x34/api/v1/organizations/{organization_id}/audit-events\x12\x9c\x01\n\x11\x45xportAuditEvents\x12\'.n8ngateway.v1.ExportAuditEventsRequest\x1a\x14.google.api.HttpBody\"F\x90\x02\x01\x82\xd3\xe4\x93\x02=\x12;/api/v1/organizations/{organization_id}/audit-events/export0\x01\x12\xac\x01\n\x0eGetN8nInstance\x12$.n8ngateway.v1.GetN8nInstanceRequest\x1a%.n8ngateway.v1.GetN8nInstanceResponse\"M\x90\x02\x01\x82\xd3\xe4\x93\x02\x44\x12\x34/api/v1/organizations/{organization_id}/n8n-instanceb\x0cn8n_instance\x12\xba\x01\n\x0eSetN8nInstance\x12$.n8ngateway.v1.SetN8nInstanceRequest\x1a%.n8ngateway.v1.SetN8nInstanceResponse\"[\x90\x02\x02\x82\xd3\xe4\x93\x02R\x1a\x34/api/v1/organizations/{organization_id}/n8n-instance:\x0cn8n_instanceb\x0cn8n_instance\x12\xa7\x01\n\x11\x44\x65leteN8nInstance\x12\'.n8ngateway.v1.DeleteN8nInstanceRequest\x1a(.n8ngateway.v1.DeleteN8nInstanceResponse\"?\x90\x02\x02\x82\xd3\xe4\x93\x02\x36*4/api/v1/organizations/{organization_id}/n8n-instanceb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -75,6 +76,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_REMOVEMEMBERREQUEST'].fields_by_name['organization_id']._serialized_options = b'\342A\001\002'
   _globals['_REMOVEMEMBERREQUEST'].fields_by_name['profile_id']._loaded_options = None
   _globals['_REMOVEMEMBERREQUEST'].fields_by_name['profile_id']._serialized_options = b'\342A\001\002'
+  _globals['_ACCEPTINVITATIONREQUEST'].fields_by_name['organization_id']._loaded_options = None
+  _globals['_ACCEPTINVITATIONREQUEST'].fields_by_name['organization_id']._serialized_options = b'\342A\001\002'
+  _globals['_DECLINEINVITATIONREQUEST'].fields_by_name['organization_id']._loaded_options = None
+  _globals['_DECLINEINVITATIONREQUEST'].fields_by_name['organization_id']._serialized_options = b'\342A\001\002'
   _globals['_LISTSECURITYEVENTSREQUEST'].fields_by_name['organization_id']._loaded_options = None
   _globals['_LISTSECURITYEVENTSREQUEST'].fields_by_name['organization_id']._serialized_options = b'\342A\001\002'
   _globals['_LISTAUDITEVENTSREQUEST'].fields_by_name['organization_id']._loaded_options = None
@@ -113,6 +118,12 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ORGANIZATIONSERVICE'].methods_by_name['UpdateMember']._serialized_options = b'\220\002\002\202\323\344\223\002\\2J/api/v1/organizations/{member.organization_id}/members/{member.profile_id}:\006memberb\006member'
   _globals['_ORGANIZATIONSERVICE'].methods_by_name['RemoveMember']._loaded_options = None
   _globals['_ORGANIZATIONSERVICE'].methods_by_name['RemoveMember']._serialized_options = b'\220\002\002\202\323\344\223\002>*</api/v1/organizations/{organization_id}/members/{profile_id}'
+  _globals['_ORGANIZATIONSERVICE'].methods_by_name['ListInvitations']._loaded_options = None
+  _globals['_ORGANIZATIONSERVICE'].methods_by_name['ListInvitations']._serialized_options = b'\220\002\001\202\323\344\223\002\025\022\023/api/v1/invitations'
+  _globals['_ORGANIZATIONSERVICE'].methods_by_name['AcceptInvitation']._loaded_options = None
+  _globals['_ORGANIZATIONSERVICE'].methods_by_name['AcceptInvitation']._serialized_options = b'\220\002\002\202\323\344\223\0029\",/api/v1/invitations/{organization_id}/accept:\001*b\006member'
+  _globals['_ORGANIZATIONSERVICE'].methods_by_name['DeclineInvitation']._loaded_options = None
+  _globals['_ORGANIZATIONSERVICE'].methods_by_name['DeclineInvitation']._serialized_options = b'\220\002\002\202\323\344\223\0022\"-/api/v1/invitations/{organization_id}/decline:\001*'
   _globals['_ORGANIZATIONSERVICE'].methods_by_name['ListSecurityEvents']._loaded_options = None
   _globals['_ORGANIZATIONSERVICE'].methods_by_name['ListSecurityEvents']._serialized_options = b'\220\002\001\202\323\344\223\0029\0227/api/v1/organizations/{organization_id}/security-events'
   _globals['_ORGANIZATIONSERVICE'].methods_by_name['ListAuditEvents']._loaded_options = None
@@ -125,78 +136,90 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ORGANIZATIONSERVICE'].methods_by_name['SetN8nInstance']._serialized_options = b'\220\002\002\202\323\344\223\002R\0324/api/v1/organizations/{organization_id}/n8n-instance:\014n8n_instanceb\014n8n_instance'
   _globals['_ORGANIZATIONSERVICE'].methods_by_name['DeleteN8nInstance']._loaded_options = None
   _globals['_ORGANIZATIONSERVICE'].methods_by_name['DeleteN8nInstance']._serialized_options = b'\220\002\002\202\323\344\223\0026*4/api/v1/organizations/{organization_id}/n8n-instance'
-  _globals['_CREATEORGANIZATIONREQUEST']._serialized_start=504
-  _globals['_CREATEORGANIZATIONREQUEST']._serialized_end=602
-  _globals['_CREATEORGANIZATIONRESPONSE']._serialized_start=604
-  _globals['_CREATEORGANIZATIONRESPONSE']._serialized_end=697
-  _globals['_LISTORGANIZATIONSREQUEST']._serialized_start=699
-  _globals['_LISTORGANIZATIONSREQUEST']._serialized_end=789
-  _globals['_LISTORGANIZATIONSRESPONSE']._serialized_start=792
-  _globals['_LISTORGANIZATIONSRESPONSE']._serialized_end=926
-  _globals['_GETORGANIZATIONREQUEST']._serialized_start=928
-  _globals['_GETORGANIZATIONREQUEST']._serialized_end=974
-  _globals['_GETORGANIZATIONRESPONSE']._serialized_start=976
-  _globals['_GETORGANIZATIONRESPONSE']._serialized_end=1066
-  _globals['_UPDATEORGANIZATIONREQUEST']._serialized_start=1069
-  _globals['_UPDATEORGANIZATIONREQUEST']._serialized_end=1228
-  _globals['_UPDATEORGANIZATIONRESPONSE']._serialized_start=1230
-  _globals['_UPDATEORGANIZATIONRESPONSE']._serialized_end=1323
-  _globals['_STORECREDENTIALSREQUEST']._serialized_start=1326
-  _globals['_STORECREDENTIALSREQUEST']._serialized_end=1563
-  _globals['_STORECREDENTIALSREQUEST_CREDENTIALSENTRY']._serialized_start=1501
-  _globals['_STORECREDENTIALSREQUEST_CREDENTIALSENTRY']._serialized_end=1563
-  _globals['_STORECREDENTIALSRESPONSE']._serialized_start=1565
-  _globals['_STORECREDENTIALSRESPONSE']._serialized_end=1652
-  _globals['_LISTCREDENTIALSREQUEST']._serialized_start=1655
-  _globals['_LISTCREDENTIALSREQUEST']._serialized_end=1790
-  _globals['_LISTCREDENTIALSRESPONSE']._serialized_start=1792
-  _globals['_LISTCREDENTIALSRESPONSE']._serialized_end=1918
-  _globals['_DELETECREDENTIALSREQUEST']._serialized_start=1920
-  _globals['_DELETECREDENTIALSREQUEST']._serialized_end=2017
-  _globals['_DELETECREDENTIALSRESPONSE']._serialized_start=2019
-  _globals['_DELETECREDENTIALSRESPONSE']._serialized_end=2068
-  _globals['_ADDMEMBERREQUEST']._serialized_start=2070
-  _globals['_ADDMEMBERREQUEST']._serialized_end=2188
-  _globals['_ADDMEMBERRESPONSE']._serialized_start=2190
-  _globals['_ADDMEMBERRESPONSE']._serialized_end=2256
-  _globals['_LISTMEMBERSREQUEST']._serialized_start=2259
-  _globals['_LISTMEMBERSREQUEST']._serialized_end=2390
-  _globals['_LISTMEMBERSRESPONSE']._serialized_start=2392
-  _globals['_LISTMEMBERSRESPONSE']._serialized_end=2502
-  _globals['_GETMEMBERREQUEST']._serialized_start=2504
-  _globals['_GETMEMBERREQUEST']._serialized_end=2606
-  _globals['_GETMEMBERRESPONSE']._serialized_start=2608
-  _globals['_GETMEMBERRESPONSE']._serialized_end=2674
-  _globals['_UPDATEMEMBERREQUEST']._serialized_start=2677
-  _globals['_UPDATEMEMBERREQUEST']._serialized_end=2812
-  _globals['_UPDATEMEMBERRESPONSE']._serialized_start=2814
-  _globals['_UPDATEMEMBERRESPONSE']._serialized_end=2883
-  _globals['_REMOVEMEMBERREQUEST']._serialized_start=2885
-  _globals['_REMOVEMEMBERREQUEST']._serialized_end=2990
-  _globals['_REMOVEMEMBERRESPONSE']._serialized_start=2992
-  _globals['_REMOVEMEMBERRESPONSE']._serialized_end=3014
-  _globals['_LISTSECURITYEVENTSREQUEST']._serialized_start=3017
-  _globals['_LISTSECURITYEVENTSREQUEST']._serialized_end=3366
-  _globals['_LISTSECURITYEVENTSRESPONSE']._serialized_start=3369
-  _globals['_LISTSECURITYEVENTSRESPONSE']._serialized_end=3508
-  _globals['_LISTAUDITEVENTSREQUEST']._serialized_start=3511
-  _globals['_LISTAUDITEVENTSREQUEST']._serialized_end=3852
-  _globals['_LISTAUDITEVENTSRESPONSE']._serialized_start=3854
-  _globals['_LISTAUDITEVENTSRESPONSE']._serialized_end=3981
-  _globals['_EXPORTAUDITEVENTSREQUEST']._serialized_start=3984
-  _globals['_EXPORTAUDITEVENTSREQUEST']._serialized_end=4228
-  _globals['_GETN8NINSTANCEREQUEST']._serialized_start=4230
-  _globals['_GETN8NINSTANCEREQUEST']._serialized_end=4300
-  _globals['_GETN8NINSTANCERESPONSE']._serialized_start=4302
-  _globals['_GETN8NINSTANCERESPONSE']._serialized_end=4389
-  _globals['_SETN8NINSTANCEREQUEST']._serialized_start=4392
-  _globals['_SETN8NINSTANCEREQUEST']._serialized_end=4531
-  _globals['_SETN8NINSTANCERESPONSE']._serialized_start=4533
-  _globals['_SETN8NINSTANCERESPONSE']._serialized_end=4620
-  _globals['_DELETEN8NINSTANCEREQUEST']._serialized_start=4622
-  _globals['_DELETEN8NINSTANCEREQUEST']._serialized_end=4695
-  _globals['_DELETEN8NINSTANCERESPONSE']._serialized_start=4697
-  _globals['_DELETEN8NINSTANCERESPONSE']._serialized_end=4724
-  _globals['_ORGANIZATIONSERVICE']._serialized_start=4727
-  _globals['_ORGANIZATIONSERVICE']._serialized_end=7753
+  _globals['_CREATEORGANIZATIONREQUEST']._serialized_start=544
+  _globals['_CREATEORGANIZATIONREQUEST']._serialized_end=642
+  _globals['_CREATEORGANIZATIONRESPONSE']._serialized_start=644
+  _globals['_CREATEORGANIZATIONRESPONSE']._serialized_end=737
+  _globals['_LISTORGANIZATIONSREQUEST']._serialized_start=739
+  _globals['_LISTORGANIZATIONSREQUEST']._serialized_end=829
+  _globals['_LISTORGANIZATIONSRESPONSE']._serialized_start=832
+  _globals['_LISTORGANIZATIONSRESPONSE']._serialized_end=966
+  _globals['_GETORGANIZATIONREQUEST']._serialized_start=968
+  _globals['_GETORGANIZATIONREQUEST']._serialized_end=1014
+  _globals['_GETORGANIZATIONRESPONSE']._serialized_start=1016
+  _globals['_GETORGANIZATIONRESPONSE']._serialized_end=1106
+  _globals['_UPDATEORGANIZATIONREQUEST']._serialized_start=1109
+  _globals['_UPDATEORGANIZATIONREQUEST']._serialized_end=1268
+  _globals['_UPDATEORGANIZATIONRESPONSE']._serialized_start=1270
+  _globals['_UPDATEORGANIZATIONRESPONSE']._serialized_end=1363
+  _globals['_STORECREDENTIALSREQUEST']._serialized_start=1366
+  _globals['_STORECREDENTIALSREQUEST']._serialized_end=1603
+  _globals['_STORECREDENTIALSREQUEST_CREDENTIALSENTRY']._serialized_start=1541
+  _globals['_STORECREDENTIALSREQUEST_CREDENTIALSENTRY']._serialized_end=1603
+  _globals['_STORECREDENTIALSRESPONSE']._serialized_start=1605
+  _globals['_STORECREDENTIALSRESPONSE']._serialized_end=1692
+  _globals['_LISTCREDENTIALSREQUEST']._serialized_start=1695
+  _globals['_LISTCREDENTIALSREQUEST']._serialized_end=1830
+  _globals['_LISTCREDENTIALSRESPONSE']._serialized_start=1832
+  _globals['_LISTCREDENTIALSRESPONSE']._serialized_end=1958
+  _globals['_DELETECREDENTIALSREQUEST']._serialized_start=1960
+  _globals['_DELETECREDENTIALSREQUEST']._serialized_end=2057
+  _globals['_DELETECREDENTIALSRESPONSE']._serialized_start=2059
+  _globals['_DELETECREDENTIALSRESPONSE']._serialized_end=2108
+  _globals['_ADDMEMBERREQUEST']._serialized_start=2110
+  _globals['_ADDMEMBERREQUEST']._serialized_end=2228
+  _globals['_ADDMEMBERRESPONSE']._serialized_start=2230
+  _globals['_ADDMEMBERRESPONSE']._serialized_end=2296
+  _globals['_LISTMEMBERSREQUEST']._serialized_start=2299
+  _globals['_LISTMEMBERSREQUEST']._serialized_end=2430
+  _globals['_LISTMEMBERSRESPONSE']._serialized_start=2432
+  _globals['_LISTMEMBERSRESPONSE']._serialized_end=2542
+  _globals['_GETMEMBERREQUEST']._serialized_start=2544
+  _globals['_GETMEMBERREQUEST']._serialized_end=2646
+  _globals['_GETMEMBERRESPONSE']._serialized_start=2648
+  _globals['_GETMEMBERRESPONSE']._serialized_end=2714
+  _globals['_UPDATEMEMBERREQUEST']._serialized_start=2717
+  _globals['_UPDATEMEMBERREQUEST']._serialized_end=2852
+  _globals['_UPDATEMEMBERRESPONSE']._serialized_start=2854
+  _globals['_UPDATEMEMBERRESPONSE']._serialized_end=2923
+  _globals['_REMOVEMEMBERREQUEST']._serialized_start=2925
+  _globals['_REMOVEMEMBERREQUEST']._serialized_end=3030
+  _globals['_REMOVEMEMBERRESPONSE']._serialized_start=3032
+  _globals['_REMOVEMEMBERRESPONSE']._serialized_end=3054
+  _globals['_LISTINVITATIONSREQUEST']._serialized_start=3056
+  _globals['_LISTINVITATIONSREQUEST']._serialized_end=3144
+  _globals['_LISTINVITATIONSRESPONSE']._serialized_start=3146
+  _globals['_LISTINVITATIONSRESPONSE']._serialized_end=3272
+  _globals['_ACCEPTINVITATIONREQUEST']._serialized_start=3274
+  _globals['_ACCEPTINVITATIONREQUEST']._serialized_end=3346
+  _globals['_ACCEPTINVITATIONRESPONSE']._serialized_start=3348
+  _globals['_ACCEPTINVITATIONRESPONSE']._serialized_end=3421
+  _globals['_DECLINEINVITATIONREQUEST']._serialized_start=3423
+  _globals['_DECLINEINVITATIONREQUEST']._serialized_end=3496
+  _globals['_DECLINEINVITATIONRESPONSE']._serialized_start=3498
+  _globals['_DECLINEINVITATIONRESPONSE']._serialized_end=3525
+  _globals['_LISTSECURITYEVENTSREQUEST']._serialized_start=3528
+  _globals['_LISTSECURITYEVENTSREQUEST']._serialized_end=3877
+  _globals['_LISTSECURITYEVENTSRESPONSE']._serialized_start=3880
+  _globals['_LISTSECURITYEVENTSRESPONSE']._serialized_end=4019
+  _globals['_LISTAUDITEVENTSREQUEST']._serialized_start=4022
+  _globals['_LISTAUDITEVENTSREQUEST']._serialized_end=4363
+  _globals['_LISTAUDITEVENTSRESPONSE']._serialized_start=4365
+  _globals['_LISTAUDITEVENTSRESPONSE']._serialized_end=4492
+  _globals['_EXPORTAUDITEVENTSREQUEST']._serialized_start=4495
+  _globals['_EXPORTAUDITEVENTSREQUEST']._serialized_end=4739
+  _globals['_GETN8NINSTANCEREQUEST']._serialized_start=4741
+  _globals['_GETN8NINSTANCEREQUEST']._serialized_end=4811
+  _globals['_GETN8NINSTANCERESPONSE']._serialized_start=4813
+  _globals['_GETN8NINSTANCERESPONSE']._serialized_end=4900
+  _globals['_SETN8NINSTANCEREQUEST']._serialized_start=4903
+  _globals['_SETN8NINSTANCEREQUEST']._serialized_end=5042
+  _globals['_SETN8NINSTANCERESPONSE']._serialized_start=5044
+  _globals['_SETN8NINSTANCERESPONSE']._serialized_end=5131
+  _globals['_DELETEN8NINSTANCEREQUEST']._serialized_start=5133
+  _globals['_DELETEN8NINSTANCEREQUEST']._serialized_end=5206
+  _globals['_DELETEN8NINSTANCERESPONSE']._serialized_start=5208
+  _globals['_DELETEN8NINSTANCERESPONSE']._serialized_end=5235
+  _globals['_ORGANIZATIONSERVICE']._serialized_start=5238
+  _globals['_ORGANIZATIONSERVICE']._serialized_end=8731
 # @@protoc_insertion_point(module_scope)

@@ -97,6 +97,21 @@ class OrganizationServiceStub:
                 request_serializer=n8n__gateway__client_dot_v1_dot_organization__service__pb2.RemoveMemberRequest.SerializeToString,
                 response_deserializer=n8n__gateway__client_dot_v1_dot_organization__service__pb2.RemoveMemberResponse.FromString,
                 _registered_method=True)
+        self.ListInvitations = channel.unary_unary(
+                '/n8ngateway.v1.OrganizationService/ListInvitations',
+                request_serializer=n8n__gateway__client_dot_v1_dot_organization__service__pb2.ListInvitationsRequest.SerializeToString,
+                response_deserializer=n8n__gateway__client_dot_v1_dot_organization__service__pb2.ListInvitationsResponse.FromString,
+                _registered_method=True)
+        self.AcceptInvitation = channel.unary_unary(
+                '/n8ngateway.v1.OrganizationService/AcceptInvitation',
+                request_serializer=n8n__gateway__client_dot_v1_dot_organization__service__pb2.AcceptInvitationRequest.SerializeToString,
+                response_deserializer=n8n__gateway__client_dot_v1_dot_organization__service__pb2.AcceptInvitationResponse.FromString,
+                _registered_method=True)
+        self.DeclineInvitation = channel.unary_unary(
+                '/n8ngateway.v1.OrganizationService/DeclineInvitation',
+                request_serializer=n8n__gateway__client_dot_v1_dot_organization__service__pb2.DeclineInvitationRequest.SerializeToString,
+                response_deserializer=n8n__gateway__client_dot_v1_dot_organization__service__pb2.DeclineInvitationResponse.FromString,
+                _registered_method=True)
         self.ListSecurityEvents = channel.unary_unary(
                 '/n8ngateway.v1.OrganizationService/ListSecurityEvents',
                 request_serializer=n8n__gateway__client_dot_v1_dot_organization__service__pb2.ListSecurityEventsRequest.SerializeToString,
@@ -184,7 +199,8 @@ class OrganizationServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def AddMember(self, request, context):
-        """Adds a user who need not have signed in yet; one who is a member already is ALREADY_EXISTS.
+        """Invites a user, who need not have signed in yet and becomes a member by accepting; one who belongs to the
+        organization by its token is made a member at once. Who is a member or invited already is ALREADY_EXISTS.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -205,14 +221,36 @@ class OrganizationServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def UpdateMember(self, request, context):
-        """Changes a member's role; to demote the last owner is FAILED_PRECONDITION.
+        """Changes the role of a member or of one who is invited; to demote the last owner is FAILED_PRECONDITION.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RemoveMember(self, request, context):
-        """Ends a membership, the caller's own included; to remove the last owner is FAILED_PRECONDITION.
+        """Ends a membership, the caller's own included, or withdraws an invitation; to remove the last owner is
+        FAILED_PRECONDITION.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListInvitations(self, request, context):
+        """Lists the invitations that the caller has not answered, oldest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def AcceptInvitation(self, request, context):
+        """Makes the caller a member of the organization that invited it; NOT_FOUND without an invitation.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeclineInvitation(self, request, context):
+        """Ends an invitation of the caller's; NOT_FOUND without one.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -322,6 +360,21 @@ def add_OrganizationServiceServicer_to_server(servicer, server):
                     servicer.RemoveMember,
                     request_deserializer=n8n__gateway__client_dot_v1_dot_organization__service__pb2.RemoveMemberRequest.FromString,
                     response_serializer=n8n__gateway__client_dot_v1_dot_organization__service__pb2.RemoveMemberResponse.SerializeToString,
+            ),
+            'ListInvitations': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListInvitations,
+                    request_deserializer=n8n__gateway__client_dot_v1_dot_organization__service__pb2.ListInvitationsRequest.FromString,
+                    response_serializer=n8n__gateway__client_dot_v1_dot_organization__service__pb2.ListInvitationsResponse.SerializeToString,
+            ),
+            'AcceptInvitation': grpc.unary_unary_rpc_method_handler(
+                    servicer.AcceptInvitation,
+                    request_deserializer=n8n__gateway__client_dot_v1_dot_organization__service__pb2.AcceptInvitationRequest.FromString,
+                    response_serializer=n8n__gateway__client_dot_v1_dot_organization__service__pb2.AcceptInvitationResponse.SerializeToString,
+            ),
+            'DeclineInvitation': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeclineInvitation,
+                    request_deserializer=n8n__gateway__client_dot_v1_dot_organization__service__pb2.DeclineInvitationRequest.FromString,
+                    response_serializer=n8n__gateway__client_dot_v1_dot_organization__service__pb2.DeclineInvitationResponse.SerializeToString,
             ),
             'ListSecurityEvents': grpc.unary_unary_rpc_method_handler(
                     servicer.ListSecurityEvents,
@@ -680,6 +733,87 @@ class OrganizationService:
             '/n8ngateway.v1.OrganizationService/RemoveMember',
             n8n__gateway__client_dot_v1_dot_organization__service__pb2.RemoveMemberRequest.SerializeToString,
             n8n__gateway__client_dot_v1_dot_organization__service__pb2.RemoveMemberResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListInvitations(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/n8ngateway.v1.OrganizationService/ListInvitations',
+            n8n__gateway__client_dot_v1_dot_organization__service__pb2.ListInvitationsRequest.SerializeToString,
+            n8n__gateway__client_dot_v1_dot_organization__service__pb2.ListInvitationsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AcceptInvitation(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/n8ngateway.v1.OrganizationService/AcceptInvitation',
+            n8n__gateway__client_dot_v1_dot_organization__service__pb2.AcceptInvitationRequest.SerializeToString,
+            n8n__gateway__client_dot_v1_dot_organization__service__pb2.AcceptInvitationResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeclineInvitation(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/n8ngateway.v1.OrganizationService/DeclineInvitation',
+            n8n__gateway__client_dot_v1_dot_organization__service__pb2.DeclineInvitationRequest.SerializeToString,
+            n8n__gateway__client_dot_v1_dot_organization__service__pb2.DeclineInvitationResponse.FromString,
             options,
             channel_credentials,
             insecure,

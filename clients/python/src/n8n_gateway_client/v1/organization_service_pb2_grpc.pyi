@@ -19,6 +19,9 @@ class OrganizationServiceStub:
     GetMember: grpc.UnaryUnaryMultiCallable[organization_service_pb2.GetMemberRequest, organization_service_pb2.GetMemberResponse]
     UpdateMember: grpc.UnaryUnaryMultiCallable[organization_service_pb2.UpdateMemberRequest, organization_service_pb2.UpdateMemberResponse]
     RemoveMember: grpc.UnaryUnaryMultiCallable[organization_service_pb2.RemoveMemberRequest, organization_service_pb2.RemoveMemberResponse]
+    ListInvitations: grpc.UnaryUnaryMultiCallable[organization_service_pb2.ListInvitationsRequest, organization_service_pb2.ListInvitationsResponse]
+    AcceptInvitation: grpc.UnaryUnaryMultiCallable[organization_service_pb2.AcceptInvitationRequest, organization_service_pb2.AcceptInvitationResponse]
+    DeclineInvitation: grpc.UnaryUnaryMultiCallable[organization_service_pb2.DeclineInvitationRequest, organization_service_pb2.DeclineInvitationResponse]
     ListSecurityEvents: grpc.UnaryUnaryMultiCallable[organization_service_pb2.ListSecurityEventsRequest, organization_service_pb2.ListSecurityEventsResponse]
     ListAuditEvents: grpc.UnaryUnaryMultiCallable[organization_service_pb2.ListAuditEventsRequest, organization_service_pb2.ListAuditEventsResponse]
     ExportAuditEvents: grpc.UnaryStreamMultiCallable[organization_service_pb2.ExportAuditEventsRequest, httpbody_pb2.HttpBody]
@@ -40,6 +43,9 @@ class AsyncOrganizationServiceStub:
     GetMember: grpc.aio.UnaryUnaryMultiCallable[organization_service_pb2.GetMemberRequest, organization_service_pb2.GetMemberResponse]
     UpdateMember: grpc.aio.UnaryUnaryMultiCallable[organization_service_pb2.UpdateMemberRequest, organization_service_pb2.UpdateMemberResponse]
     RemoveMember: grpc.aio.UnaryUnaryMultiCallable[organization_service_pb2.RemoveMemberRequest, organization_service_pb2.RemoveMemberResponse]
+    ListInvitations: grpc.aio.UnaryUnaryMultiCallable[organization_service_pb2.ListInvitationsRequest, organization_service_pb2.ListInvitationsResponse]
+    AcceptInvitation: grpc.aio.UnaryUnaryMultiCallable[organization_service_pb2.AcceptInvitationRequest, organization_service_pb2.AcceptInvitationResponse]
+    DeclineInvitation: grpc.aio.UnaryUnaryMultiCallable[organization_service_pb2.DeclineInvitationRequest, organization_service_pb2.DeclineInvitationResponse]
     ListSecurityEvents: grpc.aio.UnaryUnaryMultiCallable[organization_service_pb2.ListSecurityEventsRequest, organization_service_pb2.ListSecurityEventsResponse]
     ListAuditEvents: grpc.aio.UnaryUnaryMultiCallable[organization_service_pb2.ListAuditEventsRequest, organization_service_pb2.ListAuditEventsResponse]
     ExportAuditEvents: grpc.aio.UnaryStreamMultiCallable[organization_service_pb2.ExportAuditEventsRequest, httpbody_pb2.HttpBody]
@@ -60,6 +66,9 @@ class OrganizationServiceServicer:
     def GetMember(self, request: organization_service_pb2.GetMemberRequest, context: Any) -> Any: ...
     def UpdateMember(self, request: organization_service_pb2.UpdateMemberRequest, context: Any) -> Any: ...
     def RemoveMember(self, request: organization_service_pb2.RemoveMemberRequest, context: Any) -> Any: ...
+    def ListInvitations(self, request: organization_service_pb2.ListInvitationsRequest, context: Any) -> Any: ...
+    def AcceptInvitation(self, request: organization_service_pb2.AcceptInvitationRequest, context: Any) -> Any: ...
+    def DeclineInvitation(self, request: organization_service_pb2.DeclineInvitationRequest, context: Any) -> Any: ...
     def ListSecurityEvents(self, request: organization_service_pb2.ListSecurityEventsRequest, context: Any) -> Any: ...
     def ListAuditEvents(self, request: organization_service_pb2.ListAuditEventsRequest, context: Any) -> Any: ...
     def ExportAuditEvents(self, request: organization_service_pb2.ExportAuditEventsRequest, context: Any) -> Any: ...

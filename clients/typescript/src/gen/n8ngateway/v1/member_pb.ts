@@ -12,7 +12,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file n8ngateway/v1/member.proto.
  */
 export const file_n8ngateway_v1_member: GenFile = /*@__PURE__*/
-  fileDesc("ChpuOG5nYXRld2F5L3YxL21lbWJlci5wcm90bxINbjhuZ2F0ZXdheS52MSLwAQoGTWVtYmVyEhkKD29yZ2FuaXphdGlvbl9pZBgBIAEoCUIAEhQKCnByb2ZpbGVfaWQYAiABKAlCABIpCgRyb2xlGAMgASgOMhkubjhuZ2F0ZXdheS52MS5NZW1iZXJSb2xlQgASDwoFZW1haWwYBCABKAlCABIVCgtpc19leHRlcm5hbBgFIAEoCEIAEjAKCmNyZWF0ZWRfYXQYBiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wQgASMAoKdXBkYXRlZF9hdBgHIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXBCACqHAQoKTWVtYmVyUm9sZRIbChdNRU1CRVJfUk9MRV9VTlNQRUNJRklFRBAAEhUKEU1FTUJFUl9ST0xFX09XTkVSEAESFQoRTUVNQkVSX1JPTEVfQURNSU4QAhIWChJNRU1CRVJfUk9MRV9NRU1CRVIQAxIWChJNRU1CRVJfUk9MRV9WSUVXRVIQBEIcWhpuOG5nYXRld2F5L3YxO244bmdhdGV3YXl2MWIGcHJvdG8z", [file_google_protobuf_timestamp]);
+  fileDesc("ChpuOG5nYXRld2F5L3YxL21lbWJlci5wcm90bxINbjhuZ2F0ZXdheS52MSKGAgoGTWVtYmVyEhkKD29yZ2FuaXphdGlvbl9pZBgBIAEoCUIAEhQKCnByb2ZpbGVfaWQYAiABKAlCABIpCgRyb2xlGAMgASgOMhkubjhuZ2F0ZXdheS52MS5NZW1iZXJSb2xlQgASDwoFZW1haWwYBCABKAlCABIVCgtpc19leHRlcm5hbBgFIAEoCEIAEjAKCmNyZWF0ZWRfYXQYBiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wQgASMAoKdXBkYXRlZF9hdBgHIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXBCABIUCgppc19wZW5kaW5nGAggASgIQgAqhwEKCk1lbWJlclJvbGUSGwoXTUVNQkVSX1JPTEVfVU5TUEVDSUZJRUQQABIVChFNRU1CRVJfUk9MRV9PV05FUhABEhUKEU1FTUJFUl9ST0xFX0FETUlOEAISFgoSTUVNQkVSX1JPTEVfTUVNQkVSEAMSFgoSTUVNQkVSX1JPTEVfVklFV0VSEARCHFoabjhuZ2F0ZXdheS92MTtuOG5nYXRld2F5djFiBnByb3RvMw", [file_google_protobuf_timestamp]);
 
 /**
  * A user's place in one organization.
@@ -68,6 +68,13 @@ export type Member = Message<"n8ngateway.v1.Member"> & {
    * @generated from field: google.protobuf.Timestamp updated_at = 7;
    */
   updatedAt?: Timestamp | undefined;
+
+  /**
+   * True until the user has accepted its invitation: it has no rights until then, and only admins see it.
+   *
+   * @generated from field: bool is_pending = 8;
+   */
+  isPending: boolean;
 };
 
 /**

@@ -12,6 +12,8 @@ import type { AuditEvent } from "./audit_event_pb.js";
 import { file_n8ngateway_v1_audit_event } from "./audit_event_pb.js";
 import type { Credential } from "./credential_pb.js";
 import { file_n8ngateway_v1_credential } from "./credential_pb.js";
+import type { Invitation } from "./invitation_pb.js";
+import { file_n8ngateway_v1_invitation } from "./invitation_pb.js";
 import type { Member } from "./member_pb.js";
 import { file_n8ngateway_v1_member } from "./member_pb.js";
 import type { N8nInstance } from "./n8n_instance_pb.js";
@@ -28,7 +30,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file n8ngateway/v1/organization_service.proto.
  */
 export const file_n8ngateway_v1_organization_service: GenFile = /*@__PURE__*/
-  fileDesc("CihuOG5nYXRld2F5L3YxL29yZ2FuaXphdGlvbl9zZXJ2aWNlLnByb3RvEg1uOG5nYXRld2F5LnYxIlAKGUNyZWF0ZU9yZ2FuaXphdGlvblJlcXVlc3QSMwoMb3JnYW5pemF0aW9uGAEgASgLMhsubjhuZ2F0ZXdheS52MS5Pcmdhbml6YXRpb25CACJPChpDcmVhdGVPcmdhbml6YXRpb25SZXNwb25zZRIxCgxvcmdhbml6YXRpb24YASABKAsyGy5uOG5nYXRld2F5LnYxLk9yZ2FuaXphdGlvbiJFChhMaXN0T3JnYW5pemF0aW9uc1JlcXVlc3QSEwoJcGFnZV9zaXplGAEgASgFQgASFAoKcGFnZV90b2tlbhgCIAEoCUIAImgKGUxpc3RPcmdhbml6YXRpb25zUmVzcG9uc2USMgoNb3JnYW5pemF0aW9ucxgBIAMoCzIbLm44bmdhdGV3YXkudjEuT3JnYW5pemF0aW9uEhcKD25leHRfcGFnZV90b2tlbhgCIAEoCSImChZHZXRPcmdhbml6YXRpb25SZXF1ZXN0EgwKAmlkGAEgASgJQgAiTAoXR2V0T3JnYW5pemF0aW9uUmVzcG9uc2USMQoMb3JnYW5pemF0aW9uGAEgASgLMhsubjhuZ2F0ZXdheS52MS5Pcmdhbml6YXRpb24igQEKGVVwZGF0ZU9yZ2FuaXphdGlvblJlcXVlc3QSMwoMb3JnYW5pemF0aW9uGAEgASgLMhsubjhuZ2F0ZXdheS52MS5Pcmdhbml6YXRpb25CABIvCgt1cGRhdGVfbWFzaxgCIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5GaWVsZE1hc2siTwoaVXBkYXRlT3JnYW5pemF0aW9uUmVzcG9uc2USMQoMb3JnYW5pemF0aW9uGAEgASgLMhsubjhuZ2F0ZXdheS52MS5Pcmdhbml6YXRpb24iuwEKF1N0b3JlQ3JlZGVudGlhbHNSZXF1ZXN0EhkKD29yZ2FuaXphdGlvbl9pZBgBIAEoCUIAElEKC2NyZWRlbnRpYWxzGAIgAygLMjcubjhuZ2F0ZXdheS52MS5TdG9yZUNyZWRlbnRpYWxzUmVxdWVzdC5DcmVkZW50aWFsc0VudHJ5QgOAAQEaMgoQQ3JlZGVudGlhbHNFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBIkoKGFN0b3JlQ3JlZGVudGlhbHNSZXNwb25zZRIuCgtjcmVkZW50aWFscxgBIAMoCzIZLm44bmdhdGV3YXkudjEuQ3JlZGVudGlhbCJeChZMaXN0Q3JlZGVudGlhbHNSZXF1ZXN0EhkKD29yZ2FuaXphdGlvbl9pZBgBIAEoCUIAEhMKCXBhZ2Vfc2l6ZRgCIAEoBUIAEhQKCnBhZ2VfdG9rZW4YAyABKAlCACJiChdMaXN0Q3JlZGVudGlhbHNSZXNwb25zZRIuCgtjcmVkZW50aWFscxgBIAMoCzIZLm44bmdhdGV3YXkudjEuQ3JlZGVudGlhbBIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkiRgoYRGVsZXRlQ3JlZGVudGlhbHNSZXF1ZXN0EhkKD29yZ2FuaXphdGlvbl9pZBgBIAEoCUIAEg8KBW5hbWVzGAIgAygJQgAiKgoZRGVsZXRlQ3JlZGVudGlhbHNSZXNwb25zZRINCgVuYW1lcxgBIAMoCSJWChBBZGRNZW1iZXJSZXF1ZXN0EhkKD29yZ2FuaXphdGlvbl9pZBgBIAEoCUIAEicKBm1lbWJlchgCIAEoCzIVLm44bmdhdGV3YXkudjEuTWVtYmVyQgAiOgoRQWRkTWVtYmVyUmVzcG9uc2USJQoGbWVtYmVyGAEgASgLMhUubjhuZ2F0ZXdheS52MS5NZW1iZXIiWgoSTGlzdE1lbWJlcnNSZXF1ZXN0EhkKD29yZ2FuaXphdGlvbl9pZBgBIAEoCUIAEhMKCXBhZ2Vfc2l6ZRgCIAEoBUIAEhQKCnBhZ2VfdG9rZW4YAyABKAlCACJWChNMaXN0TWVtYmVyc1Jlc3BvbnNlEiYKB21lbWJlcnMYASADKAsyFS5uOG5nYXRld2F5LnYxLk1lbWJlchIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkiQwoQR2V0TWVtYmVyUmVxdWVzdBIZCg9vcmdhbml6YXRpb25faWQYASABKAlCABIUCgpwcm9maWxlX2lkGAIgASgJQgAiOgoRR2V0TWVtYmVyUmVzcG9uc2USJQoGbWVtYmVyGAEgASgLMhUubjhuZ2F0ZXdheS52MS5NZW1iZXIibwoTVXBkYXRlTWVtYmVyUmVxdWVzdBInCgZtZW1iZXIYASABKAsyFS5uOG5nYXRld2F5LnYxLk1lbWJlckIAEi8KC3VwZGF0ZV9tYXNrGAIgASgLMhouZ29vZ2xlLnByb3RvYnVmLkZpZWxkTWFzayI9ChRVcGRhdGVNZW1iZXJSZXNwb25zZRIlCgZtZW1iZXIYASABKAsyFS5uOG5nYXRld2F5LnYxLk1lbWJlciJGChNSZW1vdmVNZW1iZXJSZXF1ZXN0EhkKD29yZ2FuaXphdGlvbl9pZBgBIAEoCUIAEhQKCnByb2ZpbGVfaWQYAiABKAlCACIWChRSZW1vdmVNZW1iZXJSZXNwb25zZSKNAgoZTGlzdFNlY3VyaXR5RXZlbnRzUmVxdWVzdBIZCg9vcmdhbml6YXRpb25faWQYASABKAlCABITCglwYWdlX3NpemUYAiABKAVCABIUCgpwYWdlX3Rva2VuGAMgASgJQgASNAoGc3RhdHVzGAQgASgOMiIubjhuZ2F0ZXdheS52MS5TZWN1cml0eUV2ZW50U3RhdHVzQgASLgoKc3RhcnRfdGltZRgFIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLAoIZW5kX3RpbWUYBiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEhQKCnN1YmplY3RfaWQYByABKAlCADoAImwKGkxpc3RTZWN1cml0eUV2ZW50c1Jlc3BvbnNlEjUKD3NlY3VyaXR5X2V2ZW50cxgBIAMoCzIcLm44bmdhdGV3YXkudjEuU2VjdXJpdHlFdmVudBIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAki+wEKFkxpc3RBdWRpdEV2ZW50c1JlcXVlc3QSGQoPb3JnYW5pemF0aW9uX2lkGAEgASgJQgASEwoJcGFnZV9zaXplGAIgASgFQgASFAoKcGFnZV90b2tlbhgDIAEoCUIAEhIKCGFjdG9yX2lkGAQgASgJQgASEAoGYWN0aW9uGAUgASgJQgASFQoLcmVzb3VyY2VfaWQYBiABKAlCABIuCgpzdGFydF90aW1lGAcgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIsCghlbmRfdGltZRgIIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXA6ACJjChdMaXN0QXVkaXRFdmVudHNSZXNwb25zZRIvCgxhdWRpdF9ldmVudHMYASADKAsyGS5uOG5nYXRld2F5LnYxLkF1ZGl0RXZlbnQSFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJIsQBChhFeHBvcnRBdWRpdEV2ZW50c1JlcXVlc3QSGQoPb3JnYW5pemF0aW9uX2lkGAEgASgJQgASLQoGZm9ybWF0GAIgASgOMhsubjhuZ2F0ZXdheS52MS5FeHBvcnRGb3JtYXRCABIuCgpzdGFydF90aW1lGAMgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIsCghlbmRfdGltZRgEIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXA6ACIyChVHZXROOG5JbnN0YW5jZVJlcXVlc3QSGQoPb3JnYW5pemF0aW9uX2lkGAEgASgJQgAiSgoWR2V0TjhuSW5zdGFuY2VSZXNwb25zZRIwCgxuOG5faW5zdGFuY2UYASABKAsyGi5uOG5nYXRld2F5LnYxLk44bkluc3RhbmNlImYKFVNldE44bkluc3RhbmNlUmVxdWVzdBIZCg9vcmdhbml6YXRpb25faWQYASABKAlCABIyCgxuOG5faW5zdGFuY2UYAiABKAsyGi5uOG5nYXRld2F5LnYxLk44bkluc3RhbmNlQgAiSgoWU2V0TjhuSW5zdGFuY2VSZXNwb25zZRIwCgxuOG5faW5zdGFuY2UYASABKAsyGi5uOG5nYXRld2F5LnYxLk44bkluc3RhbmNlIjUKGERlbGV0ZU44bkluc3RhbmNlUmVxdWVzdBIZCg9vcmdhbml6YXRpb25faWQYASABKAlCACIbChlEZWxldGVOOG5JbnN0YW5jZVJlc3BvbnNlMq8OChNPcmdhbml6YXRpb25TZXJ2aWNlEm4KEkNyZWF0ZU9yZ2FuaXphdGlvbhIoLm44bmdhdGV3YXkudjEuQ3JlYXRlT3JnYW5pemF0aW9uUmVxdWVzdBopLm44bmdhdGV3YXkudjEuQ3JlYXRlT3JnYW5pemF0aW9uUmVzcG9uc2UiA5ACABJrChFMaXN0T3JnYW5pemF0aW9ucxInLm44bmdhdGV3YXkudjEuTGlzdE9yZ2FuaXphdGlvbnNSZXF1ZXN0GigubjhuZ2F0ZXdheS52MS5MaXN0T3JnYW5pemF0aW9uc1Jlc3BvbnNlIgOQAgESZQoPR2V0T3JnYW5pemF0aW9uEiUubjhuZ2F0ZXdheS52MS5HZXRPcmdhbml6YXRpb25SZXF1ZXN0GiYubjhuZ2F0ZXdheS52MS5HZXRPcmdhbml6YXRpb25SZXNwb25zZSIDkAIBEm4KElVwZGF0ZU9yZ2FuaXphdGlvbhIoLm44bmdhdGV3YXkudjEuVXBkYXRlT3JnYW5pemF0aW9uUmVxdWVzdBopLm44bmdhdGV3YXkudjEuVXBkYXRlT3JnYW5pemF0aW9uUmVzcG9uc2UiA5ACAhJoChBTdG9yZUNyZWRlbnRpYWxzEiYubjhuZ2F0ZXdheS52MS5TdG9yZUNyZWRlbnRpYWxzUmVxdWVzdBonLm44bmdhdGV3YXkudjEuU3RvcmVDcmVkZW50aWFsc1Jlc3BvbnNlIgOQAgISZQoPTGlzdENyZWRlbnRpYWxzEiUubjhuZ2F0ZXdheS52MS5MaXN0Q3JlZGVudGlhbHNSZXF1ZXN0GiYubjhuZ2F0ZXdheS52MS5MaXN0Q3JlZGVudGlhbHNSZXNwb25zZSIDkAIBEmsKEURlbGV0ZUNyZWRlbnRpYWxzEicubjhuZ2F0ZXdheS52MS5EZWxldGVDcmVkZW50aWFsc1JlcXVlc3QaKC5uOG5nYXRld2F5LnYxLkRlbGV0ZUNyZWRlbnRpYWxzUmVzcG9uc2UiA5ACAhJTCglBZGRNZW1iZXISHy5uOG5nYXRld2F5LnYxLkFkZE1lbWJlclJlcXVlc3QaIC5uOG5nYXRld2F5LnYxLkFkZE1lbWJlclJlc3BvbnNlIgOQAgASWQoLTGlzdE1lbWJlcnMSIS5uOG5nYXRld2F5LnYxLkxpc3RNZW1iZXJzUmVxdWVzdBoiLm44bmdhdGV3YXkudjEuTGlzdE1lbWJlcnNSZXNwb25zZSIDkAIBElMKCUdldE1lbWJlchIfLm44bmdhdGV3YXkudjEuR2V0TWVtYmVyUmVxdWVzdBogLm44bmdhdGV3YXkudjEuR2V0TWVtYmVyUmVzcG9uc2UiA5ACARJcCgxVcGRhdGVNZW1iZXISIi5uOG5nYXRld2F5LnYxLlVwZGF0ZU1lbWJlclJlcXVlc3QaIy5uOG5nYXRld2F5LnYxLlVwZGF0ZU1lbWJlclJlc3BvbnNlIgOQAgISXAoMUmVtb3ZlTWVtYmVyEiIubjhuZ2F0ZXdheS52MS5SZW1vdmVNZW1iZXJSZXF1ZXN0GiMubjhuZ2F0ZXdheS52MS5SZW1vdmVNZW1iZXJSZXNwb25zZSIDkAICEm4KEkxpc3RTZWN1cml0eUV2ZW50cxIoLm44bmdhdGV3YXkudjEuTGlzdFNlY3VyaXR5RXZlbnRzUmVxdWVzdBopLm44bmdhdGV3YXkudjEuTGlzdFNlY3VyaXR5RXZlbnRzUmVzcG9uc2UiA5ACARJlCg9MaXN0QXVkaXRFdmVudHMSJS5uOG5nYXRld2F5LnYxLkxpc3RBdWRpdEV2ZW50c1JlcXVlc3QaJi5uOG5nYXRld2F5LnYxLkxpc3RBdWRpdEV2ZW50c1Jlc3BvbnNlIgOQAgESWQoRRXhwb3J0QXVkaXRFdmVudHMSJy5uOG5nYXRld2F5LnYxLkV4cG9ydEF1ZGl0RXZlbnRzUmVxdWVzdBoULmdvb2dsZS5hcGkuSHR0cEJvZHkiA5ACATABEmIKDkdldE44bkluc3RhbmNlEiQubjhuZ2F0ZXdheS52MS5HZXROOG5JbnN0YW5jZVJlcXVlc3QaJS5uOG5nYXRld2F5LnYxLkdldE44bkluc3RhbmNlUmVzcG9uc2UiA5ACARJiCg5TZXROOG5JbnN0YW5jZRIkLm44bmdhdGV3YXkudjEuU2V0TjhuSW5zdGFuY2VSZXF1ZXN0GiUubjhuZ2F0ZXdheS52MS5TZXROOG5JbnN0YW5jZVJlc3BvbnNlIgOQAgISawoRRGVsZXRlTjhuSW5zdGFuY2USJy5uOG5nYXRld2F5LnYxLkRlbGV0ZU44bkluc3RhbmNlUmVxdWVzdBooLm44bmdhdGV3YXkudjEuRGVsZXRlTjhuSW5zdGFuY2VSZXNwb25zZSIDkAICQhxaGm44bmdhdGV3YXkvdjE7bjhuZ2F0ZXdheXYxYgZwcm90bzM", [file_google_api_httpbody, file_google_protobuf_field_mask, file_google_protobuf_timestamp, file_n8ngateway_v1_audit_event, file_n8ngateway_v1_credential, file_n8ngateway_v1_member, file_n8ngateway_v1_n8n_instance, file_n8ngateway_v1_organization, file_n8ngateway_v1_security_event, file_n8ngateway_v1_usage]);
+  fileDesc("CihuOG5nYXRld2F5L3YxL29yZ2FuaXphdGlvbl9zZXJ2aWNlLnByb3RvEg1uOG5nYXRld2F5LnYxIlAKGUNyZWF0ZU9yZ2FuaXphdGlvblJlcXVlc3QSMwoMb3JnYW5pemF0aW9uGAEgASgLMhsubjhuZ2F0ZXdheS52MS5Pcmdhbml6YXRpb25CACJPChpDcmVhdGVPcmdhbml6YXRpb25SZXNwb25zZRIxCgxvcmdhbml6YXRpb24YASABKAsyGy5uOG5nYXRld2F5LnYxLk9yZ2FuaXphdGlvbiJFChhMaXN0T3JnYW5pemF0aW9uc1JlcXVlc3QSEwoJcGFnZV9zaXplGAEgASgFQgASFAoKcGFnZV90b2tlbhgCIAEoCUIAImgKGUxpc3RPcmdhbml6YXRpb25zUmVzcG9uc2USMgoNb3JnYW5pemF0aW9ucxgBIAMoCzIbLm44bmdhdGV3YXkudjEuT3JnYW5pemF0aW9uEhcKD25leHRfcGFnZV90b2tlbhgCIAEoCSImChZHZXRPcmdhbml6YXRpb25SZXF1ZXN0EgwKAmlkGAEgASgJQgAiTAoXR2V0T3JnYW5pemF0aW9uUmVzcG9uc2USMQoMb3JnYW5pemF0aW9uGAEgASgLMhsubjhuZ2F0ZXdheS52MS5Pcmdhbml6YXRpb24igQEKGVVwZGF0ZU9yZ2FuaXphdGlvblJlcXVlc3QSMwoMb3JnYW5pemF0aW9uGAEgASgLMhsubjhuZ2F0ZXdheS52MS5Pcmdhbml6YXRpb25CABIvCgt1cGRhdGVfbWFzaxgCIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5GaWVsZE1hc2siTwoaVXBkYXRlT3JnYW5pemF0aW9uUmVzcG9uc2USMQoMb3JnYW5pemF0aW9uGAEgASgLMhsubjhuZ2F0ZXdheS52MS5Pcmdhbml6YXRpb24iuwEKF1N0b3JlQ3JlZGVudGlhbHNSZXF1ZXN0EhkKD29yZ2FuaXphdGlvbl9pZBgBIAEoCUIAElEKC2NyZWRlbnRpYWxzGAIgAygLMjcubjhuZ2F0ZXdheS52MS5TdG9yZUNyZWRlbnRpYWxzUmVxdWVzdC5DcmVkZW50aWFsc0VudHJ5QgOAAQEaMgoQQ3JlZGVudGlhbHNFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBIkoKGFN0b3JlQ3JlZGVudGlhbHNSZXNwb25zZRIuCgtjcmVkZW50aWFscxgBIAMoCzIZLm44bmdhdGV3YXkudjEuQ3JlZGVudGlhbCJeChZMaXN0Q3JlZGVudGlhbHNSZXF1ZXN0EhkKD29yZ2FuaXphdGlvbl9pZBgBIAEoCUIAEhMKCXBhZ2Vfc2l6ZRgCIAEoBUIAEhQKCnBhZ2VfdG9rZW4YAyABKAlCACJiChdMaXN0Q3JlZGVudGlhbHNSZXNwb25zZRIuCgtjcmVkZW50aWFscxgBIAMoCzIZLm44bmdhdGV3YXkudjEuQ3JlZGVudGlhbBIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkiRgoYRGVsZXRlQ3JlZGVudGlhbHNSZXF1ZXN0EhkKD29yZ2FuaXphdGlvbl9pZBgBIAEoCUIAEg8KBW5hbWVzGAIgAygJQgAiKgoZRGVsZXRlQ3JlZGVudGlhbHNSZXNwb25zZRINCgVuYW1lcxgBIAMoCSJWChBBZGRNZW1iZXJSZXF1ZXN0EhkKD29yZ2FuaXphdGlvbl9pZBgBIAEoCUIAEicKBm1lbWJlchgCIAEoCzIVLm44bmdhdGV3YXkudjEuTWVtYmVyQgAiOgoRQWRkTWVtYmVyUmVzcG9uc2USJQoGbWVtYmVyGAEgASgLMhUubjhuZ2F0ZXdheS52MS5NZW1iZXIiWgoSTGlzdE1lbWJlcnNSZXF1ZXN0EhkKD29yZ2FuaXphdGlvbl9pZBgBIAEoCUIAEhMKCXBhZ2Vfc2l6ZRgCIAEoBUIAEhQKCnBhZ2VfdG9rZW4YAyABKAlCACJWChNMaXN0TWVtYmVyc1Jlc3BvbnNlEiYKB21lbWJlcnMYASADKAsyFS5uOG5nYXRld2F5LnYxLk1lbWJlchIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkiQwoQR2V0TWVtYmVyUmVxdWVzdBIZCg9vcmdhbml6YXRpb25faWQYASABKAlCABIUCgpwcm9maWxlX2lkGAIgASgJQgAiOgoRR2V0TWVtYmVyUmVzcG9uc2USJQoGbWVtYmVyGAEgASgLMhUubjhuZ2F0ZXdheS52MS5NZW1iZXIibwoTVXBkYXRlTWVtYmVyUmVxdWVzdBInCgZtZW1iZXIYASABKAsyFS5uOG5nYXRld2F5LnYxLk1lbWJlckIAEi8KC3VwZGF0ZV9tYXNrGAIgASgLMhouZ29vZ2xlLnByb3RvYnVmLkZpZWxkTWFzayI9ChRVcGRhdGVNZW1iZXJSZXNwb25zZRIlCgZtZW1iZXIYASABKAsyFS5uOG5nYXRld2F5LnYxLk1lbWJlciJGChNSZW1vdmVNZW1iZXJSZXF1ZXN0EhkKD29yZ2FuaXphdGlvbl9pZBgBIAEoCUIAEhQKCnByb2ZpbGVfaWQYAiABKAlCACIWChRSZW1vdmVNZW1iZXJSZXNwb25zZSJDChZMaXN0SW52aXRhdGlvbnNSZXF1ZXN0EhMKCXBhZ2Vfc2l6ZRgBIAEoBUIAEhQKCnBhZ2VfdG9rZW4YAiABKAlCACJiChdMaXN0SW52aXRhdGlvbnNSZXNwb25zZRIuCgtpbnZpdGF0aW9ucxgBIAMoCzIZLm44bmdhdGV3YXkudjEuSW52aXRhdGlvbhIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkiNAoXQWNjZXB0SW52aXRhdGlvblJlcXVlc3QSGQoPb3JnYW5pemF0aW9uX2lkGAEgASgJQgAiQQoYQWNjZXB0SW52aXRhdGlvblJlc3BvbnNlEiUKBm1lbWJlchgBIAEoCzIVLm44bmdhdGV3YXkudjEuTWVtYmVyIjUKGERlY2xpbmVJbnZpdGF0aW9uUmVxdWVzdBIZCg9vcmdhbml6YXRpb25faWQYASABKAlCACIbChlEZWNsaW5lSW52aXRhdGlvblJlc3BvbnNlIo0CChlMaXN0U2VjdXJpdHlFdmVudHNSZXF1ZXN0EhkKD29yZ2FuaXphdGlvbl9pZBgBIAEoCUIAEhMKCXBhZ2Vfc2l6ZRgCIAEoBUIAEhQKCnBhZ2VfdG9rZW4YAyABKAlCABI0CgZzdGF0dXMYBCABKA4yIi5uOG5nYXRld2F5LnYxLlNlY3VyaXR5RXZlbnRTdGF0dXNCABIuCgpzdGFydF90aW1lGAUgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIsCghlbmRfdGltZRgGIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASFAoKc3ViamVjdF9pZBgHIAEoCUIAOgAibAoaTGlzdFNlY3VyaXR5RXZlbnRzUmVzcG9uc2USNQoPc2VjdXJpdHlfZXZlbnRzGAEgAygLMhwubjhuZ2F0ZXdheS52MS5TZWN1cml0eUV2ZW50EhcKD25leHRfcGFnZV90b2tlbhgCIAEoCSL7AQoWTGlzdEF1ZGl0RXZlbnRzUmVxdWVzdBIZCg9vcmdhbml6YXRpb25faWQYASABKAlCABITCglwYWdlX3NpemUYAiABKAVCABIUCgpwYWdlX3Rva2VuGAMgASgJQgASEgoIYWN0b3JfaWQYBCABKAlCABIQCgZhY3Rpb24YBSABKAlCABIVCgtyZXNvdXJjZV9pZBgGIAEoCUIAEi4KCnN0YXJ0X3RpbWUYByABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEiwKCGVuZF90aW1lGAggASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcDoAImMKF0xpc3RBdWRpdEV2ZW50c1Jlc3BvbnNlEi8KDGF1ZGl0X2V2ZW50cxgBIAMoCzIZLm44bmdhdGV3YXkudjEuQXVkaXRFdmVudBIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkixAEKGEV4cG9ydEF1ZGl0RXZlbnRzUmVxdWVzdBIZCg9vcmdhbml6YXRpb25faWQYASABKAlCABItCgZmb3JtYXQYAiABKA4yGy5uOG5nYXRld2F5LnYxLkV4cG9ydEZvcm1hdEIAEi4KCnN0YXJ0X3RpbWUYAyABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEiwKCGVuZF90aW1lGAQgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcDoAIjIKFUdldE44bkluc3RhbmNlUmVxdWVzdBIZCg9vcmdhbml6YXRpb25faWQYASABKAlCACJKChZHZXROOG5JbnN0YW5jZVJlc3BvbnNlEjAKDG44bl9pbnN0YW5jZRgBIAEoCzIaLm44bmdhdGV3YXkudjEuTjhuSW5zdGFuY2UiZgoVU2V0TjhuSW5zdGFuY2VSZXF1ZXN0EhkKD29yZ2FuaXphdGlvbl9pZBgBIAEoCUIAEjIKDG44bl9pbnN0YW5jZRgCIAEoCzIaLm44bmdhdGV3YXkudjEuTjhuSW5zdGFuY2VCACJKChZTZXROOG5JbnN0YW5jZVJlc3BvbnNlEjAKDG44bl9pbnN0YW5jZRgBIAEoCzIaLm44bmdhdGV3YXkudjEuTjhuSW5zdGFuY2UiNQoYRGVsZXRlTjhuSW5zdGFuY2VSZXF1ZXN0EhkKD29yZ2FuaXphdGlvbl9pZBgBIAEoCUIAIhsKGURlbGV0ZU44bkluc3RhbmNlUmVzcG9uc2Uy7RAKE09yZ2FuaXphdGlvblNlcnZpY2USbgoSQ3JlYXRlT3JnYW5pemF0aW9uEigubjhuZ2F0ZXdheS52MS5DcmVhdGVPcmdhbml6YXRpb25SZXF1ZXN0GikubjhuZ2F0ZXdheS52MS5DcmVhdGVPcmdhbml6YXRpb25SZXNwb25zZSIDkAIAEmsKEUxpc3RPcmdhbml6YXRpb25zEicubjhuZ2F0ZXdheS52MS5MaXN0T3JnYW5pemF0aW9uc1JlcXVlc3QaKC5uOG5nYXRld2F5LnYxLkxpc3RPcmdhbml6YXRpb25zUmVzcG9uc2UiA5ACARJlCg9HZXRPcmdhbml6YXRpb24SJS5uOG5nYXRld2F5LnYxLkdldE9yZ2FuaXphdGlvblJlcXVlc3QaJi5uOG5nYXRld2F5LnYxLkdldE9yZ2FuaXphdGlvblJlc3BvbnNlIgOQAgESbgoSVXBkYXRlT3JnYW5pemF0aW9uEigubjhuZ2F0ZXdheS52MS5VcGRhdGVPcmdhbml6YXRpb25SZXF1ZXN0GikubjhuZ2F0ZXdheS52MS5VcGRhdGVPcmdhbml6YXRpb25SZXNwb25zZSIDkAICEmgKEFN0b3JlQ3JlZGVudGlhbHMSJi5uOG5nYXRld2F5LnYxLlN0b3JlQ3JlZGVudGlhbHNSZXF1ZXN0GicubjhuZ2F0ZXdheS52MS5TdG9yZUNyZWRlbnRpYWxzUmVzcG9uc2UiA5ACAhJlCg9MaXN0Q3JlZGVudGlhbHMSJS5uOG5nYXRld2F5LnYxLkxpc3RDcmVkZW50aWFsc1JlcXVlc3QaJi5uOG5nYXRld2F5LnYxLkxpc3RDcmVkZW50aWFsc1Jlc3BvbnNlIgOQAgESawoRRGVsZXRlQ3JlZGVudGlhbHMSJy5uOG5nYXRld2F5LnYxLkRlbGV0ZUNyZWRlbnRpYWxzUmVxdWVzdBooLm44bmdhdGV3YXkudjEuRGVsZXRlQ3JlZGVudGlhbHNSZXNwb25zZSIDkAICElMKCUFkZE1lbWJlchIfLm44bmdhdGV3YXkudjEuQWRkTWVtYmVyUmVxdWVzdBogLm44bmdhdGV3YXkudjEuQWRkTWVtYmVyUmVzcG9uc2UiA5ACABJZCgtMaXN0TWVtYmVycxIhLm44bmdhdGV3YXkudjEuTGlzdE1lbWJlcnNSZXF1ZXN0GiIubjhuZ2F0ZXdheS52MS5MaXN0TWVtYmVyc1Jlc3BvbnNlIgOQAgESUwoJR2V0TWVtYmVyEh8ubjhuZ2F0ZXdheS52MS5HZXRNZW1iZXJSZXF1ZXN0GiAubjhuZ2F0ZXdheS52MS5HZXRNZW1iZXJSZXNwb25zZSIDkAIBElwKDFVwZGF0ZU1lbWJlchIiLm44bmdhdGV3YXkudjEuVXBkYXRlTWVtYmVyUmVxdWVzdBojLm44bmdhdGV3YXkudjEuVXBkYXRlTWVtYmVyUmVzcG9uc2UiA5ACAhJcCgxSZW1vdmVNZW1iZXISIi5uOG5nYXRld2F5LnYxLlJlbW92ZU1lbWJlclJlcXVlc3QaIy5uOG5nYXRld2F5LnYxLlJlbW92ZU1lbWJlclJlc3BvbnNlIgOQAgISZQoPTGlzdEludml0YXRpb25zEiUubjhuZ2F0ZXdheS52MS5MaXN0SW52aXRhdGlvbnNSZXF1ZXN0GiYubjhuZ2F0ZXdheS52MS5MaXN0SW52aXRhdGlvbnNSZXNwb25zZSIDkAIBEmgKEEFjY2VwdEludml0YXRpb24SJi5uOG5nYXRld2F5LnYxLkFjY2VwdEludml0YXRpb25SZXF1ZXN0GicubjhuZ2F0ZXdheS52MS5BY2NlcHRJbnZpdGF0aW9uUmVzcG9uc2UiA5ACAhJrChFEZWNsaW5lSW52aXRhdGlvbhInLm44bmdhdGV3YXkudjEuRGVjbGluZUludml0YXRpb25SZXF1ZXN0GigubjhuZ2F0ZXdheS52MS5EZWNsaW5lSW52aXRhdGlvblJlc3BvbnNlIgOQAgISbgoSTGlzdFNlY3VyaXR5RXZlbnRzEigubjhuZ2F0ZXdheS52MS5MaXN0U2VjdXJpdHlFdmVudHNSZXF1ZXN0GikubjhuZ2F0ZXdheS52MS5MaXN0U2VjdXJpdHlFdmVudHNSZXNwb25zZSIDkAIBEmUKD0xpc3RBdWRpdEV2ZW50cxIlLm44bmdhdGV3YXkudjEuTGlzdEF1ZGl0RXZlbnRzUmVxdWVzdBomLm44bmdhdGV3YXkudjEuTGlzdEF1ZGl0RXZlbnRzUmVzcG9uc2UiA5ACARJZChFFeHBvcnRBdWRpdEV2ZW50cxInLm44bmdhdGV3YXkudjEuRXhwb3J0QXVkaXRFdmVudHNSZXF1ZXN0GhQuZ29vZ2xlLmFwaS5IdHRwQm9keSIDkAIBMAESYgoOR2V0TjhuSW5zdGFuY2USJC5uOG5nYXRld2F5LnYxLkdldE44bkluc3RhbmNlUmVxdWVzdBolLm44bmdhdGV3YXkudjEuR2V0TjhuSW5zdGFuY2VSZXNwb25zZSIDkAIBEmIKDlNldE44bkluc3RhbmNlEiQubjhuZ2F0ZXdheS52MS5TZXROOG5JbnN0YW5jZVJlcXVlc3QaJS5uOG5nYXRld2F5LnYxLlNldE44bkluc3RhbmNlUmVzcG9uc2UiA5ACAhJrChFEZWxldGVOOG5JbnN0YW5jZRInLm44bmdhdGV3YXkudjEuRGVsZXRlTjhuSW5zdGFuY2VSZXF1ZXN0GigubjhuZ2F0ZXdheS52MS5EZWxldGVOOG5JbnN0YW5jZVJlc3BvbnNlIgOQAgJCHFoabjhuZ2F0ZXdheS92MTtuOG5nYXRld2F5djFiBnByb3RvMw", [file_google_api_httpbody, file_google_protobuf_field_mask, file_google_protobuf_timestamp, file_n8ngateway_v1_audit_event, file_n8ngateway_v1_credential, file_n8ngateway_v1_invitation, file_n8ngateway_v1_member, file_n8ngateway_v1_n8n_instance, file_n8ngateway_v1_organization, file_n8ngateway_v1_security_event, file_n8ngateway_v1_usage]);
 
 /**
  * What to create.
@@ -637,6 +639,140 @@ export const RemoveMemberResponseSchema: GenMessage<RemoveMemberResponse> = /*@_
   messageDesc(file_n8ngateway_v1_organization_service, 23);
 
 /**
+ * Which page of the caller's invitations.
+ *
+ * @generated from message n8ngateway.v1.ListInvitationsRequest
+ */
+export type ListInvitationsRequest = Message<"n8ngateway.v1.ListInvitationsRequest"> & {
+  /**
+   * Most entries to return, at most 200; 0 for 50.
+   *
+   * @generated from field: int32 page_size = 1;
+   */
+  pageSize: number;
+
+  /**
+   * next_page_token of the page before, with the other fields unchanged; empty for the first page.
+   *
+   * @generated from field: string page_token = 2;
+   */
+  pageToken: string;
+};
+
+/**
+ * Describes the message n8ngateway.v1.ListInvitationsRequest.
+ * Use `create(ListInvitationsRequestSchema)` to create a new message.
+ */
+export const ListInvitationsRequestSchema: GenMessage<ListInvitationsRequest> = /*@__PURE__*/
+  messageDesc(file_n8ngateway_v1_organization_service, 24);
+
+/**
+ * A page of invitations.
+ *
+ * @generated from message n8ngateway.v1.ListInvitationsResponse
+ */
+export type ListInvitationsResponse = Message<"n8ngateway.v1.ListInvitationsResponse"> & {
+  /**
+   * At most page_size, fewer only on the last page.
+   *
+   * @generated from field: repeated n8ngateway.v1.Invitation invitations = 1;
+   */
+  invitations: Invitation[];
+
+  /**
+   * Token of the following page; empty on the last one.
+   *
+   * @generated from field: string next_page_token = 2;
+   */
+  nextPageToken: string;
+};
+
+/**
+ * Describes the message n8ngateway.v1.ListInvitationsResponse.
+ * Use `create(ListInvitationsResponseSchema)` to create a new message.
+ */
+export const ListInvitationsResponseSchema: GenMessage<ListInvitationsResponse> = /*@__PURE__*/
+  messageDesc(file_n8ngateway_v1_organization_service, 25);
+
+/**
+ * Which invitation to accept.
+ *
+ * @generated from message n8ngateway.v1.AcceptInvitationRequest
+ */
+export type AcceptInvitationRequest = Message<"n8ngateway.v1.AcceptInvitationRequest"> & {
+  /**
+   * The organization that invited the caller.
+   *
+   * @generated from field: string organization_id = 1;
+   */
+  organizationId: string;
+};
+
+/**
+ * Describes the message n8ngateway.v1.AcceptInvitationRequest.
+ * Use `create(AcceptInvitationRequestSchema)` to create a new message.
+ */
+export const AcceptInvitationRequestSchema: GenMessage<AcceptInvitationRequest> = /*@__PURE__*/
+  messageDesc(file_n8ngateway_v1_organization_service, 26);
+
+/**
+ * Answer of AcceptInvitation; REST prints the member itself.
+ *
+ * @generated from message n8ngateway.v1.AcceptInvitationResponse
+ */
+export type AcceptInvitationResponse = Message<"n8ngateway.v1.AcceptInvitationResponse"> & {
+  /**
+   * The caller as a member.
+   *
+   * @generated from field: n8ngateway.v1.Member member = 1;
+   */
+  member?: Member | undefined;
+};
+
+/**
+ * Describes the message n8ngateway.v1.AcceptInvitationResponse.
+ * Use `create(AcceptInvitationResponseSchema)` to create a new message.
+ */
+export const AcceptInvitationResponseSchema: GenMessage<AcceptInvitationResponse> = /*@__PURE__*/
+  messageDesc(file_n8ngateway_v1_organization_service, 27);
+
+/**
+ * Which invitation to decline.
+ *
+ * @generated from message n8ngateway.v1.DeclineInvitationRequest
+ */
+export type DeclineInvitationRequest = Message<"n8ngateway.v1.DeclineInvitationRequest"> & {
+  /**
+   * The organization that invited the caller.
+   *
+   * @generated from field: string organization_id = 1;
+   */
+  organizationId: string;
+};
+
+/**
+ * Describes the message n8ngateway.v1.DeclineInvitationRequest.
+ * Use `create(DeclineInvitationRequestSchema)` to create a new message.
+ */
+export const DeclineInvitationRequestSchema: GenMessage<DeclineInvitationRequest> = /*@__PURE__*/
+  messageDesc(file_n8ngateway_v1_organization_service, 28);
+
+/**
+ * Empty: the invitation has ended.
+ *
+ * @generated from message n8ngateway.v1.DeclineInvitationResponse
+ */
+export type DeclineInvitationResponse = Message<"n8ngateway.v1.DeclineInvitationResponse"> & {
+};
+
+/**
+ * Describes the message n8ngateway.v1.DeclineInvitationResponse.
+ * Use `create(DeclineInvitationResponseSchema)` to create a new message.
+ */
+export const DeclineInvitationResponseSchema: GenMessage<DeclineInvitationResponse> = /*@__PURE__*/
+  messageDesc(file_n8ngateway_v1_organization_service, 29);
+
+/**
  * Which security events.
  *
  * @generated from message n8ngateway.v1.ListSecurityEventsRequest
@@ -697,7 +833,7 @@ export type ListSecurityEventsRequest = Message<"n8ngateway.v1.ListSecurityEvent
  * Use `create(ListSecurityEventsRequestSchema)` to create a new message.
  */
 export const ListSecurityEventsRequestSchema: GenMessage<ListSecurityEventsRequest> = /*@__PURE__*/
-  messageDesc(file_n8ngateway_v1_organization_service, 24);
+  messageDesc(file_n8ngateway_v1_organization_service, 30);
 
 /**
  * A page of security events.
@@ -725,7 +861,7 @@ export type ListSecurityEventsResponse = Message<"n8ngateway.v1.ListSecurityEven
  * Use `create(ListSecurityEventsResponseSchema)` to create a new message.
  */
 export const ListSecurityEventsResponseSchema: GenMessage<ListSecurityEventsResponse> = /*@__PURE__*/
-  messageDesc(file_n8ngateway_v1_organization_service, 25);
+  messageDesc(file_n8ngateway_v1_organization_service, 31);
 
 /**
  * Which audit events.
@@ -795,7 +931,7 @@ export type ListAuditEventsRequest = Message<"n8ngateway.v1.ListAuditEventsReque
  * Use `create(ListAuditEventsRequestSchema)` to create a new message.
  */
 export const ListAuditEventsRequestSchema: GenMessage<ListAuditEventsRequest> = /*@__PURE__*/
-  messageDesc(file_n8ngateway_v1_organization_service, 26);
+  messageDesc(file_n8ngateway_v1_organization_service, 32);
 
 /**
  * A page of audit events.
@@ -823,7 +959,7 @@ export type ListAuditEventsResponse = Message<"n8ngateway.v1.ListAuditEventsResp
  * Use `create(ListAuditEventsResponseSchema)` to create a new message.
  */
 export const ListAuditEventsResponseSchema: GenMessage<ListAuditEventsResponse> = /*@__PURE__*/
-  messageDesc(file_n8ngateway_v1_organization_service, 27);
+  messageDesc(file_n8ngateway_v1_organization_service, 33);
 
 /**
  * Which audit events, and in which form.
@@ -865,7 +1001,7 @@ export type ExportAuditEventsRequest = Message<"n8ngateway.v1.ExportAuditEventsR
  * Use `create(ExportAuditEventsRequestSchema)` to create a new message.
  */
 export const ExportAuditEventsRequestSchema: GenMessage<ExportAuditEventsRequest> = /*@__PURE__*/
-  messageDesc(file_n8ngateway_v1_organization_service, 28);
+  messageDesc(file_n8ngateway_v1_organization_service, 34);
 
 /**
  * Whose n8n.
@@ -886,7 +1022,7 @@ export type GetN8nInstanceRequest = Message<"n8ngateway.v1.GetN8nInstanceRequest
  * Use `create(GetN8nInstanceRequestSchema)` to create a new message.
  */
 export const GetN8nInstanceRequestSchema: GenMessage<GetN8nInstanceRequest> = /*@__PURE__*/
-  messageDesc(file_n8ngateway_v1_organization_service, 29);
+  messageDesc(file_n8ngateway_v1_organization_service, 35);
 
 /**
  * Answer of GetN8nInstance; REST prints the n8n instance itself.
@@ -907,7 +1043,7 @@ export type GetN8nInstanceResponse = Message<"n8ngateway.v1.GetN8nInstanceRespon
  * Use `create(GetN8nInstanceResponseSchema)` to create a new message.
  */
 export const GetN8nInstanceResponseSchema: GenMessage<GetN8nInstanceResponse> = /*@__PURE__*/
-  messageDesc(file_n8ngateway_v1_organization_service, 30);
+  messageDesc(file_n8ngateway_v1_organization_service, 36);
 
 /**
  * The n8n to use.
@@ -935,7 +1071,7 @@ export type SetN8nInstanceRequest = Message<"n8ngateway.v1.SetN8nInstanceRequest
  * Use `create(SetN8nInstanceRequestSchema)` to create a new message.
  */
 export const SetN8nInstanceRequestSchema: GenMessage<SetN8nInstanceRequest> = /*@__PURE__*/
-  messageDesc(file_n8ngateway_v1_organization_service, 31);
+  messageDesc(file_n8ngateway_v1_organization_service, 37);
 
 /**
  * Answer of SetN8nInstance; REST prints the n8n instance itself.
@@ -956,7 +1092,7 @@ export type SetN8nInstanceResponse = Message<"n8ngateway.v1.SetN8nInstanceRespon
  * Use `create(SetN8nInstanceResponseSchema)` to create a new message.
  */
 export const SetN8nInstanceResponseSchema: GenMessage<SetN8nInstanceResponse> = /*@__PURE__*/
-  messageDesc(file_n8ngateway_v1_organization_service, 32);
+  messageDesc(file_n8ngateway_v1_organization_service, 38);
 
 /**
  * Whose n8n to forget.
@@ -977,7 +1113,7 @@ export type DeleteN8nInstanceRequest = Message<"n8ngateway.v1.DeleteN8nInstanceR
  * Use `create(DeleteN8nInstanceRequestSchema)` to create a new message.
  */
 export const DeleteN8nInstanceRequestSchema: GenMessage<DeleteN8nInstanceRequest> = /*@__PURE__*/
-  messageDesc(file_n8ngateway_v1_organization_service, 33);
+  messageDesc(file_n8ngateway_v1_organization_service, 39);
 
 /**
  * Empty: the default n8n is used.
@@ -992,7 +1128,7 @@ export type DeleteN8nInstanceResponse = Message<"n8ngateway.v1.DeleteN8nInstance
  * Use `create(DeleteN8nInstanceResponseSchema)` to create a new message.
  */
 export const DeleteN8nInstanceResponseSchema: GenMessage<DeleteN8nInstanceResponse> = /*@__PURE__*/
-  messageDesc(file_n8ngateway_v1_organization_service, 34);
+  messageDesc(file_n8ngateway_v1_organization_service, 40);
 
 /**
  * Tenants with their members, secrets, n8n and records. What a caller may not see is NOT_FOUND, what it may
@@ -1072,7 +1208,8 @@ export const OrganizationService: GenService<{
     output: typeof DeleteCredentialsResponseSchema;
   },
   /**
-   * Adds a user who need not have signed in yet; one who is a member already is ALREADY_EXISTS.
+   * Invites a user, who need not have signed in yet and becomes a member by accepting; one who belongs to the
+   * organization by its token is made a member at once. Who is a member or invited already is ALREADY_EXISTS.
    *
    * @generated from rpc n8ngateway.v1.OrganizationService.AddMember
    */
@@ -1102,7 +1239,7 @@ export const OrganizationService: GenService<{
     output: typeof GetMemberResponseSchema;
   },
   /**
-   * Changes a member's role; to demote the last owner is FAILED_PRECONDITION.
+   * Changes the role of a member or of one who is invited; to demote the last owner is FAILED_PRECONDITION.
    *
    * @generated from rpc n8ngateway.v1.OrganizationService.UpdateMember
    */
@@ -1112,7 +1249,8 @@ export const OrganizationService: GenService<{
     output: typeof UpdateMemberResponseSchema;
   },
   /**
-   * Ends a membership, the caller's own included; to remove the last owner is FAILED_PRECONDITION.
+   * Ends a membership, the caller's own included, or withdraws an invitation; to remove the last owner is
+   * FAILED_PRECONDITION.
    *
    * @generated from rpc n8ngateway.v1.OrganizationService.RemoveMember
    */
@@ -1120,6 +1258,36 @@ export const OrganizationService: GenService<{
     methodKind: "unary";
     input: typeof RemoveMemberRequestSchema;
     output: typeof RemoveMemberResponseSchema;
+  },
+  /**
+   * Lists the invitations that the caller has not answered, oldest first.
+   *
+   * @generated from rpc n8ngateway.v1.OrganizationService.ListInvitations
+   */
+  listInvitations: {
+    methodKind: "unary";
+    input: typeof ListInvitationsRequestSchema;
+    output: typeof ListInvitationsResponseSchema;
+  },
+  /**
+   * Makes the caller a member of the organization that invited it; NOT_FOUND without an invitation.
+   *
+   * @generated from rpc n8ngateway.v1.OrganizationService.AcceptInvitation
+   */
+  acceptInvitation: {
+    methodKind: "unary";
+    input: typeof AcceptInvitationRequestSchema;
+    output: typeof AcceptInvitationResponseSchema;
+  },
+  /**
+   * Ends an invitation of the caller's; NOT_FOUND without one.
+   *
+   * @generated from rpc n8ngateway.v1.OrganizationService.DeclineInvitation
+   */
+  declineInvitation: {
+    methodKind: "unary";
+    input: typeof DeclineInvitationRequestSchema;
+    output: typeof DeclineInvitationResponseSchema;
   },
   /**
    * Lists what was noticed about callers, newest first.
