@@ -12,11 +12,12 @@ import aiohttp
 import structlog
 from redis.asyncio import Redis
 
+from gateway import metrics
 from gateway.adapters.addresses import Networks
 from gateway.adapters.channels import Channels
 from gateway.adapters.clerk import ClerkTokens, SigningKeys, signing_keys
 from gateway.adapters.event_streams import EventStreams
-from gateway.adapters.n8n import N8n, N8nInstances
+from gateway.adapters.n8n import Circuit, N8n, N8nInstances
 from gateway.adapters.postgres import PostgresDatabase
 from gateway.adapters.redis import API_KEYS, N8N_INSTANCES, ORGANIZATIONS, Changes, Nonces
 from gateway.adapters.redis import ping as ping_redis
@@ -335,11 +336,15 @@ class Gateway:
             settings.n8n_base_url,
             internal_secret=settings.n8n_internal_auth_secret.get_secret_value(),
             api_key=_plain(settings.n8n_api_key) or None,
+            report=self._report(Part.N8N),
         )
         await default.open()
         self._parts.push_async_callback(default.close)
         instances = N8nInstances(default, database, vault, networks)
         self._parts.push_async_callback(instances.close)
+        metrics.N8N_CIRCUITS_OPEN.set_function(
+            lambda: sum(circuit is not Circuit.CLOSED for circuit in instances.circuits().values())
+        )
         return default, instances
 
     def _authenticate(self, keys: SigningKeys, api_keys: ApiKeys, n8n_secrets: OwnN8nSecrets) -> Authenticate:
@@ -365,6 +370,7 @@ class Gateway:
                 max_connections=settings.database_max_connections,
                 pooled=settings.database_pooled,
             )
+            metrics.watch(metrics.DATABASE_CONNECTIONS, direct.connections)
             return direct, {Part.DATABASE: Check(direct.ping, "direct")}
         rest = SupabaseDatabase(
             settings.supabase_url or "",

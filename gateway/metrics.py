@@ -6,6 +6,9 @@ what they do is nobody's business who reads metrics.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from functools import partial
+
 from prometheus_client import (
     CollectorRegistry,
     Counter,
@@ -55,5 +58,19 @@ RATE_LIMIT = _counter(
 TURNED_AWAY = _counter("turned_away", "Calls refused by their address before authentication.", "limit")
 DATABASE_SECONDS = _histogram("database_seconds", "How long SQL functions took, and the way.", "function")
 DATABASE_FAILURES = _counter("database_failures", "Calls that the database did not answer.", "function")
+DATABASE_CONNECTIONS = _gauge("database_connections", "Connections by state, and who waits for one.", "state")
+N8N_SECONDS = _histogram("n8n_seconds", "How long n8n took to begin its answer to a run.", "outcome")
+N8N_CIRCUITS_OPEN = _gauge("n8n_circuits_open", "n8n instances that are away, so that no run is sent.")
+EXECUTIONS = _counter("executions", "Executions that have ended and are settled, by state.", "state")
 PART_AWAY = _gauge("part_away", "1 while a part of the gateway's surroundings is away.", "part", "mode")
 REPLICAS = _gauge("replicas", "Replicas that share the Redis, as it told last.")
+
+
+def watch(gauge: Gauge, counts: Callable[[], Mapping[str, int]]) -> None:
+    """Let a gauge of one label ask for its values when somebody wants to see them."""
+
+    def count(label: str) -> float:
+        return counts()[label]
+
+    for label in counts():
+        gauge.labels(label).set_function(partial(count, label))

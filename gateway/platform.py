@@ -10,6 +10,7 @@ import uvloop
 from rich.console import Console
 
 from gateway.adapters.postgres import PostgresDatabase
+from gateway.settings import parse_rate
 
 application = typer.Typer(
     help="Settings of the whole platform, and what it keeps to itself by them.", no_args_is_help=True
@@ -88,6 +89,35 @@ def update_workflow(
     if active is not None:
         changed = _call(database_url, "set_workflow_active", p_id=workflow, p_active=active)
     _print(changed)
+
+
+@application.command()
+def limit(
+    *,
+    organization: Organization,
+    rate: Annotated[
+        str, typer.Option(help="Calls in a time, such as 500/minute; default for the gateway's.")
+    ],
+    open_streams: Annotated[
+        int, typer.Option(min=0, help="Streams open at a time; 0 for the gateway's default.")
+    ] = 0,
+    database_url: DatabaseUrl,
+) -> None:
+    """Set what an organization may take; it holds within five seconds."""
+    try:
+        requests, seconds = (None, None) if rate == "default" else parse_rate(rate)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--rate") from None
+    _print(
+        _call(
+            database_url,
+            "set_limits",
+            p_organization_id=organization,
+            p_requests=requests,
+            p_period_seconds=seconds,
+            p_max_open_streams=open_streams,
+        )
+    )
 
 
 def _call(database_url: str, function: str, **arguments: Any) -> Any:

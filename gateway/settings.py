@@ -47,15 +47,17 @@ _LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
 CommaList = Annotated[tuple[str, ...], NoDecode]
 
 
-def _rate(value: object) -> object:
-    """`30/minute` as requests and seconds."""
-    if not isinstance(value, str):
-        return value
-    requests, _, period = value.partition("/")
+def parse_rate(text: str) -> tuple[int, int]:
+    """`30/minute` as requests and seconds. Raises ValueError."""
+    requests, _, period = text.partition("/")
     if not requests.isdecimal() or not 1 <= int(requests) <= _MOST_REQUESTS or period not in _PERIODS:
         msg = f"must look like 30/minute, with one of: {', '.join(_PERIODS)}"
         raise ValueError(msg)
     return int(requests), _PERIODS[period]
+
+
+def _rate(value: object) -> object:
+    return parse_rate(value) if isinstance(value, str) else value
 
 
 def _rate_or_off(value: object) -> object:

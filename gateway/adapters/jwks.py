@@ -106,8 +106,9 @@ class Jwks:
         return self._keys.get(key_id)
 
     async def check(self) -> None:
-        """Look whether the provider is there, unless its keys are fresh. Raises Unavailable."""
-        if self._age() > FRESH_SECONDS or self._failed_at > self._fetched_at:
+        """Look whether the provider is there, unless that was done a moment ago. Raises Unavailable."""
+        is_away = self._failed_at > self._fetched_at
+        if is_away or self._clock() - self._tried_at > UNKNOWN_KEY_SECONDS:
             fetching = self._start()
             if fetching is not None:
                 await asyncio.shield(fetching)

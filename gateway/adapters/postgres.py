@@ -99,6 +99,10 @@ class PostgresDatabase:
         """See `Database.close`."""
         await self._connections.close()
 
+    def connections(self) -> dict[str, int]:
+        """How many connections there are by state, and how many callers wait for one."""
+        return self._connections.states()
+
     async def _run(
         self, function: str, statement: str, parameters: Sequence[str], values: Sequence[object]
     ) -> object:

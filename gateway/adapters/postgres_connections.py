@@ -48,6 +48,15 @@ class Connections:
         self._recovering: set[asyncio.Task[None]] = set()
         self._closed = False
 
+    def states(self) -> dict[str, int]:
+        """How many connections are idle, in use, and being made, and how many callers wait for one."""
+        return {
+            "idle": len(self._idle),
+            "used": len(self._all) - len(self._idle),
+            "connecting": self._connecting,
+            "waiting": len(self._waiting),
+        }
+
     async def acquire(self) -> Connection:
         """Return a connection for this caller alone, to be given to `release`, `recover` or `discard`.
 

@@ -11,6 +11,7 @@ import orjson
 import structlog
 from protobuf.wkt import Value
 
+from gateway import metrics
 from gateway.gen.n8ngateway.v1.execution_pb import ExecutionState
 from gateway.rpc.errors import Aborted, Cancelled, DeadlineExceeded, NotFound, RpcError, Unavailable
 from gateway.rpc.status import DETAIL_TYPES, status_of
@@ -105,6 +106,7 @@ async def _until_written(database: Database, arguments: dict[str, Any]) -> Settl
             delay = min(delay * 2, LONGEST_RETRY_SECONDS)
         else:
             settled = orjson.loads(text)
+            metrics.EXECUTIONS.labels(arguments["p_state"].removeprefix("EXECUTION_STATE_").lower()).inc()
             is_whole = not arguments["p_result_truncated"]
             return Settlement(settled["credits_used"], settled["credits_remaining"], is_whole)
 

@@ -36,10 +36,15 @@ class Circuit(Enum):
 
 
 class Breaker:
-    """Counts failures; `answers` asks n8n whether it is there."""
+    """Counts failures; `answers` asks n8n whether it is there, and `report` is told what was found."""
 
-    def __init__(self, answers: Callable[[], Awaitable[bool]]) -> None:
+    def __init__(
+        self,
+        answers: Callable[[], Awaitable[bool]],
+        report: Callable[[bool], None] = lambda _is_there: None,
+    ) -> None:
         self._answers = answers
+        self._report = report
         self._failures = 0
         self._open_seconds = 0.0
         self._open_until = 0.0
@@ -67,6 +72,7 @@ class Breaker:
     def succeeded(self) -> None:
         """Note that n8n has answered."""
         self._failures = 0
+        self._report(True)
         if self.circuit is not Circuit.CLOSED:
             self.circuit = Circuit.CLOSED
             self._open_seconds = 0.0
@@ -83,4 +89,5 @@ class Breaker:
         self._open_seconds = min(max(self._open_seconds * 2, FIRST_OPEN_SECONDS), LONGEST_OPEN_SECONDS)
         self._open_until = asyncio.get_running_loop().time() + self._open_seconds
         self.circuit = Circuit.OPEN
+        self._report(False)
         log.warning("n8n is away", failures=self._failures, seconds=self._open_seconds)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import re
 import ssl
-from collections.abc import AsyncIterator, Iterable, Mapping
-from contextlib import asynccontextmanager
+import time
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from enum import Enum
 from http import HTTPStatus
@@ -17,6 +18,7 @@ import aiohttp
 from multidict import CIMultiDict
 from yarl import URL
 
+from gateway import metrics
 from gateway.adapters.addresses import Networks
 from gateway.adapters.n8n import faults
 from gateway.adapters.n8n.body import BodyError, BodyReader, BodyTooLarge, Document, Piece
@@ -31,6 +33,7 @@ from gateway.adapters.n8n.faults import (
     N8nUnavailable,
 )
 from gateway.adapters.n8n.redaction import Redactor, StreamRedactor
+from gateway.rpc.errors import RpcError
 
 # n8n closes a connection that is idle for 5 s: one that is kept longer may close as it is used.
 _KEEPALIVE_SECONDS = 4.0
@@ -102,10 +105,12 @@ class N8n:
         limits: Limits | None = None,
         ssl_context: ssl.SSLContext | None = None,
         networks: Networks | None = None,
+        report: Callable[[bool], None] = lambda _is_there: None,
     ) -> None:
         """Raise ValueError for a base URL other than http(s)://host[:port][/path], or a bad secret.
 
-        `networks` are where n8n may be, None for anywhere.
+        `networks` are where n8n may be, None for anywhere. `report` is told when n8n is found to be
+        there or away.
         """
         self._base = check_base_url(base_url)
         for secret in (internal_secret, api_key):
@@ -116,7 +121,7 @@ class N8n:
         self._limits = limits or Limits()
         self._ssl_context = ssl_context
         self._networks = networks
-        self._breaker = Breaker(self._answers)
+        self._breaker = Breaker(self._answers, report)
         self._suspicion: asyncio.Task[None] | None = None
         self._slots = asyncio.Semaphore(self._limits.connections)
         self._redactor = Redactor(filter(None, (internal_secret, api_key)))
@@ -180,7 +185,8 @@ class N8n:
             raise faults.circuit_open(wait)
         await self._take_slot(timeouts.connect)
         try:
-            answer = await self._sent(request, timeouts)
+            with _measured():
+                answer = await self._sent(request, timeouts)
             try:
                 yield await self._response(answer, redactor)
             finally:
@@ -326,6 +332,20 @@ class N8n:
             execution_id if _EXECUTION_ID.fullmatch(execution_id) else None,
             _Pieces(answer, reader, StreamRedactor(redactor)),
         )
+
+
+@contextmanager
+def _measured() -> Iterator[None]:
+    """Measure how long n8n takes to begin its answer."""
+    started, outcome = time.perf_counter(), "none"
+    try:
+        yield
+        outcome = "answered"
+    except RpcError as error:
+        outcome = error.reason
+        raise
+    finally:
+        metrics.N8N_SECONDS.labels(outcome).observe(time.perf_counter() - started)
 
 
 class _Pieces:
