@@ -8,18 +8,18 @@ write. Whatever else an application sends is left to uvicorn, rule by rule.
 from __future__ import annotations
 
 import asyncio
+import re
 from typing import TYPE_CHECKING, Any
 
-from uvicorn.protocols.http.httptools_impl import (
-    HEADER_RE,
-    HEADER_VALUE_RE,
-    STATUS_LINE,
-    HttpToolsProtocol,
-    RequestResponseCycle,
-)
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 if TYPE_CHECKING:
-    from gateway.doors.asgi import Event, RawHeaders
+    from gateway.doors.asgi import Event
+
+_FIELDS = re.compile(
+    rb"(?:(?!connection:|transfer-encoding:)[a-z0-9!#$%&'*+.^_`|~-]++: [^\x00-\x08\x0a-\x1f\x7f]*+\r\n)*+"
+)
+"""Header fields that uvicorn sends as they are, and that say nothing of the connection."""
 
 
 class WholeRequestCycle(RequestResponseCycle):
@@ -42,6 +42,7 @@ class WholeRequestCycle(RequestResponseCycle):
         self.expected_content_length = 0
         self._request: Event | None = {"type": "http.request", "body": body, "more_body": False}
         self._start: Any = None
+        self._fields = b""
         self._event: asyncio.Event | None = None
 
     @property
@@ -62,40 +63,33 @@ class WholeRequestCycle(RequestResponseCycle):
         """Hold the head of an answer until its body comes, if that is announced."""
         if not self.response_started and not self.disconnected:
             if message["type"] == "http.response.start":
-                if any(name == b"content-length" for name, _ in message["headers"]):
+                self._fields = b"".join([b"%b: %b\r\n" % field for field in message["headers"]])
+                if self._fields.find(b"content-length: ") >= 0:
                     self._start = message
                     return
             elif self._start is not None:
                 start, self._start = self._start, None
-                if self._send_whole(start["status"], start["headers"], message):
+                if self._send_whole(start, message):
                     return
                 await super().send(start)
         await super().send(message)
 
-    def _send_whole(self, status: int, headers: RawHeaders, message: Event) -> bool:
+    def _send_whole(self, start: Event, message: Event) -> bool:
         """Write head and body at once. False, and nothing is written, for what is not plain."""
         body: bytes = message.get("body", b"")
-        if message.get("more_body") or self.flow.write_paused or not self.keep_alive:
-            return False
-        names, values = zip(*headers, strict=True)
-        all_names, length = b"".join(names), b"%d" % len(body)
+        fields = self._fields
         if (
-            self.scope["method"] == "HEAD"
-            or not all_names.islower()
-            or b"connection" in names
-            or b"transfer-encoding" in names
-            or values[names.index(b"content-length")] != length
-            or HEADER_RE.search(all_names)
-            or HEADER_VALUE_RE.search(b"".join(values))
+            message.get("more_body")
+            or self.flow.write_paused
+            or not self.keep_alive
+            or self.scope["method"] == "HEAD"
+            or fields.find(b"content-length: %d\r\n" % len(body)) < 0
+            or fields.count(b"\n") != len(start["headers"])
+            or _FIELDS.fullmatch(fields) is None
         ):
             return False
-        parts = [STATUS_LINE[status]]
-        for name, value in self.default_headers:
-            parts += (name, b": ", value, b"\r\n")
-        for name, value in headers:
-            parts += (name, b": ", value, b"\r\n")
-        parts += (b"\r\n", body)
-        self.transport.write(b"".join(parts))
+        default = [b"%b: %b\r\n" % field for field in self.default_headers]
+        self.transport.write(b"".join((STATUS_LINE[start["status"]], *default, fields, b"\r\n", body)))
         self.response_started = self.response_complete = True
         if self._event is not None:
             self._event.set()

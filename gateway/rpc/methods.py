@@ -49,13 +49,14 @@ class MethodTable:
     def __init__(self, services: Iterable[tuple[DescService, object]]) -> None:
         self.services: list[DescService] = []
         self._methods: dict[str, Method] = {}
+        self._by_descriptor: dict[DescMethod, Method] = {}
         for descriptor, implementation in services:
             self.services.append(descriptor)
             for method in descriptor.methods:
                 if method.method_kind not in ("unary", "server_streaming"):
                     continue
                 bound = _bind(method, implementation)
-                self._methods[bound.path] = bound
+                self._methods[bound.path] = self._by_descriptor[method] = bound
 
     def __iter__(self) -> Iterator[Method]:
         return iter(self._methods.values())
@@ -65,7 +66,7 @@ class MethodTable:
 
     def of(self, descriptor: DescMethod) -> Method:
         """The table's entry for a descriptor."""
-        return self._methods[path_of(descriptor)]
+        return self._by_descriptor[descriptor]
 
 
 def path_of(descriptor: DescMethod) -> str:

@@ -158,47 +158,40 @@ class Exchange:
     async def _call(
         self, match: Match[Route], query: bytes, metadata: RequestMetadata, content_type: str
     ) -> None:
-        route = match.target
-        options = self._service.options
+        route, options = match.target, self._service.options
         request = await self._request(match, query)
-        pending = self._service.handler(route.method, request, metadata)
-        answer = pending if isinstance(pending, AsyncIterator) else await pending
+        answer = self._service.handler(route.method, request, metadata)
         if route.server_streaming:
+            stream = answer if isinstance(answer, AsyncIterator) else await answer
             self._frames = route.frames(content_type)
-            stream = cast("AsyncIterator[Message]", answer)
-            await send_stream(stream, self._frames, metadata, self._responder, options.heartbeat)
+            messages = cast("AsyncIterator[Message]", stream)
+            await send_stream(messages, self._frames, metadata, self._responder, options.heartbeat)
         else:
-            message = cast("Message", answer)
+            message = await cast("Awaitable[Message]", answer)
             response = unary_response(route, message, metadata, self._headers, options)
             if response.compressible and accepts_gzip(self._headers.joined(b"accept-encoding")):
                 response = await compressed(response)
             await self._responder.respond(response)
 
     async def _request(self, match: Match[Route], query: bytes) -> LazyRequest | AsyncIterator[LazyRequest]:
-        route = match.target
+        route, headers, options = match.target, self._headers, self._service.options
         self._task = asyncio.current_task()
         if route.client_streaming:
             self._check_content_type(route)
-            content_coding(self._headers)
-            limit = self._service.options.max_body
-            return request_stream(match, query, self._receive, self._headers, limit, self._watch_client)
-        body = await self._read(route)
-        self._watch_client()
-        content_type = (self._headers.raw(b"content-type") or b"").decode("latin-1")
-        return LazyRequest(route, match.variables, query, body, content_type)
-
-    async def _read(self, route: Route) -> bytes:
-        headers, options = self._headers, self._service.options
+            content_coding(headers)
+            return request_stream(match, query, self._receive, headers, options.max_body, self._watch_client)
         length = headers.raw(b"content-length")
         announced = (length is not None and length != b"0") or headers.raw(b"transfer-encoding") is not None
+        body = b""
         if announced:
             self._check_content_type(route)
-        elif self._is_http1:
-            return b""
-        body = await read_body(self._receive, headers, options.max_body, options.body_timeout)
+        if announced or not self._is_http1:
+            body = await read_body(self._receive, headers, options.max_body, options.body_timeout)
         if body and not announced:
             self._check_content_type(route)
-        return body
+        self._watch_client()
+        content_type = (headers.raw(b"content-type") or b"").decode("latin-1")
+        return LazyRequest(route, match.variables, query, body, content_type)
 
     def _check_content_type(self, route: Route) -> None:
         content_type = self._headers.raw(b"content-type")
@@ -256,8 +249,11 @@ def _raw_path(scope: Scope) -> bytes:
     """The path as sent, below the root path of the application."""
     raw: bytes | None = scope.get("raw_path")
     path = quote(scope["path"], safe="/:@!$&'()*+,;=-._~").encode() if raw is None else raw
-    root = scope.get("root_path", "").encode()
-    return path[len(root) :] if root and path.startswith(root + b"/") else path
+    root_path: str = scope.get("root_path", "")
+    if not root_path:
+        return path
+    root = root_path.encode()
+    return path[len(root) :] if path.startswith(root + b"/") else path
 
 
 def _client(scope: Scope) -> tuple[str, int] | None:

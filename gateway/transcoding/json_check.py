@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias, cast
 
 from protobuf import (
     DescEnum,
@@ -71,19 +71,28 @@ def plain(name: str) -> str:
     return name if _PLAIN.fullmatch(name) else shown(name)
 
 
-class _Member(NamedTuple):
+class _Check(NamedTuple):
+    """What is done with values of one JSON type; those of others are left to the decoder to refuse."""
+
+    kind: type
+    run: ValueCheck
+
+
+class _Choice(NamedTuple):
+    """A member of a oneof."""
+
     field: str
-    two_names: bool
     oneof: str
     null_is_set: bool
-    check: ValueCheck | None
 
 
 class MessageCheck:
     """Checks the JSON object of one message type."""
 
     def __init__(self) -> None:
-        self._members: dict[str, _Member] = {}
+        self._two_names: list[tuple[str, str]] = []
+        self._choices: dict[str, _Choice] = {}
+        self._members: dict[str, tuple[str, type, ValueCheck]] = {}
         self.trivial = False
 
     def fill(self, desc: DescMessage, checks: dict[str, MessageCheck]) -> None:
@@ -91,41 +100,45 @@ class MessageCheck:
         for field in desc.fields:
             oneof = _oneof_of(field)
             check = _field_check(field, checks)
-            two_names = field.name != field.json_name
-            if oneof or check is not None or two_names:
-                member = _Member(field.name, two_names, oneof, _null_is_set(field), check)
-                self._members[field.json_name] = self._members[field.name] = member
-        self.trivial = not self._members
+            for name in {field.name, field.json_name}:
+                if oneof:
+                    self._choices[name] = _Choice(field.name, oneof, _null_is_set(field))
+                if check is not None:
+                    self._members[name] = (field.name, check.kind, check.run)
+            if field.name != field.json_name:
+                self._two_names.append((field.name, field.json_name))
+        self.trivial = not (self._two_names or self._choices or self._members)
 
     def __call__(self, value: Json) -> Json:
         """Check one object; what is no object is left to the decoder to refuse."""
         if type(value) is not dict:
             return value
-        seen: set[str] = set()
+        for name, json_name in self._two_names:
+            if json_name in value and name in value:
+                raise JsonError(name, "is given twice, under both of its names")
+        if self._choices:
+            self._check_choices(value)
         members = self._members
         for key, item in value.items():
             member = members.get(key)
             if member is not None:
-                if member.two_names or member.oneof:
-                    _note(member, item, seen)
-                if member.check is not None:
+                field, kind, check = member
+                if type(item) is kind:
                     try:
-                        value[key] = member.check(item)
+                        value[key] = check(item)
                     except JsonError as error:
-                        raise error.inside(member.field) from None
+                        raise error.inside(field) from None
         return value
 
-
-def _note(member: _Member, item: Json, seen: set[str]) -> None:
-    if member.two_names:
-        if member.field in seen:
-            raise JsonError(member.field, "is given twice, under both of its names")
-        seen.add(member.field)
-    if member.oneof and (item is not None or member.null_is_set):
-        if member.oneof in seen:
-            problem = f"another member of the oneof {member.oneof[1:]!r} is given too"
-            raise JsonError(member.field, problem)
-        seen.add(member.oneof)
+    def _check_choices(self, value: dict[str, Json]) -> None:
+        chosen: set[str] = set()
+        for key, item in value.items():
+            choice = self._choices.get(key)
+            if choice is not None and (item is not None or choice.null_is_set):
+                if choice.oneof in chosen:
+                    problem = f"another member of the oneof {choice.oneof!r} is given too"
+                    raise JsonError(choice.field, problem)
+                chosen.add(choice.oneof)
 
 
 def message_check(desc: DescMessage, checks: dict[str, MessageCheck]) -> MessageCheck | None:
@@ -146,8 +159,7 @@ def _oneof_of(field: DescField) -> str:
             | DescFieldValueEnum(oneof=oneof)
             | DescFieldValueMessage(oneof=oneof)
         ):
-            # The colon keeps the names of oneofs and fields apart.
-            return f":{oneof.name}" if oneof is not None else ""
+            return oneof.name if oneof is not None else ""
         case _:
             return ""
 
@@ -162,7 +174,7 @@ def _null_is_set(field: DescField) -> bool:
             return False
 
 
-def _field_check(field: DescField, checks: dict[str, MessageCheck]) -> ValueCheck | None:
+def _field_check(field: DescField, checks: dict[str, MessageCheck]) -> _Check | None:
     match field.value:
         case DescFieldValueScalar(scalar=kind):
             return _kind_check(kind, checks)
@@ -171,24 +183,27 @@ def _field_check(field: DescField, checks: dict[str, MessageCheck]) -> ValueChec
         case DescFieldValueMessage(message=message):
             return _kind_check(message, checks)
         case DescFieldValueList(element=element):
-            return _each(_kind_check(element, checks), list)
+            check = _kind_check(element, checks)
+            return None if check is None else _Check(list, _list_check(check))
         case DescFieldValueMap(value=element):
-            return _each(_kind_check(element, checks), dict)
+            check = _kind_check(element, checks)
+            return None if check is None else _Check(dict, _dict_check(check))
 
 
-def _kind_check(
-    kind: ScalarType | DescEnum | DescMessage, checks: dict[str, MessageCheck]
-) -> ValueCheck | None:
+def _kind_check(kind: ScalarType | DescEnum | DescMessage, checks: dict[str, MessageCheck]) -> _Check | None:
     if isinstance(kind, DescMessage):
-        return _check_mask if kind.type_name == FIELD_MASK else message_check(kind, checks)
+        if kind.type_name == FIELD_MASK:
+            return _Check(str, _check_mask)
+        check = message_check(kind, checks)
+        return None if check is None else _Check(dict, check)
     if isinstance(kind, DescEnum):
-        return _enum_check(kind)
-    return _integer_check(kind) if kind in INTEGERS else None
+        return _Check(int, _enum_check(kind))
+    return _Check(str, _integer_check(kind)) if kind in INTEGERS else None
 
 
 def _integer_check(kind: ScalarType) -> ValueCheck:
     def check(value: Json) -> Json:
-        if type(value) is str and INTEGER.fullmatch(value) is None:
+        if INTEGER.fullmatch(cast("str", value)) is None:
             raise JsonError("", f"expected {expected(kind)}")
         return value
 
@@ -198,7 +213,7 @@ def _integer_check(kind: ScalarType) -> ValueCheck:
 def _enum_check(enum: DescEnum) -> ValueCheck:
     def check(value: Json) -> Json:
         # The runtime keeps any number of an open enum, which then fails to be written.
-        if type(value) is int and not INT32_MIN <= value <= INT32_MAX:
+        if not INT32_MIN <= cast("int", value) <= INT32_MAX:
             raise JsonError("", f"expected {expected(enum)}")
         return value
 
@@ -206,21 +221,18 @@ def _enum_check(enum: DescEnum) -> ValueCheck:
 
 
 def _check_mask(value: Json) -> Json:
-    return camel_mask(value) if type(value) is str else value
+    return camel_mask(cast("str", value))
 
 
-def _each(check: ValueCheck | None, container: type) -> ValueCheck | None:
-    if check is None:
-        return None
-    return _list_check(check) if container is list else _dict_check(check)
+def _list_check(check: _Check) -> ValueCheck:
+    kind, run = check
 
-
-def _list_check(check: ValueCheck) -> ValueCheck:
     def check_items(value: Json) -> Json:
-        if type(value) is list:
-            for index, item in enumerate(value):
+        items = cast("list[Json]", value)
+        for index, item in enumerate(items):
+            if type(item) is kind:
                 try:
-                    value[index] = check(item)
+                    items[index] = run(item)
                 except JsonError as error:
                     raise error.inside(f"[{index}]") from None
         return value
@@ -228,12 +240,15 @@ def _list_check(check: ValueCheck) -> ValueCheck:
     return check_items
 
 
-def _dict_check(check: ValueCheck) -> ValueCheck:
+def _dict_check(check: _Check) -> ValueCheck:
+    kind, run = check
+
     def check_values(value: Json) -> Json:
-        if type(value) is dict:
-            for key, item in value.items():
+        values = cast("dict[str, Json]", value)
+        for key, item in values.items():
+            if type(item) is kind:
                 try:
-                    value[key] = check(item)
+                    values[key] = run(item)
                 except JsonError as error:
                     raise error.inside(f"[{shown(key)}]") from None
         return value

@@ -64,7 +64,7 @@ def parse_json(text: bytes, limits: JsonLimits) -> Json:
         raise JsonError("", problem) from None
     if text.count(b"[") + text.count(b"{") > limits.depth:
         _check_depth(text, limits.depth)
-    if _separators(text) >= limits.values:
+    if len(text) > limits.values and _separators(text) >= limits.values:
         _check_count(text, limits.values)
     if not _keeps_all_keys(text, value):
         _check_keys(text)
@@ -88,7 +88,7 @@ def _keeps_all_keys(text: bytes, value: object) -> bool:
     Each key has one colon, and a colon inside a string prints as one colon too,
     unless it was written as an escape.
     """
-    if _ESCAPED_COLON in text:
+    if text.find(_ESCAPED_COLON) >= 0:
         return False
     try:
         return text.count(b":") == orjson.dumps(value).count(b":")

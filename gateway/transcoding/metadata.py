@@ -33,9 +33,9 @@ class Headers(Mapping[str, str]):
     def __len__(self) -> int:
         return len(self._first)
 
-    def items_all(self) -> Iterator[tuple[str, str]]:
+    def items_all(self) -> list[tuple[str, str]]:
         """Every name and value, in the order sent."""
-        return ((name.decode("latin-1"), value.decode("latin-1")) for name, value in self._raw)
+        return [(name.decode("latin-1"), value.decode("latin-1")) for name, value in self._raw]
 
     def get_all(self, name: str) -> list[str]:
         """Every value of a header, in the order sent; empty when there is none."""

@@ -78,20 +78,20 @@ class Responder:
         await self._send({"type": "http.response.body", "body": sent, "more_body": False})
 
 
-def raw_headers(fixed: Iterable[tuple[str, str]], added: Iterable[tuple[str, str]]) -> RawHeaders:
+def raw_headers(fixed: RawHeaders, added: Iterable[tuple[str, str]]) -> RawHeaders:
     """Headers as ASGI takes them; an added one replaces the fixed one of its name.
 
     Raises ValueError for a name or value that would end its line, or that
     Latin-1 cannot carry.
     """
-    extra = [(_header_part(name).lower(), _header_part(value)) for name, value in added]
-    names = {name for name, _ in extra}
-    kept = [(name.encode(), value.encode("latin-1")) for name, value in fixed]
-    return [pair for pair in kept if pair[0] not in names] + extra
+    extra = [(header_part(name).lower(), header_part(value)) for name, value in added]
+    names = [name for name, _ in extra]
+    return [pair for pair in fixed if pair[0] not in names] + extra
 
 
-def _header_part(text: str) -> bytes:
-    if "\n" in text or "\r" in text or "\0" in text:
+def header_part(text: str) -> bytes:
+    """A name or value as ASGI takes it. Raises ValueError as raw_headers does."""
+    if not text.isprintable() and ("\n" in text or "\r" in text or "\0" in text):
         message = "a response header contains a line break or NUL"
         raise ValueError(message)
     return text.encode("latin-1")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import zlib
 from functools import lru_cache
-from http import HTTPStatus
 from typing import Final
 
 from protobuf import Message
@@ -15,11 +14,13 @@ from gateway.transcoding.errors import StatusError
 from gateway.transcoding.metadata import Headers, RequestMetadata
 from gateway.transcoding.negotiation import JSON
 from gateway.transcoding.options import Options
-from gateway.transcoding.responder import OCTETS, RawHeaders, Response, raw_headers
+from gateway.transcoding.responder import OCTETS, RawHeaders, Response, header_part, raw_headers
 from gateway.transcoding.route import Route
 from gateway.transcoding.status import HTTP_STATUS, retry_after, status_json
 
-_BODILESS: Final = frozenset({204, 205, 304})
+_OK: Final = 200
+_NOT_MODIFIED: Final = 304
+_BODILESS: Final = frozenset({204, 205, _NOT_MODIFIED})
 _IN_THREAD: Final = 256 * 1024
 """Bodies of this many bytes are compressed beside the event loop."""
 _GZIP: Final = 31
@@ -36,21 +37,21 @@ def unary_response(
     else:
         content_type, body = route.raw_answer(answer)
         content_type = content_type or OCTETS
-    status = metadata.http_status or HTTPStatus.OK
+    status = metadata.http_status or _OK
     added = metadata.response_headers
     if metadata.trailers:
         added = [*added, *((f"grpc-trailer-{name}", value) for name, value in metadata.trailers)]
-    sent = raw_headers([("content-type", content_type)], added) if added else [_type_header(content_type)]
+    sent = raw_headers([_type_header(content_type)], added)
     if status in _BODILESS:
         return _without_body(status, sent)
-    if route.tagged and status == HTTPStatus.OK:
+    if route.tagged and status == _OK:
         tag = next((value for name, value in sent if name == b"etag"), b"")
         if not tag:
             tag = entity_tag(body)
             sent.append((b"etag", tag))
         wanted = headers.joined(b"if-none-match")
         if wanted and none_match(wanted, tag):
-            return _without_body(HTTPStatus.NOT_MODIFIED, sent)
+            return _without_body(_NOT_MODIFIED, sent)
     compressible = len(body) >= options.compression_minimum and _is_text(content_type)
     if compressible:
         compressible = all(name != b"content-encoding" for name, _ in sent)
@@ -71,10 +72,10 @@ async def compressed(response: Response) -> Response:
 def error_response(error: StatusError, options: Options) -> Response:
     """The response of an error: google.rpc.Status as JSON. Raises ValueError for bad headers."""
     body = status_json(error, options)
-    fixed = [("content-type", JSON)]
+    fixed = [_type_header(JSON)]
     seconds = retry_after(error.details)
     if seconds is not None:
-        fixed.append(("retry-after", seconds))
+        fixed.append((b"retry-after", seconds.encode()))
     sent = raw_headers(fixed, error.headers.items())
     sent.append((b"content-length", b"%d" % len(body)))
     return Response(http_status(error, options), sent, body)
@@ -93,8 +94,7 @@ def http_status(error: StatusError, options: Options) -> int:
 
 @lru_cache(maxsize=64)
 def _type_header(content_type: str) -> tuple[bytes, bytes]:
-    (header,) = raw_headers([("content-type", content_type)], ())
-    return header
+    return b"content-type", header_part(content_type)
 
 
 def _without_body(status: int, headers: RawHeaders) -> Response:

@@ -19,12 +19,13 @@ from gateway.transcoding.uri import ascii_path, comparable_segment, decode_segme
 ANY_METHOD = "*"
 
 _HEAD = ("HEAD", "GET", ANY_METHOD)
+_REST = -1
 
 T = TypeVar("T")
 OnConflict = Literal["error", "first", "last"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Match(Generic[T]):
     """A rule for a request, with the decoded text of each variable by field path."""
 
@@ -122,7 +123,7 @@ class Router(Generic[T]):
             return static
         wanted = _HEAD if http_method == "HEAD" else (http_method, ANY_METHOD)
         for verb, segments, keys in self._readings(path):
-            route = _find(self._root, keys, 0, verb, wanted)
+            route = _find(self._root, keys, verb, wanted)
             if route is not None:
                 return route.match(segments)
         return self._allowed(path)
@@ -156,23 +157,32 @@ class Router(Generic[T]):
         return tuple(sorted(methods))
 
 
-def _find(
-    node: _Node[T], keys: list[str], index: int, verb: str, wanted: tuple[str, ...]
-) -> _Route[T] | None:
-    found: _Route[T] | None = None
-    if index == len(keys):
-        if node.ends:
-            found = _pick(node.ends, verb, wanted)
-    else:
-        key = keys[index]
-        child = node.literals.get(key)
-        if child is not None:
-            found = _find(child, keys, index + 1, verb, wanted)
-        if found is None and node.star is not None and key:
-            found = _find(node.star, keys, index + 1, verb, wanted)
-    if found is None and node.rest:
-        found = _pick(node.rest, verb, wanted)
-    return found
+def _find(root: _Node[T], keys: list[str], verb: str, wanted: tuple[str, ...]) -> _Route[T] | None:
+    """The first route in the order of precedence."""
+    node: _Node[T] | None = root
+    index, size = 0, len(keys)
+    left: list[tuple[_Node[T], int]] = []
+    """Branches that were passed by, the next one to try last: a node with the index of its key, or _REST."""
+    while True:
+        while node is not None and index < size:
+            key = keys[index]
+            index += 1
+            if node.rest:
+                left.append((node, _REST))
+            literal, star = node.literals.get(key), node.star if key else None
+            if literal is not None and star is not None:
+                left.append((star, index))
+            node = literal or star
+        found: _Route[T] | None = None
+        if node is not None:
+            found = _pick(node.ends, verb, wanted) or _pick(node.rest, verb, wanted)
+        while found is None and left:
+            node, index = left.pop()
+            if index != _REST:
+                break
+            found = _pick(node.rest, verb, wanted)
+        else:
+            return found
 
 
 def _pick(ends: _Ends[T], verb: str, wanted: tuple[str, ...]) -> _Route[T] | None:

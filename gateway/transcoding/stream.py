@@ -20,7 +20,7 @@ from gateway.transcoding.fields import INTEGERS, field_named
 from gateway.transcoding.json_encoder import JsonEncoder
 from gateway.transcoding.metadata import RequestMetadata
 from gateway.transcoding.negotiation import EVENT_STREAM, JSON, NDJSON
-from gateway.transcoding.responder import OCTETS, Responder, raw_headers
+from gateway.transcoding.responder import OCTETS, Responder, header_part, raw_headers
 
 STREAM_TYPES = (JSON, NDJSON, EVENT_STREAM)
 """The media types of server streams of messages; the first is the default."""
@@ -189,7 +189,7 @@ async def send_stream(
             await close()
     if not responder.started:
         await _start(frames.content_type or OCTETS, metadata, responder)
-    trailers = raw_headers((), metadata.trailers)
+    trailers = raw_headers([], metadata.trailers)
     await responder.finish(frames.end())
     if responder.trailers:
         await responder.send_trailers(trailers)
@@ -198,10 +198,10 @@ async def send_stream(
 async def _start(content_type: str, metadata: RequestMetadata, responder: Responder) -> None:
     # Proxies must hand on each message at once, and never store a stream.
     fixed = [
-        ("content-type", content_type),
-        ("cache-control", "no-cache"),
-        ("x-accel-buffering", "no"),
-        ("vary", "accept"),
+        (b"content-type", header_part(content_type)),
+        (b"cache-control", b"no-cache"),
+        (b"x-accel-buffering", b"no"),
+        (b"vary", b"accept"),
     ]
     headers = raw_headers(fixed, metadata.response_headers)
     await responder.start(metadata.http_status or 200, headers, trailers=responder.trailers)
