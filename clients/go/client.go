@@ -27,6 +27,7 @@ type Client struct {
 
 type settings struct {
 	identity   identity
+	signer     *Signer
 	retry      RetryPolicy
 	httpClient connect.HTTPClient
 	grpc       bool
@@ -45,6 +46,9 @@ func New(baseURL string, options ...Option) *Client {
 	}
 	if chosen.httpClient == nil {
 		chosen.httpClient = newHTTPClient(chosen.grpc && strings.HasPrefix(baseURL, "http://"))
+	}
+	if chosen.signer != nil {
+		chosen.httpClient = &signingClient{chosen.httpClient, chosen.signer}
 	}
 	// Retries come first, so that each attempt asks for a token of its own.
 	interceptors := connect.WithInterceptors(retryInterceptor(chosen.retry), &identityInterceptor{chosen.identity})

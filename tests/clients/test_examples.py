@@ -74,6 +74,17 @@ def test_runs_and_streams(example: Example, dev: RunningDev, tmp_path: Path) -> 
     assert re.fullmatch(r"completed +1 credits, \d+ ms", lines[-1][1])
 
 
+def test_an_api_key_signs_in_place_of_a_token(example: Example, dev: RunningDev, tmp_path: Path) -> None:
+    result = example("--signed", "--ready-file", ready_file(tmp_path, dev, token="the-token"))
+    assert (result.returncode, result.stderr) == (0, "")
+    assert "completed" in result.stdout
+    wrong = ready_file(tmp_path, dev, client_secret="the-secret")
+    result = example("--signed", "--ready-file", wrong)
+    assert result.returncode == 1
+    assert "SIGNATURE_INVALID" in result.stderr
+    assert "the-secret" not in result.stderr + result.stdout
+
+
 def test_says_what_the_gateway_refuses(example: Example, dev: RunningDev, tmp_path: Path) -> None:
     result = example("--ready-file", ready_file(tmp_path, dev, token="the-secret"))
     assert result.returncode == 1

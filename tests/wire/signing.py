@@ -10,6 +10,7 @@ from typing import Any
 
 from gateway.rpc.signature import SignedRequest, Version, sign
 from tests.wire.clients import Client
+from tests.wire.conftest import World
 
 
 @dataclass(frozen=True)
@@ -53,3 +54,8 @@ class SigningKey:
             headers["X-Tenant-ID"] = tenant
         signed = replace(request, **changed)
         return headers | {"X-Signature": sign(signed, self.client_secret, version)}
+
+
+def seeded_key(world: World) -> SigningKey:
+    """The key that `dev` made."""
+    return SigningKey(world.dev.ready["api_key"], world.dev.ready["client_secret"])

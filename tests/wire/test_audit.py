@@ -15,6 +15,7 @@ import pytest
 from gateway.rpc.errors import Code
 from tests.wire.clients import Client, GrpcClient
 from tests.wire.conftest import METHODS, Mint, World, call
+from tests.wire.signing import seeded_key
 from tests.wire.test_resources import register
 
 
@@ -54,7 +55,7 @@ def test_they_are_for_admins_of_the_organization(
 ) -> None:
     outcome = call(client, world, method, of(world), headers=other_tenant.dev.bearer)
     assert (outcome.code, outcome.reason) == (Code.NOT_FOUND, "ORGANIZATION_NOT_FOUND")
-    outcome = call(client, world, method, of(world), headers={"x-api-key": world.dev.ready["api_key"]})
+    outcome = call(client, world, method, of(world), headers={}, signed=seeded_key(world).headers)
     assert (outcome.code, outcome.reason) == (Code.PERMISSION_DENIED, "SCOPE_MISSING")
     member = {"authorization": f"Bearer {mint('user_plain', organization_id='org_other', role='member')}"}
     asked = {"organization_id": single_organization(client, other_tenant)}

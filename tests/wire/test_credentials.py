@@ -13,6 +13,7 @@ import pytest
 from gateway.rpc.errors import Code
 from tests.wire.clients import Client, Outcome
 from tests.wire.conftest import World, call
+from tests.wire.signing import seeded_key
 
 
 @pytest.fixture
@@ -162,7 +163,6 @@ def test_a_forged_page_token_is_refused(client: Client, world: World, token: str
 
 
 def test_a_key_does_not_reach_them(client: Client, world: World) -> None:
-    headers = {"X-API-Key": world.dev.ready["api_key"]}
     for method in ("ListCredentials", "DeleteCredentials"):
-        outcome = call(client, world, method, of(world), headers=headers)
+        outcome = call(client, world, method, of(world), headers={}, signed=seeded_key(world).headers)
         assert (outcome.code, outcome.reason) == (Code.PERMISSION_DENIED, "SCOPE_MISSING")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from dataclasses import asdict
 from functools import partial
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 from gateway.rpc.errors import Code
 from tests.wire.clients import Client, Outcome
 from tests.wire.conftest import World, call
-from tests.wire.signing import SigningKey
+from tests.wire.signing import SigningKey, seeded_key
 
 
 def of(world: World, **fields: Any) -> dict[str, Any]:
@@ -57,8 +58,7 @@ def test_a_key_and_its_secret_are_shown_once(client: Client, world: World) -> No
 
 def test_the_seeded_key_is_in_the_ready_file(client: Client, world: World) -> None:
     tenant = world.dev.ready["organization_id"]
-    seeded = {"key": world.dev.ready["api_key"], "client_secret": world.dev.ready["client_secret"]}
-    assert show(client, world, seeded, "Execute", tenant).code is Code.OK
+    assert show(client, world, asdict(seeded_key(world)), "Execute", tenant).code is Code.OK
     assert world.dev.ready["client_secret"].startswith("gw_secret_")
 
 

@@ -8,6 +8,9 @@ Against any gateway, with one workflow for both::
 
     python execute.py --target gateway.example.com:443 --token "$TOKEN" --workflow 01939f1e-…
 
+With --signed an API key calls in place of the token and signs: the ready file's, or that of the environment's
+N8N_GATEWAY_API_KEY and N8N_GATEWAY_CLIENT_SECRET.
+
 The status is 0 when both runs succeeded, 1 when a call or a run failed, 2 when the arguments are wrong.
 """
 
@@ -15,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import time
 import uuid
@@ -52,7 +56,7 @@ class Place:
     """Where to run what."""
 
     target: str
-    token: str = field(repr=False)
+    identity: Mapping[str, str] = field(repr=False)
     echo: str
     stream: str
     secure: bool
@@ -63,7 +67,7 @@ def main() -> int:
     """Run both and return the exit status."""
     try:
         place = find_place(parse_arguments())
-        with Client(place.target, token=place.token, tenant=place.tenant, secure=place.secure) as client:
+        with Client(place.target, **place.identity, tenant=place.tenant, secure=place.secure) as client:
             execute(client, place.echo)
             execute_stream(client, place.stream)
     except UsageError as error:
@@ -136,6 +140,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--token", help="session token")
     parser.add_argument("--workflow", help="id of the workflow to run")
     parser.add_argument("--stream-workflow", help="id of the workflow to stream, if it is another one")
+    parser.add_argument("--signed", action="store_true", help="call with an API key, and sign")
     parser.add_argument("--insecure", action="store_true", help="connect without TLS")
     return parser.parse_args()
 
@@ -143,26 +148,30 @@ def parse_arguments() -> argparse.Namespace:
 def find_place(arguments: argparse.Namespace) -> Place:
     """Return what the ready file or the other arguments say; raise UsageError when they do not say all."""
     if arguments.ready_file is not None:
-        return read_ready_file(arguments.ready_file)
-    if not (arguments.target and arguments.token and arguments.workflow):
+        return read_ready_file(arguments.ready_file, signed=arguments.signed)
+    names = {"api_key": "N8N_GATEWAY_API_KEY", "client_secret": "N8N_GATEWAY_CLIENT_SECRET"}
+    key = {argument: os.environ.get(name, "") for argument, name in names.items()}
+    identity = key if arguments.signed else {"token": arguments.token}
+    if not (arguments.target and all(identity.values()) and arguments.workflow):
         raise UsageError("give --ready-file, or --target, --token and --workflow")
     return Place(
         arguments.target,
-        arguments.token,
+        identity,
         echo=arguments.workflow,
         stream=arguments.stream_workflow or arguments.workflow,
         secure=not arguments.insecure,
     )
 
 
-def read_ready_file(path: Path) -> Place:
+def read_ready_file(path: Path, *, signed: bool) -> Place:
     """Return what `dev` has written; its door is on this machine and without TLS."""
     try:
         ready: Mapping[str, Any] = json.loads(path.read_text())
+        names = ("api_key", "client_secret") if signed else ("token",)
         workflows = ready["workflows"]
         return Place(
             target=ready["grpc_url"],
-            token=ready["token"],
+            identity={name: ready[name] for name in names},
             echo=workflows["echo"],
             stream=workflows["stream"],
             secure=False,

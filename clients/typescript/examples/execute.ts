@@ -9,6 +9,9 @@
  *
  *     node build/examples/execute.js --url https://gateway.example.com --token "$TOKEN" --workflow 01939f1e-…
  *
+ * With `--signed` an API key calls in place of the token and signs: the ready file's, or that of the environment's
+ * N8N_GATEWAY_API_KEY and N8N_GATEWAY_CLIENT_SECRET.
+ *
  * `--protocol` is connect (default), grpc-web or grpc. The exit code is 0 when both runs succeeded, 1 when a call
  * or a run failed, 2 when the arguments are wrong.
  */
@@ -19,7 +22,15 @@ import { parseArgs } from "node:util";
 import { toJson } from "@bufbuild/protobuf";
 import { Code, ConnectError, type Transport } from "@connectrpc/connect";
 import { createConnectTransport, createGrpcTransport, createGrpcWebTransport } from "@connectrpc/connect-node";
-import { createGatewayClient, errorInfo, follow, transportOptions, type GatewayClient } from "n8n-gateway-client";
+import {
+  createGatewayClient,
+  errorInfo,
+  follow,
+  transportOptions,
+  type GatewayClient,
+  type TransportOptions,
+} from "n8n-gateway-client";
+import { signedTransportOptions } from "n8n-gateway-client/signing";
 import { ExecutionChunkSchema, type ExecutionEvent } from "n8n-gateway-client/v1/execution_event";
 import { ExecuteResponseSchema } from "n8n-gateway-client/v1/execution_service";
 
@@ -29,18 +40,17 @@ class RunError extends Error {}
 
 interface Place {
   readonly url: string;
-  readonly token: string;
-  readonly tenant?: string;
+  readonly options: TransportOptions;
   readonly echo: string;
   readonly stream: string;
 }
 
 const PROTOCOLS: Record<string, (place: Place) => Transport> = {
   connect: (place) =>
-    createConnectTransport({ baseUrl: place.url, httpVersion: "1.1", ...transportOptions(place) }),
+    createConnectTransport({ baseUrl: place.url, httpVersion: "1.1", ...place.options }),
   "grpc-web": (place) =>
-    createGrpcWebTransport({ baseUrl: place.url, httpVersion: "1.1", ...transportOptions(place) }),
-  grpc: (place) => createGrpcTransport({ baseUrl: place.url, ...transportOptions(place) }),
+    createGrpcWebTransport({ baseUrl: place.url, httpVersion: "1.1", ...place.options }),
+  grpc: (place) => createGrpcTransport({ baseUrl: place.url, ...place.options }),
 };
 
 async function main(): Promise<number> {
@@ -108,14 +118,28 @@ function describe({ event }: ExecutionEvent): string {
 
 function findPlace(): { place: Place; protocol: string } {
   const { values } = parseArguments();
-  const { token, workflow, protocol } = values;
+  const { token, workflow, protocol, signed } = values;
   if (values["ready-file"] !== undefined) {
-    return { place: readReadyFile(values["ready-file"], protocol), protocol };
+    return { place: readReadyFile(values["ready-file"], protocol, signed), protocol };
   }
-  if (values.url === undefined || token === undefined || workflow === undefined) {
+  const { N8N_GATEWAY_API_KEY: apiKey, N8N_GATEWAY_CLIENT_SECRET: clientSecret } = process.env;
+  const options = optionsOf({ token, apiKey, clientSecret }, signed);
+  if (values.url === undefined || options === undefined || workflow === undefined) {
     throw new UsageError("give --ready-file, or --url, --token and --workflow");
   }
-  return { place: { url: values.url, token, echo: workflow, stream: workflow }, protocol };
+  return { place: { url: values.url, options, echo: workflow, stream: workflow }, protocol };
+}
+
+type Known = Partial<Record<"token" | "apiKey" | "clientSecret" | "tenant", string | undefined>>;
+
+/** Returns the options of a transport that calls as a token's user, or signed by an API key; nothing without one. */
+function optionsOf(known: Known, signed: boolean): TransportOptions | undefined {
+  const { token, apiKey, clientSecret, tenant } = known;
+  const organization = tenant ? { tenant } : {};
+  if (signed) {
+    return apiKey && clientSecret ? signedTransportOptions({ apiKey, clientSecret, ...organization }) : undefined;
+  }
+  return token ? transportOptions({ token, ...organization }) : undefined;
 }
 
 function parseArguments() {
@@ -126,6 +150,7 @@ function parseArguments() {
         url: { type: "string" },
         token: { type: "string" },
         workflow: { type: "string" },
+        signed: { type: "boolean", default: false },
         protocol: { type: "string", default: "connect" },
       },
     });
@@ -135,13 +160,17 @@ function parseArguments() {
 }
 
 /** Returns what `dev` has written; its doors are on this machine and without TLS. */
-function readReadyFile(path: string, protocol: string): Place {
+function readReadyFile(path: string, protocol: string, signed: boolean): Place {
   try {
     const ready = JSON.parse(readFileSync(path, "utf8"));
+    const { token, api_key: apiKey, client_secret: clientSecret, organization_id: tenant } = ready;
+    const options = optionsOf({ token, apiKey, clientSecret, tenant }, signed);
+    if (options === undefined) {
+      throw new Error("it holds no identity");
+    }
     return {
       url: protocol === "grpc" ? `http://${ready.grpc_url}` : ready.http_url,
-      token: ready.token,
-      tenant: ready.organization_id,
+      options,
       echo: ready.workflows.echo,
       stream: ready.workflows.stream,
     };

@@ -9,6 +9,9 @@
 //
 //	go run ./examples/execute -url https://gateway.example.com -token "$TOKEN" -workflow 01939f1e-…
 //
+// With -signed an API key calls in place of the token and signs: the ready file's, or that of the environment's
+// N8N_GATEWAY_API_KEY and N8N_GATEWAY_CLIENT_SECRET.
+//
 // -protocol is connect (default), grpc or grpc-web. The exit code is 0 when both runs succeeded, 1 when a call or a run
 // failed, 2 when the arguments are wrong.
 package main
@@ -34,7 +37,7 @@ import (
 var errUsage = errors.New("give -ready-file, or -url, -token and -workflow")
 
 type place struct {
-	url, token, tenant, echo, stream string
+	url, token, apiKey, clientSecret, tenant, echo, stream string
 }
 
 func main() {
@@ -43,12 +46,14 @@ func main() {
 	url := flag.String("url", "", "URL of the gateway")
 	token := flag.String("token", "", "session token")
 	workflow := flag.String("workflow", "", "id of the workflow to run")
+	signed := flag.Bool("signed", false, "call with an API key, and sign")
 	flag.Parse()
 	where := place{url: *url, token: *token, echo: *workflow, stream: *workflow}
-	os.Exit(explain(run(where, *readyFile, *protocol)))
+	where.apiKey, where.clientSecret = os.Getenv("N8N_GATEWAY_API_KEY"), os.Getenv("N8N_GATEWAY_CLIENT_SECRET")
+	os.Exit(explain(run(where, *readyFile, *protocol, *signed)))
 }
 
-func run(where place, readyFile, protocol string) error {
+func run(where place, readyFile, protocol string, signed bool) error {
 	options, known := map[string][]n8ngateway.Option{
 		"connect":  nil,
 		"grpc":     {n8ngateway.WithGRPC()},
@@ -63,10 +68,16 @@ func run(where place, readyFile, protocol string) error {
 			return err
 		}
 	}
-	if where.url == "" || where.token == "" || where.echo == "" {
+	identity := n8ngateway.WithToken(where.token)
+	known = where.token != ""
+	if signed {
+		identity = n8ngateway.WithSigning(where.apiKey, where.clientSecret)
+		known = where.apiKey != "" && where.clientSecret != ""
+	}
+	if where.url == "" || !known || where.echo == "" {
 		return errUsage
 	}
-	options = append(options, n8ngateway.WithToken(where.token), n8ngateway.WithTenant(where.tenant))
+	options = append(options, identity, n8ngateway.WithTenant(where.tenant))
 	client := n8ngateway.New(where.url, options...)
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
@@ -166,6 +177,8 @@ func readReadyFile(path, protocol string) (place, error) {
 		HTTPURL        string            `json:"http_url"`
 		GRPCURL        string            `json:"grpc_url"`
 		Token          string            `json:"token"`
+		APIKey         string            `json:"api_key"`
+		ClientSecret   string            `json:"client_secret"`
 		OrganizationID string            `json:"organization_id"`
 		Workflows      map[string]string `json:"workflows"`
 	}
@@ -176,7 +189,10 @@ func readReadyFile(path, protocol string) (place, error) {
 	if protocol == "grpc" {
 		url = "http://" + ready.GRPCURL
 	}
-	return place{url, ready.Token, ready.OrganizationID, ready.Workflows["echo"], ready.Workflows["stream"]}, nil
+	return place{
+		url: url, token: ready.Token, apiKey: ready.APIKey, clientSecret: ready.ClientSecret,
+		tenant: ready.OrganizationID, echo: ready.Workflows["echo"], stream: ready.Workflows["stream"],
+	}, nil
 }
 
 func explain(err error) int {

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeAlias
 import grpc
 import grpc.aio
 
+from n8n_gateway_client.bytes_channel import AsyncBytesChannel, BytesChannel
 from n8n_gateway_client.identity import (
     AsyncStreamInterceptor,
     AsyncTokenProvider,
@@ -18,6 +19,12 @@ from n8n_gateway_client.identity import (
     TokenProvider,
 )
 from n8n_gateway_client.retries import AsyncRetryInterceptor, RetryInterceptor, RetryPolicy
+from n8n_gateway_client.signing import (
+    AsyncStreamSigningInterceptor,
+    AsyncUnarySigningInterceptor,
+    RequestSigner,
+    SigningInterceptor,
+)
 from n8n_gateway_client.v1.api_key_service_pb2_grpc import ApiKeyServiceStub
 from n8n_gateway_client.v1.credit_service_pb2_grpc import CreditServiceStub
 from n8n_gateway_client.v1.execution_service_pb2_grpc import ExecutionServiceStub
@@ -48,10 +55,10 @@ class Client:
     """The services for threads; a context manager that closes its channel.
 
     `target` is "host:port". Of the identities give what the organization's policy asks for: `token`, a
-    session token, or `token_provider`, called once a call because such tokens live for a minute; `api_key`;
-    and `tenant`, the organization's id. `secure` says whether the channel is encrypted, verified against
-    `root_certificates` (PEM; the system's when absent). `retry` says how calls that are safe to repeat are
-    repeated. `options` are grpcio's channel arguments.
+    session token, or `token_provider`, called once a call because such tokens live for a minute; `api_key`,
+    with the `client_secret` that signs its calls; and `tenant`, the organization's id. `secure` says whether
+    the channel is encrypted, verified against `root_certificates` (PEM; the system's when absent). `retry`
+    says how calls that are safe to repeat are repeated. `options` are grpcio's channel arguments.
     """
 
     def __init__(  # noqa: PLR0913 (all but the first are named)
@@ -61,6 +68,7 @@ class Client:
         token: str | None = None,
         token_provider: TokenProvider | None = None,
         api_key: str | None = None,
+        client_secret: str | None = None,
         tenant: str | None = None,
         secure: bool = True,
         root_certificates: bytes | None = None,
@@ -75,8 +83,13 @@ class Client:
             if credentials is None
             else grpc.secure_channel(target, credentials, options=arguments)
         )
-        # Retries come first, so that each attempt asks for a token of its own.
-        self.channel = grpc.intercept_channel(channel, RetryInterceptor(retry), IdentityInterceptor(identity))
+        # Retries come first, so that each attempt has a token and a signature of its own.
+        interceptors = [RetryInterceptor(retry), IdentityInterceptor(identity)]
+        signer = _signer(api_key, client_secret)
+        if signer is not None:
+            channel = BytesChannel(channel)
+            interceptors.append(SigningInterceptor(signer))
+        self.channel = grpc.intercept_channel(channel, *interceptors)
         self.organizations = OrganizationServiceStub(self.channel)
         self.api_keys = ApiKeyServiceStub(self.channel)
         self.credits = CreditServiceStub(self.channel)
@@ -112,6 +125,7 @@ class AsyncClient:
         token: str | None = None,
         token_provider: AsyncTokenProvider | None = None,
         api_key: str | None = None,
+        client_secret: str | None = None,
         tenant: str | None = None,
         secure: bool = True,
         root_certificates: bytes | None = None,
@@ -125,12 +139,16 @@ class AsyncClient:
             AsyncUnaryInterceptor(identity),
             AsyncStreamInterceptor(identity),
         ]
+        signer = _signer(api_key, client_secret)
+        if signer is not None:
+            interceptors += [AsyncUnarySigningInterceptor(signer), AsyncStreamSigningInterceptor(signer)]
         credentials = _credentials(secure=secure, root_certificates=root_certificates)
-        self.channel = (
+        channel = (
             grpc.aio.insecure_channel(target, options=arguments, interceptors=interceptors)
             if credentials is None
             else grpc.aio.secure_channel(target, credentials, options=arguments, interceptors=interceptors)
         )
+        self.channel = channel if signer is None else AsyncBytesChannel(channel)
         self.organizations: AsyncOrganizationServiceStub = self._stub(OrganizationServiceStub)
         self.api_keys: AsyncApiKeyServiceStub = self._stub(ApiKeyServiceStub)
         self.credits: AsyncCreditServiceStub = self._stub(CreditServiceStub)
@@ -163,6 +181,14 @@ def _provider(token: str | None, provider: AsyncTokenProvider | None) -> AsyncTo
     if provider is not None:
         raise ValueError("give token or token_provider, not both")
     return lambda: token
+
+
+def _signer(api_key: str | None, client_secret: str | None) -> RequestSigner | None:
+    if client_secret is None:
+        return None
+    if api_key is None:
+        raise ValueError("client_secret signs the calls of an api_key: give both")
+    return RequestSigner(api_key, client_secret)
 
 
 def _credentials(*, secure: bool, root_certificates: bytes | None) -> grpc.ChannelCredentials | None:
