@@ -25,6 +25,8 @@ from gateway.adapters.redis_baselines import RedisBaselines
 from gateway.adapters.redis_leases import RedisLeases
 from gateway.adapters.redis_replicas import Replicas
 from gateway.adapters.redis_windows import RedisWindows
+from gateway.adapters.run_queue import CHANNEL as QUEUE_CHANNEL
+from gateway.adapters.run_queue import RunQueue
 from gateway.adapters.supabase import SupabaseDatabase
 from gateway.adapters.vault import SealedVault, SupabaseVault, Vault
 from gateway.adapters.watched_database import WatchedDatabase
@@ -53,9 +55,16 @@ from gateway.doors.http_protocol import Bounds
 from gateway.doors.metrics import metrics_application
 from gateway.doors.rest import RestDoor
 from gateway.executions.attempt import Caller, Limits
+from gateway.executions.cancel import Cancellations
 from gateway.executions.credentials import StoredCredentials
+from gateway.executions.dispatcher import Dispatcher
+from gateway.executions.ending import Endings
+from gateway.executions.leases import Leases
+from gateway.executions.peers import Peers
 from gateway.executions.publisher import Publisher
+from gateway.executions.reports import Reports
 from gateway.executions.runner import Runner
+from gateway.executions.sweeper import Sweeper
 from gateway.executions.token import ExecutionTokens
 from gateway.executions.watch import Watcher
 from gateway.gen.n8ngateway.v1 import (
@@ -90,7 +99,6 @@ if TYPE_CHECKING:
     from gateway.adapters.database import Database
     from gateway.chain.authenticate import Authenticator
     from gateway.executions.attempt import N8nFor
-    from gateway.executions.credentials import Credentials
     from gateway.settings import Settings
 
 log = structlog.get_logger("gateway")
@@ -159,10 +167,7 @@ class Gateway:
         n8n_secrets = OwnN8nSecrets(database, tokens.digest)
         self._parts.push_async_callback(n8n_secrets.close)
         api_keys, policies, changes = self._callers(database, redis, n8n_instances, n8n_secrets)
-        runner, watcher = self._executions(
-            database, redis, n8n_instances.of, StoredCredentials(database, vault), tokens
-        )
-        self._parts.push_async_callback(lambda: runner.drain(self._grace_left()))
+        executions, reports = self._executions(database, redis, vault, n8n_instances.of, tokens)
 
         health = HealthService(
             checks
@@ -194,9 +199,9 @@ class Gateway:
                 ),
                 (credit_service_pb.desc().services[0], None),
                 (workflow_service_pb.desc().services[0], WorkflowService(database)),
-                (execution_service_pb.desc().services[0], ExecutionService(database, runner, watcher)),
+                (execution_service_pb.desc().services[0], executions),
                 (webhook_service_pb.desc().services[0], None),
-                (_INTERNAL, self._internal(database, vault, tokens)),
+                (_INTERNAL, self._internal(database, vault, tokens, reports)),
                 (_HEALTH, health),
             ]
         )
@@ -226,26 +231,38 @@ class Gateway:
         await self._open_doors(methods, chain, health)
 
     def _executions(
-        self,
-        database: Database,
-        redis: Redis,
-        n8n_for: N8nFor,
-        credentials: Credentials,
-        tokens: ExecutionTokens,
-    ) -> tuple[Runner, Watcher]:
-        """What runs workflows, and what reads runs out wherever they are."""
-        settings = self._settings
-        replica = secrets.token_hex(8)
-        streams = EventStreams(redis)
-        channels = Channels(redis)
-        channels.start()
-        self._parts.push_async_callback(channels.close)
+        self, database: Database, redis: Redis, vault: Vault, n8n_for: N8nFor, tokens: ExecutionTokens
+    ) -> tuple[ExecutionService, Reports]:
+        """What runs workflows and queues runs, keeps them this replica's own, and reads them out."""
+        settings, parts = self._settings, self._parts
+        replica, lease = secrets.token_hex(8), settings.execution_lease_seconds
+        streams, channels = EventStreams(redis), Channels(redis)
         publisher = Publisher(streams, replica)
-        publisher.start()
-        self._parts.push_async_callback(lambda: publisher.close(PUBLISH_SECONDS))
-        caller = Caller(n8n_for, Limits(total=settings.execution_timeout_seconds), credentials, tokens)
-        runner = Runner(database, caller, publisher)
-        return runner, Watcher(runner.runs, streams, channels)
+        limits = Limits(total=settings.execution_timeout_seconds)
+        caller = Caller(n8n_for, limits, StoredCredentials(database, vault), tokens)
+        runner = Runner(database, caller, publisher, replica=replica, lease_seconds=lease)
+        watcher = Watcher(runner.runs, streams, channels)
+        endings = Endings(database, streams, replica)
+        queue = RunQueue(redis)
+        capacity = settings.execution_queue_concurrency
+        dispatcher = Dispatcher(database, queue, runner, vault, endings, capacity=capacity)
+        peers = Peers(channels, replica, runner.tasks)
+        cancellations = Cancellations(database, runner, watcher, peers, dispatcher, endings)
+        reports = Reports(database, runner, streams, peers)
+        leases = Leases(database, runner, streams)
+        sweeper = Sweeper(database, dispatcher, endings, lease)
+        for part in (channels, publisher, leases, sweeper, dispatcher):
+            part.start()
+        parts.push_async_callback(channels.close)
+        parts.push_async_callback(lambda: publisher.close(PUBLISH_SECONDS))
+        parts.push_async_callback(leases.close)
+        parts.enter_context(peers.listen())
+        parts.enter_context(channels.listen(QUEUE_CHANNEL, dispatcher.hear))
+        parts.push_async_callback(lambda: runner.drain(self._grace_left()))
+        parts.push_async_callback(dispatcher.close)
+        parts.push_async_callback(sweeper.close)
+        service = ExecutionService(database, runner, dispatcher, watcher, cancellations)
+        return service, reports
 
     def _callers(
         self, database: Database, redis: Redis, n8n_instances: N8nInstances, n8n_secrets: OwnN8nSecrets
@@ -320,10 +337,12 @@ class Gateway:
         self._parts.push_async_callback(fingerprints.close)
         return [fingerprints]
 
-    def _internal(self, database: Database, vault: Vault, tokens: ExecutionTokens) -> InternalService:
+    def _internal(
+        self, database: Database, vault: Vault, tokens: ExecutionTokens, reports: Reports
+    ) -> InternalService:
         settings = self._settings
         own = (settings.n8n_internal_auth_secret, settings.n8n_api_key)
-        return InternalService(database, vault, tokens, [_plain(secret) for secret in own])
+        return InternalService(database, vault, tokens, reports, [_plain(secret) for secret in own])
 
     def _vault(self, database: Database) -> Vault:
         keys = self._settings.vault_keys

@@ -13,13 +13,12 @@ from __future__ import annotations
 import asyncio
 import struct
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from redis.exceptions import NoScriptError, RedisError
+from redis.exceptions import NoScriptError
 
-from gateway.adapters.redis import unavailable
+from gateway.adapters.redis import told, unavailable
 from gateway.gen.n8ngateway.v1.execution_event_pb import ExecutionEvent
 
 if TYPE_CHECKING:
@@ -31,9 +30,13 @@ CALL_SECONDS = 2.0
 PAGE_ENTRIES = 8
 """Entries that a reader takes at once."""
 
+GROWN, ENDED = b"grown", b"ended"
+"""What is told of a run's stream."""
+
 _LENGTH = struct.Struct(">I")
 
-# KEYS: stream, writer. ARGV: writer, first, last, events, first to keep, seconds to keep, channel.
+# KEYS: stream, writer. ARGV: writer, first, last, events, first to keep, seconds to keep,
+# channel, what to tell there.
 # Answers how many were listening, -1 where another one writes the stream.
 _APPEND = """
 local known = redis.call('HMGET', KEYS[2], 'writer', 'last')
@@ -44,7 +47,7 @@ redis.call('XADD', KEYS[1], 'MINID', ARGV[5], ARGV[3] .. '-' .. ARGV[2], 'e', AR
 redis.call('HSET', KEYS[2], 'writer', ARGV[1], 'last', ARGV[3])
 redis.call('EXPIRE', KEYS[1], ARGV[6])
 redis.call('EXPIRE', KEYS[2], ARGV[6])
-return redis.call('PUBLISH', ARGV[7], ARGV[3])
+return redis.call('PUBLISH', ARGV[7], ARGV[8])
 """
 
 # KEYS: writer. ARGV: writer, seconds to keep. Answers the last sequence.
@@ -91,7 +94,7 @@ class EventStreams:
         The answers are how many replicas follow the run, None where another one writes its stream. A batch
         whose fate is unknown can be sent again, with more behind it.
         """
-        with _told():
+        with told():
             async with asyncio.timeout(CALL_SECONDS):
                 answers = await self._send(writer, batches)
                 if any(isinstance(answer, NoScriptError) for answer in answers):
@@ -104,14 +107,14 @@ class EventStreams:
 
     async def claim(self, writer: str, execution_id: str) -> int:
         """Become the one that writes a run's stream; the answer is the sequence of its newest event, or 0."""
-        with _told():
+        with told():
             async with asyncio.timeout(CALL_SECONDS):
                 answer = await self._redis.eval(_CLAIM, 1, _writer_key(execution_id), writer, KEPT_SECONDS)
         return int(answer)
 
     async def read(self, execution_id: str, after: int) -> list[ExecutionEvent]:
         """The next events above a sequence, not always all, in order; a gap is what is no longer kept."""
-        with _told():
+        with told():
             async with asyncio.timeout(CALL_SECONDS):
                 entries: Any = await self._redis.xrange(
                     _stream_key(execution_id), min=f"{after + 1}-0", max="+", count=PAGE_ENTRIES
@@ -127,7 +130,7 @@ class EventStreams:
 
     async def progress(self, execution_id: str) -> Progress:
         """How far a run's stream has come; of one that is not there, Progress()."""
-        with _told():
+        with told():
             async with asyncio.timeout(CALL_SECONDS):
                 found: Any = await self._redis.hmget(_writer_key(execution_id), ["writer", "last"])
         writer, last = found
@@ -135,13 +138,13 @@ class EventStreams:
 
     async def beat(self, writer: str, seconds: int) -> None:
         """Tell that a writer lives, and goes on living for so long unless it tells otherwise."""
-        with _told():
+        with told():
             async with asyncio.timeout(CALL_SECONDS):
                 await self._redis.set(_life_key(writer), b"1", ex=seconds)
 
     async def is_alive(self, writer: str) -> bool:
         """Whether a writer has told so lately."""
-        with _told():
+        with told():
             async with asyncio.timeout(CALL_SECONDS):
                 return bool(await self._redis.exists(_life_key(writer)))
 
@@ -163,22 +166,20 @@ class EventStreams:
                     batch.keep_from,
                     KEPT_SECONDS,
                     channel_of(run),
+                    ENDED if is_end(batch.events[-1]) else GROWN,
                 )
             answers: list[Any] = await pipeline.execute(raise_on_error=False)
             return answers
 
 
+def is_end(event: ExecutionEvent) -> bool:
+    """Whether it is the last one of its run."""
+    return event.event is not None and event.event.field in ("completed", "failed")
+
+
 def channel_of(execution_id: str) -> str:
     """The channel on which each append to a run's stream is told."""
     return f"n8n-gateway:events:{execution_id}"
-
-
-@contextmanager
-def _told() -> Iterator[None]:
-    try:
-        yield
-    except (RedisError, OSError, TimeoutError) as error:
-        raise unavailable() from error
 
 
 def _stream_key(execution_id: str) -> str:

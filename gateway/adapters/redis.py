@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import structlog
@@ -119,3 +120,12 @@ def _name(told: bytes) -> str | None:
         return told.decode()
     except UnicodeDecodeError:
         return None
+
+
+@contextmanager
+def told() -> Iterator[None]:
+    """Tell the faults of a connection, and of one that takes too long, as `unavailable`."""
+    try:
+        yield
+    except (RedisError, OSError, TimeoutError) as error:
+        raise unavailable() from error

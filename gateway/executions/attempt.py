@@ -48,7 +48,7 @@ class Caller:
     def __init__(
         self, n8n_for: N8nFor, limits: Limits, credentials: Credentials, tokens: ExecutionTokens
     ) -> None:
-        self._n8n_for = n8n_for
+        self.n8n_for = n8n_for
         self._limits = limits
         self._credentials = credentials
         self._tokens = tokens
@@ -65,7 +65,7 @@ class Caller:
         failed: NodeError | None = None
         granted = await grant(self._credentials, job)
         async with (
-            self._n8n_for(job.organization_id) as n8n,
+            self.n8n_for(job.organization_id) as n8n,
             n8n.run(
                 job.workflow.webhook_path,
                 granted.payload,

@@ -51,6 +51,10 @@ def _nothing() -> None:
 class Streams(Protocol):
     """Where logs are published; see `gateway.adapters.event_streams`."""
 
+    async def claim(self, writer: str, execution_id: str) -> int:
+        """Become the one that writes; the sequence of the newest event. Raises Unavailable."""
+        ...
+
     async def append(self, writer: str, batches: Sequence[Batch]) -> list[int | None]:
         """How many replicas follow each run, None where another one writes. Raises Unavailable."""
         ...
@@ -80,6 +84,7 @@ class Publication:
         self._publisher = publisher
         self._published = after
         self._begun = after > 0
+        self._keep_from = 0
         self._entries: deque[tuple[int, int]] = deque()
         """Of what is in Redis: the last sequence of each entry, and the log's bytes up to there."""
 
@@ -108,8 +113,7 @@ class Publication:
         if not events:
             return None
         self._begun = True
-        keep_from = self._entries[0][0] if self._entries else 0
-        return Batch(self.log.execution_id, events, end, keep_from)
+        return Batch(self.log.execution_id, events, end, self._keep_from)
 
     def appended(self, batch: Batch, followers: int) -> None:
         """The batch can be read by everyone."""
@@ -118,6 +122,7 @@ class Publication:
         self._entries.append((batch.last, batch.end))
         while batch.end - self._entries[0][1] > KEPT_THERE_BYTES:
             self._entries.popleft()
+            self._keep_from = self._entries[0][0]
         self.log.show(batch.last)
         self.log.trim(batch.end - KEPT_HERE_BYTES, batch.last)
 
@@ -154,6 +159,10 @@ class Publisher:
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task])
+
+    async def claim(self, execution_id: str) -> int:
+        """Take over a run's stream; the sequence of its newest event, or 0. Raises Unavailable."""
+        return await self._streams.claim(self._writer, execution_id)
 
     async def flushed(self, publication: Publication) -> bool:
         """Wait until more has been published; False while Redis is away."""

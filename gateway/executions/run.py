@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Literal
@@ -56,11 +57,23 @@ class Run:
         self.publication = publication
         self.n8n_execution_id: str | None = None
         self.units: int | None = None
+        self.leased_at = time.monotonic()
         self.stop: Stop | None = None
+        self.is_queued = False
+        """Whether it came from the queue."""
+        self.is_stored = False
+        """Whether any replica knows what to send for it."""
+        self.is_calling = False
         self.task: asyncio.Task[None] | None = None
+        self.cancelling: asyncio.Task[bool] | None = None
         self.outcome: Outcome | None = None
         self.settlement: Settlement | None = None
         self.broken: RpcError | None = None
+
+    @property
+    def is_leased(self) -> bool:
+        """Whether it is this replica's to settle."""
+        return not self.log.is_closed
 
     async def room(self) -> None:
         """See `Publication.room`."""

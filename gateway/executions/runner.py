@@ -3,6 +3,9 @@
 A run calls n8n, appends what it hears to its event log, and settles the credits.
 Execute, ExecuteStream and Watch only read that log, so a caller that goes away
 loses nothing.
+
+Each run is leased to one replica, which renews the lease until the run is settled.
+A replica that loses it stops the run and settles nothing: another one has it.
 """
 
 from __future__ import annotations
@@ -15,12 +18,15 @@ from typing import TYPE_CHECKING, TypeVar
 
 import structlog
 
+from gateway.adapters.n8n import StopResult
 from gateway.executions.output import Output
 from gateway.executions.publisher import Publication
 from gateway.executions.run import Run, Stop, completed, failed, started
-from gateway.executions.settlement import Outcome, settle
+from gateway.executions.settlement import LeaseLost, Outcome, Stopped, settle
 from gateway.executions.tasks import Tasks
-from gateway.rpc.errors import Internal, NotFound, RpcError, Unavailable
+from gateway.gen.n8ngateway.v1.execution_pb import ExecutionState
+from gateway.gen.n8ngateway.v1.workflow_pb import UnknownOutcomePolicy
+from gateway.rpc.errors import Cancelled, Internal, NotFound, RpcError, Unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -29,6 +35,7 @@ if TYPE_CHECKING:
     from gateway.executions.attempt import Caller
     from gateway.executions.publisher import Publisher
     from gateway.executions.run import Job
+    from gateway.gen.n8ngateway.v1.workflow_pb import Workflow
 
 log = structlog.get_logger("gateway.executions")
 
@@ -37,6 +44,10 @@ GIVE_BACK_SECONDS = 0.5
 BEGIN_SECONDS = 20.0
 """How long after the database broke off it may still begin what it was asked to."""
 RESULT_LIMIT = 16 << 20
+STOP_SECONDS = 3.0
+"""How long n8n may take to stop a run that is cancelled."""
+MOST_ATTEMPTS = 3
+"""How often a replica sends a run whose policy is RETRY."""
 
 T = TypeVar("T")
 
@@ -44,11 +55,23 @@ T = TypeVar("T")
 class Runner:
     """Starts runs and sees them through to their settlement."""
 
-    def __init__(self, database: Database, caller: Caller, publisher: Publisher) -> None:
+    def __init__(
+        self,
+        database: Database,
+        caller: Caller,
+        publisher: Publisher,
+        *,
+        replica: str,
+        lease_seconds: int = 30,
+    ) -> None:
+        self.replica = replica
+        self.lease_seconds = lease_seconds
+        self.tasks = Tasks()
+        self.ended: Callable[[Run], None] = lambda _: None
+        """Told of each run that is no longer under way here."""
         self._database = database
         self._caller = caller
         self._publisher = publisher
-        self._tasks = Tasks()
         self._runs: dict[str, Run] = {}
 
     @property
@@ -62,7 +85,7 @@ class Runner:
         When the database breaks off, nobody knows whether it has charged: the execution
         is then settled as failed, which gives back what was taken and else does nothing.
         """
-        return await asyncio.shield(self._tasks.spawn(self._begin(execution_id, begin)))
+        return await asyncio.shield(self.tasks.spawn(self._begin(execution_id, begin)))
 
     def start(self, job: Job, *, after: int = 0) -> Run:
         """Run it in the background, whatever becomes of the caller; events are numbered from `after` + 1."""
@@ -71,40 +94,78 @@ class Runner:
             self._publisher,
             execution_id,
             after=after,
-            lost=lambda: self._lose(execution_id),
+            lost=lambda: self.lose(execution_id),
             ended=lambda: self._forget(execution_id),
         )
         run = Run(job, publication)
         self._runs[execution_id] = run
-        run.task = self._tasks.spawn(self._see_through(run))
+        run.task = self.tasks.spawn(self._see_through(run))
         return run
 
-    async def drain(self, grace: float) -> None:
-        """Let the runs end for `grace` seconds; then cut off those that are left, as failed."""
-        await self._tasks.drain(grace)
+    async def take_over(self, job: Job) -> Run:
+        """Start a run that may have been another replica's, whose events it goes on numbering."""
+        try:
+            after = await self._publisher.claim(job.execution_id)
+        except Unavailable:
+            after = 0  # what was published before is not to be had either
+        return self.start(job, after=after)
 
-    def _lose(self, execution_id: str) -> None:
+    async def drain(self, grace: float) -> None:
+        """Let the runs end for `grace` seconds; then cut off those that are left.
+
+        Those that may be sent again are handed on to other replicas, the outcome of others is unknown.
+        """
+        await self.tasks.drain(grace)
+
+    def lose(self, execution_id: str) -> None:
         """Another replica has taken a run over: stop it here, and settle nothing."""
         run = self._runs.get(execution_id)
-        if run is not None and run.task is not None:
+        if run is not None and run.is_leased:
             log.warning("run lost to another replica", execution_id=execution_id)
             run.stop = Stop.LOST
-            self._tasks.cut(run.task)
+            self._cut(run)
+
+    def cancel(self, execution_id: str) -> bool:
+        """Cancel a run if it is under way here."""
+        run = self._runs.get(execution_id)
+        if run is None or not run.is_leased:
+            return False
+        if run.stop is None:
+            run.stop = Stop.CANCELLED
+            run.cancelling = self.tasks.spawn(self._cancel(run))
+        return True
+
+    async def _cancel(self, run: Run) -> bool:
+        """Stop a run in n8n, if that can be, and here; whether n8n has stopped it."""
+        is_stopped = False
+        if run.n8n_execution_id:
+            try:
+                async with self._caller.n8n_for(run.job.organization_id) as n8n:
+                    answer = await n8n.stop(run.n8n_execution_id, timeout_seconds=STOP_SECONDS)
+                is_stopped = answer is StopResult.STOPPED
+            except RpcError as error:
+                log.info("run not stopped in n8n", execution_id=run.job.execution_id, reason=error.reason)
+        self._cut(run)
+        return is_stopped
+
+    def _cut(self, run: Run) -> None:
+        if run.is_calling and run.task is not None:
+            run.task.cancel()
 
     def _forget(self, execution_id: str) -> None:
         self._runs.pop(execution_id, None)
 
     async def _begin(self, execution_id: str, begin: Callable[[], Awaitable[T]]) -> T:
         try:
-            with self._tasks.may_be_cut():
+            with self.tasks.may_be_cut():
                 return await begin()
         except Unavailable as error:
-            self._tasks.spawn(self._give_back(execution_id, error))
+            self.tasks.spawn(self._give_back(execution_id, error))
             raise
         except RpcError:
             raise  # refused: nothing was charged
         except BaseException:
-            self._tasks.spawn(self._give_back(execution_id, _stopped()))
+            self.tasks.spawn(self._give_back(execution_id, _not_begun()))
             raise
 
     async def _give_back(self, execution_id: str, error: RpcError) -> None:
@@ -114,6 +175,8 @@ class Runner:
             while True:
                 try:
                     await settle(self._database, execution_id, Outcome(Output(0), error))
+                except LeaseLost:
+                    return
                 except NotFound:
                     if asyncio.get_running_loop().time() >= over:
                         return
@@ -125,18 +188,27 @@ class Runner:
 
     async def _see_through(self, run: Run) -> None:
         try:
-            with self._tasks.may_be_cut():
+            with self.tasks.may_be_cut():
                 run.outcome = outcome = await self._outcome(run)
-            if run.stop is Stop.LOST:
+            if run.stop is Stop.LOST or await self._hand_on(run):
                 run.log.abandon()
                 return
-            run.settlement = settlement = await settle(self._database, run.job.execution_id, outcome)
+            run.settlement = settlement = await settle(
+                self._database,
+                run.job.execution_id,
+                outcome,
+                runner=self.replica,
+                last_sequence=run.log.last + 1,
+            )
             run.publication.whole = settlement.is_whole
             run.log.append(
                 completed(outcome, settlement)
                 if outcome.error is None
                 else failed(outcome.error, outcome, settlement)
             )
+        except LeaseLost:
+            log.warning("run lost to another replica", execution_id=run.job.execution_id)
+            run.log.abandon()
         except Exception:
             execution_id = run.job.execution_id
             log.exception("run not settled", execution_id=execution_id)
@@ -144,27 +216,71 @@ class Runner:
             run.broken = Internal(msg, metadata={"execution_id": execution_id})
         finally:
             run.log.close()
+            self.ended(run)
+
+    async def _hand_on(self, run: Run) -> bool:
+        """Leave a run that was cut off to other replicas, if it may be sent again."""
+        outcome = run.outcome
+        if outcome is None or not isinstance(outcome.error, Stopped) or not run.is_stored:
+            return False
+        try:
+            await self._database.call(
+                "renew_leases",
+                None,
+                p_runner=self.replica,
+                p_execution_ids=[run.job.execution_id],
+                p_lease_seconds=0,
+            )
+        except RpcError:
+            log.warning("lease not given up", execution_id=run.job.execution_id)
+        return True
 
     async def _outcome(self, run: Run) -> Outcome:
         begun = time.monotonic()
+        outcome = await self._attempt(run)
+        for _ in range(MOST_ATTEMPTS - 1 if may_repeat(run.job.workflow) else 0):
+            if outcome.state is not ExecutionState.UNKNOWN or isinstance(outcome.error, Stopped) or run.stop:
+                break
+            log.warning("run sent again", execution_id=run.job.execution_id)
+            outcome = await self._attempt(run)
+        if outcome.error is not None:
+            outcome.error.metadata.setdefault("execution_id", run.job.execution_id)
+        outcome.n8n_execution_id = run.n8n_execution_id
+        outcome.units = run.units
+        outcome.duration_ms = round((time.monotonic() - begun) * 1000)
+        return outcome
+
+    async def _attempt(self, run: Run) -> Outcome:
         outcome = Outcome(Output(RESULT_LIMIT))
         run.log.append(started(run.job))
+        run.is_calling = True
         try:
             await self._caller.call(run, outcome)
         except RpcError as error:
             outcome.error = error
         except asyncio.CancelledError:
-            outcome.error = _stopped()
+            outcome.error = Stopped()
         except Exception:
             log.exception("run broke", execution_id=run.job.execution_id)
             outcome.error = Internal("Something went wrong in the gateway while it ran the workflow.")
-        if outcome.error is not None:
-            outcome.error.metadata.setdefault("execution_id", run.job.execution_id)
-        outcome.n8n_execution_id = run.n8n_execution_id
-        outcome.duration_ms = round((time.monotonic() - begun) * 1000)
+        finally:
+            run.is_calling = False
+        if run.cancelling is not None and outcome.error is not None:
+            outcome.error = _cancelled(n8n_stopped=await run.cancelling)
         return outcome
 
 
-def _stopped() -> Unavailable:
-    msg = "The gateway was stopped while the run was under way."
+def may_repeat(workflow: Workflow) -> bool:
+    """Whether a run whose outcome is unknown is sent again."""
+    policy = workflow.unknown_outcome_policy
+    return bool(workflow.is_idempotent) and policy is UnknownOutcomePolicy.RETRY
+
+
+def _not_begun() -> Unavailable:
+    msg = "The gateway was stopped before the run was begun."
     return Unavailable(msg, reason="SHUTTING_DOWN", retry_after=1)
+
+
+def _cancelled(*, n8n_stopped: bool) -> Cancelled:
+    metadata = {"n8n_stopped": str(n8n_stopped).lower()}
+    return Cancelled("The run was cancelled.", reason="EXECUTION_CANCELLED", metadata=metadata)

@@ -12,8 +12,17 @@ import structlog
 from protobuf.wkt import Value
 
 from gateway import metrics
+from gateway.adapters.n8n import Fate, N8nFault
 from gateway.gen.n8ngateway.v1.execution_pb import ExecutionState
-from gateway.rpc.errors import Aborted, Cancelled, DeadlineExceeded, NotFound, RpcError, Unavailable
+from gateway.rpc.errors import (
+    Aborted,
+    Cancelled,
+    DeadlineExceeded,
+    FailedPrecondition,
+    NotFound,
+    RpcError,
+    Unavailable,
+)
 from gateway.rpc.status import DETAIL_TYPES, status_of
 from gateway.transcoding import Options, json_encoder
 
@@ -34,6 +43,18 @@ FIRST_RETRY_SECONDS = 0.1
 LONGEST_RETRY_SECONDS = 5.0
 
 
+class LeaseLost(Exception):
+    """Another replica has the run, or it has ended otherwise: what became of it is not this one's to say."""
+
+
+class Stopped(Unavailable):
+    """The gateway stops, and nobody knows what becomes of the run in n8n."""
+
+    def __init__(self) -> None:
+        msg = "The gateway was stopped while the run was under way."
+        super().__init__(msg, reason="SHUTTING_DOWN", retry_after=1)
+
+
 @dataclass(slots=True)
 class Outcome:
     """How a run ended. Without an error it was a success."""
@@ -42,6 +63,7 @@ class Outcome:
     error: RpcError | None = None
     n8n_execution_id: str | None = None
     duration_ms: int = 0
+    units: int | None = None
 
     @property
     def state(self) -> ExecutionState:
@@ -52,6 +74,10 @@ class Outcome:
             return ExecutionState.TIMED_OUT
         if isinstance(self.error, Cancelled):
             return ExecutionState.CANCELLED
+        if isinstance(self.error, Stopped) or (
+            isinstance(self.error, N8nFault) and self.error.fate is Fate.UNKNOWN
+        ):
+            return ExecutionState.UNKNOWN
         return ExecutionState.FAILED
 
 
@@ -65,12 +91,20 @@ class Settlement:
     """Whether the whole result could be kept."""
 
 
-async def settle(database: Database, execution_id: str, outcome: Outcome) -> Settlement:
+async def settle(
+    database: Database,
+    execution_id: str,
+    outcome: Outcome,
+    *,
+    runner: str | None = None,
+    last_sequence: int | None = None,
+) -> Settlement:
     """Write the outcome down; the database does so once, however often it is asked.
 
     While the database is away this waits and tries again, until cancelled: a run that
     has ended must not stay unsettled for want of patience. Raises NotFound for an
-    execution that was never begun.
+    execution that was never begun, and LeaseLost where another one than `runner` has it or
+    it has ended otherwise.
     """
     result, truncated = _kept_result(outcome)
     arguments: dict[str, Any] = {
@@ -79,12 +113,15 @@ async def settle(database: Database, execution_id: str, outcome: Outcome) -> Set
         "p_duration_ms": outcome.duration_ms,
         "p_error": _kept_error(outcome.error),
         "p_n8n_execution_id": outcome.n8n_execution_id,
+        "p_runner": runner,
+        "p_units": outcome.units,
+        "p_last_sequence": last_sequence,
     }
     try:
         return await _until_written(
             database, arguments | {"p_result": result, "p_result_truncated": truncated}
         )
-    except NotFound:
+    except (NotFound, LeaseLost):
         raise
     except RpcError as error:
         # What the database cannot keep of a run must not keep the credits from being settled.
@@ -104,10 +141,16 @@ async def _until_written(database: Database, arguments: dict[str, Any]) -> Settl
             )
             await asyncio.sleep(delay)
             delay = min(delay * 2, LONGEST_RETRY_SECONDS)
+        except FailedPrecondition as error:
+            if error.reason == "LEASE_LOST":
+                raise LeaseLost from error
+            raise
         else:
             settled = orjson.loads(text)
-            metrics.EXECUTIONS.labels(arguments["p_state"].removeprefix("EXECUTION_STATE_").lower()).inc()
             is_whole = not arguments["p_result_truncated"]
+            if settled["state"] != arguments["p_state"]:
+                raise LeaseLost
+            metrics.EXECUTIONS.labels(arguments["p_state"].removeprefix("EXECUTION_STATE_").lower()).inc()
             return Settlement(settled["credits_used"], settled["credits_remaining"], is_whole)
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+import orjson
 from protobuf import Oneof
 from protobuf.wkt import Value
 
@@ -16,11 +18,34 @@ from gateway.gen.n8ngateway.v1.execution_event_pb import (
 )
 from gateway.gen.n8ngateway.v1.execution_pb import Execution, ExecutionState
 from gateway.rpc.errors import BY_CODE, Code, OutOfRange, RpcError
+from gateway.rpc.status import DETAIL_TYPES
 from gateway.transcoding.gen.google.rpc.error_details_pb import ErrorInfo
 from gateway.transcoding.gen.google.rpc.status_pb import Status
 
 if TYPE_CHECKING:
     from gateway.executions.log import Event
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A run as the database has it."""
+
+    execution: Execution
+    credits_remaining: int
+
+
+def read_stored(text: str | bytes) -> Stored:
+    """What get_execution answers."""
+    return stored_from(orjson.loads(text))
+
+
+def stored_from(fields: dict[str, Any], credits_remaining: int | None = None) -> Stored:
+    """A run from its JSON in SQL, which says null for what is not there."""
+    known = {name: value for name, value in fields.items() if value is not None}
+    remaining = known.pop("credits_remaining", 0) if credits_remaining is None else credits_remaining
+    execution = Execution.from_json(orjson.dumps(known), ignore_unknown_fields=True, registry=DETAIL_TYPES)
+    return Stored(execution, remaining)
+
 
 UNDER_WAY = frozenset({ExecutionState.PENDING, ExecutionState.RUNNING})
 

@@ -6,10 +6,9 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import AbstractContextManager, aclosing
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from gateway.adapters.event_streams import channel_of
+from gateway.adapters.event_streams import ENDED, channel_of, is_end
 from gateway.executions.log import expired
 from gateway.executions.stored import beyond, end_of, has_ended, outcome_events
 from gateway.gen.n8ngateway.v1.execution_event_pb import ExecutionEvent
@@ -18,10 +17,12 @@ from gateway.rpc.errors import OutOfRange, Unavailable
 if TYPE_CHECKING:
     from gateway.adapters.event_streams import Progress
     from gateway.executions.run import Run
-    from gateway.gen.n8ngateway.v1.execution_pb import Execution
+    from gateway.executions.stored import Stored
 
 FIRST_LOOK_SECONDS = 0.3
 """After this long, a run without any event is asked about."""
+FIRST_END_SECONDS = 0.05
+"""After this long, a run that is waited for is asked about; then ever less often."""
 LOOK_SECONDS = 5.0
 """So long a run may be silent before its reader asks whether its runner lives."""
 TAIL_SECONDS = 3.0
@@ -52,14 +53,6 @@ class Channels(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Stored:
-    """A run as the database has it."""
-
-    execution: Execution
-    credits_remaining: int
-
-
 class Watcher:
     """Reads runs out. `runs` are those that are under way in this process."""
 
@@ -67,6 +60,36 @@ class Watcher:
         self._runs = runs
         self._streams = streams
         self._channels = channels
+
+    async def newest(self, execution_id: str) -> int:
+        """The sequence of a run's newest event, as far as that is known here."""
+        run = self._runs.get(execution_id)
+        if run is not None:
+            return run.log.last
+        try:
+            return (await self._streams.progress(execution_id)).last
+        except Unavailable:
+            return 0
+
+    async def end(self, execution_id: str, look: Callable[[], Awaitable[Stored]]) -> Stored:
+        """Wait until a run has ended, here or elsewhere; `look` reads what is stored of it, and may raise."""
+        ended = asyncio.Event()
+
+        def hear(told: bytes | None) -> None:
+            if told == ENDED:
+                ended.set()
+
+        run = self._runs.get(execution_id)
+        if run is not None:
+            await run.log.closed()
+        patience = _Patience(FIRST_END_SECONDS)
+        with self._channels.listen(channel_of(execution_id), hear):
+            while True:
+                stored = await look()
+                if has_ended(stored.execution):
+                    return stored
+                ended.clear()
+                await patience.wait(ended)
 
     async def watch(
         self,
@@ -154,7 +177,7 @@ class _Following:
                 raise expired(event.sequence)
         if events:
             self._after = events[-1].sequence
-            self.is_over = _is_end(events[-1])
+            self.is_over = is_end(events[-1])
             self.patience.renew()
         return events
 
@@ -172,7 +195,7 @@ class _Following:
         if published and not execution.last_sequence:
             # Its runner has gone without a word: the end comes after all that it has published.
             newest = await self._streams.read(execution.id, published - 1)
-            if self._after >= published and any(map(_is_end, newest)):
+            if self._after >= published and any(map(is_end, newest)):
                 return []
             return [_end(self._stored, max(self._after, published) + 1)]
         return list(outcome_events(execution, self._stored.credits_remaining, self._after))
@@ -181,8 +204,8 @@ class _Following:
 class _Patience:
     """How long a reader waits for the next event before it looks what has become of the run."""
 
-    def __init__(self) -> None:
-        self._seconds = FIRST_LOOK_SECONDS
+    def __init__(self, first: float = FIRST_LOOK_SECONDS) -> None:
+        self._seconds = first
         self._until = time.monotonic() + TAIL_SECONDS
 
     @property
@@ -208,10 +231,6 @@ class _Patience:
             self._seconds = min(self._seconds * 2, LOOK_SECONDS)
             return False
         return True
-
-
-def _is_end(event: ExecutionEvent) -> bool:
-    return event.event is not None and event.event.field in ("completed", "failed")
 
 
 def _end(stored: Stored, sequence: int) -> ExecutionEvent:

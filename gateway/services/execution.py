@@ -5,27 +5,33 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import orjson
 import uuid_utils
+from protobuf import message_to_json_value
 
 from gateway.executions.run import Job, Moved, Run
-from gateway.executions.stored import error_from, error_of, has_ended
-from gateway.executions.watch import Stored
-from gateway.gen.n8ngateway.v1.execution_pb import Execution, ExecutionState
+from gateway.executions.stored import Stored, error_from, error_of, has_ended, read_stored, stored_from
+from gateway.gen.n8ngateway.v1.execution_pb import ExecutionState
 from gateway.gen.n8ngateway.v1.execution_service_pb import (
+    CancelExecutionRequest,
+    CancelExecutionResponse,
     ExecuteRequest,
     ExecuteResponse,
     ExecuteStreamRequest,
     GetExecutionRequest,
     GetExecutionResponse,
+    ListExecutionsRequest,
+    ListExecutionsResponse,
+    StartExecutionRequest,
+    StartExecutionResponse,
     WatchExecutionRequest,
 )
 from gateway.gen.n8ngateway.v1.workflow_pb import Workflow
 from gateway.rpc.errors import InvalidArgument
-from gateway.rpc.status import DETAIL_TYPES
 from gateway.services.execution_request import (
     agreed_credits,
     fingerprint_of,
@@ -33,9 +39,12 @@ from gateway.services.execution_request import (
     payload_of,
 )
 from gateway.services.organization_of import organization_of
+from gateway.services.pages import decode_token, page_size, read_page
 
 if TYPE_CHECKING:
     from gateway.adapters.database import Database
+    from gateway.executions.cancel import Cancellations
+    from gateway.executions.dispatcher import Dispatcher
     from gateway.executions.runner import Runner
     from gateway.executions.watch import Watcher
     from gateway.gen.n8ngateway.v1.execution_event_pb import ExecutionEvent
@@ -47,42 +56,55 @@ LAST_EVENT_HEADER = "last-event-id"
 _SEQUENCE = re.compile("[0-9]{1,9}")
 
 
+@dataclass(frozen=True, slots=True)
+class _UnderWay:
+    """A run that waits for its turn, or that an earlier call with the same idempotency key has begun."""
+
+    execution_id: str
+
+
+Begun = Run | _UnderWay | Stored
+
+
 class ExecutionService:
     """Begins runs on the caller's account and reads them out to it."""
 
-    def __init__(self, database: Database, runner: Runner, watcher: Watcher) -> None:
+    def __init__(
+        self,
+        database: Database,
+        runner: Runner,
+        dispatcher: Dispatcher,
+        watcher: Watcher,
+        cancellations: Cancellations,
+    ) -> None:
         self._database = database
         self._runner = runner
+        self._dispatcher = dispatcher
         self._watcher = watcher
+        self._cancellations = cancellations
 
     async def execute(self, request: ExecuteRequest, call: Call) -> ExecuteResponse:
         """Run a workflow to its end. Raises the RpcError that failed it, naming the execution."""
         begun = await self._begin(request, call)
-        if isinstance(begun, Run):
+        if isinstance(begun, Stored):
+            return _response(begun)
+        run = begun if isinstance(begun, Run) else self._runner.runs.get(begun.execution_id)
+        if run is not None:
             try:
-                outcome, settlement = await begun.ended()
+                return await _result(run)
             except Moved:
-                return _response(await self._followed(begun.job.execution_id, call))
-            return ExecuteResponse(
-                success=True,
-                execution_id=begun.job.execution_id,
-                status=outcome.state.name.lower(),
-                data=outcome.output.value(),
-                data_truncated=outcome.output.truncated,
-                credits_used=settlement.credits_used,
-                credits_remaining=settlement.credits_remaining,
-                execution_time_ms=outcome.duration_ms,
-            )
-        return _response(begun)
+                pass
+        execution_id = _id_of(begun)
+        look = partial(self._stored, execution_id, call)
+        return _response(await self._watcher.end(execution_id, look))
 
     async def execute_stream(
         self, request: ExecuteStreamRequest, call: Call
     ) -> AsyncIterator[ExecutionEvent]:
         """Run a workflow and read its events out. A failed run ends with `failed`, then with its RpcError."""
         begun = await self._begin(request, call)
-        execution_id = begun.job.execution_id if isinstance(begun, Run) else begun.execution.id
         status = None
-        async with aclosing(self._events(execution_id, 0, call)) as events:
+        async with aclosing(self._events(_id_of(begun), 0, call)) as events:
             async for event in events:
                 yield event
                 if event.event is not None and event.event.field == "failed":
@@ -92,14 +114,45 @@ class ExecutionService:
         elif status is not None:
             raise error_from(status)
 
+    async def start_execution(self, request: StartExecutionRequest, call: Call) -> StartExecutionResponse:
+        """Queue a run. The answer does not wait for it."""
+        await self._dispatcher.check()
+        begun = await self._begin(request, call, queue=True)
+        stored = begun if isinstance(begun, Stored) else await self._stored(_id_of(begun), call)
+        return StartExecutionResponse(execution=stored.execution)
+
     async def get_execution(self, request: GetExecutionRequest, call: Call) -> GetExecutionResponse:
-        """One execution, with how far it has come if it runs here."""
+        """One execution, with how far it has come if it is under way."""
         execution = (await self._stored(request.id, call)).execution
-        run = self._runner.runs.get(execution.id)
-        if run is not None and not has_ended(execution):
-            execution.last_sequence = run.log.last
-            execution.n8n_execution_id = run.n8n_execution_id or ""
+        if not has_ended(execution):
+            run = self._runner.runs.get(execution.id)
+            if run is not None:
+                execution.n8n_execution_id = run.n8n_execution_id or ""
+            execution.last_sequence = await self._watcher.newest(execution.id)
         return GetExecutionResponse(execution=execution)
+
+    async def list_executions(self, request: ListExecutionsRequest, call: Call) -> ListExecutionsResponse:
+        """One organization's executions, newest first."""
+        organization_id = organization_of(request.organization_id, call)
+        narrowed = _filter(request)
+        of_list = f"executions of {organization_id} {orjson.dumps(narrowed).decode()}"
+        text = await self._database.call(
+            "list_executions",
+            call.caller,
+            p_organization_id=organization_id,
+            p_filter=narrowed,
+            p_after=decode_token(of_list, request.page_token),
+            p_limit=page_size(request.page_size),
+        )
+        return read_page(text, ListExecutionsResponse, of_list)
+
+    async def cancel_execution(self, request: CancelExecutionRequest, call: Call) -> CancelExecutionResponse:
+        """End a run, in n8n too if that can be."""
+        look = partial(self._stored, request.id, call)
+        cancelled = await self._cancellations.cancel(request.id, call.caller, look)
+        return CancelExecutionResponse(
+            execution=cancelled.stored.execution, n8n_stopped=cancelled.n8n_stopped
+        )
 
     async def watch_execution(
         self, request: WatchExecutionRequest, call: Call
@@ -118,15 +171,15 @@ class ExecutionService:
         return self._watcher.watch(execution_id, after, look, stored)
 
     async def _stored(self, execution_id: str, call: Call) -> Stored:
-        return _stored(
-            orjson.loads(await self._database.call("get_execution", call.caller, p_id=execution_id))
+        return read_stored(await self._database.call("get_execution", call.caller, p_id=execution_id))
+
+    async def _begin(self, request: Request, call: Call, *, queue: bool = False) -> Begun:
+        execution_id = str(uuid_utils.uuid7())
+        return await self._runner.begin(
+            execution_id, lambda: self._charge(execution_id, request, call, queue=queue)
         )
 
-    async def _begin(self, request: Request, call: Call) -> Run | Stored:
-        execution_id = str(uuid_utils.uuid7())
-        return await self._runner.begin(execution_id, lambda: self._charge(execution_id, request, call))
-
-    async def _charge(self, execution_id: str, request: Request, call: Call) -> Run | Stored:
+    async def _charge(self, execution_id: str, request: Request, call: Call, *, queue: bool) -> Begun:
         payload = payload_of(request)
         text = await self._database.call(
             "begin_execution",
@@ -138,27 +191,36 @@ class ExecutionService:
             p_idempotency_key=idempotency_key_of(request, call),
             p_request_hash=fingerprint_of(request, payload),
             p_metadata=request.metadata,
+            p_runner=self._runner.replica,
+            p_lease_seconds=self._runner.lease_seconds,
+            p_queue=queue,
         )
         begun: dict[str, Any] = orjson.loads(text)
-        if begun.get("replayed"):
-            return _stored(begun["execution"], begun["credits_remaining"])
-        return self._runner.start(
-            Job(
-                execution_id=execution_id,
-                workflow=Workflow.from_json(orjson.dumps(begun["workflow"]), ignore_unknown_fields=True),
-                credits_reserved=begun["credits"],
-                payload=payload,
-                traceparent=call.traceparent,
-                organization_id=begun["organization_id"],
-            )
+        if begun["replayed"]:
+            if begun["in_progress"]:
+                return _UnderWay(begun["execution_id"])
+            return stored_from(begun["execution"], begun["credits_remaining"])
+        job = Job(
+            execution_id=execution_id,
+            workflow=Workflow.from_json(orjson.dumps(begun["workflow"]), ignore_unknown_fields=True),
+            credits_reserved=begun["credits"],
+            payload=payload,
+            traceparent=call.traceparent,
+            organization_id=begun["organization_id"],
         )
+        if begun["state"] == "EXECUTION_STATE_RUNNING":
+            run = self._runner.start(job)
+            self._dispatcher.keep(run)
+            return run
+        await self._dispatcher.store(job)
+        await self._dispatcher.enqueue(execution_id)
+        return _UnderWay(execution_id)
 
-    async def _followed(self, execution_id: str, call: Call) -> Stored:
-        """What is stored of a run, once it has ended."""
-        async with aclosing(self._events(execution_id, 0, call)) as events:
-            async for _ in events:
-                pass
-        return await self._stored(execution_id, call)
+
+def _id_of(begun: Begun) -> str:
+    if isinstance(begun, Run):
+        return begun.job.execution_id
+    return begun.execution_id if isinstance(begun, _UnderWay) else begun.execution.id
 
 
 def _after(request: WatchExecutionRequest, call: Call) -> int:
@@ -173,12 +235,33 @@ def _after(request: WatchExecutionRequest, call: Call) -> int:
     return max(request.after_sequence, int(header or 0))
 
 
-def _stored(fields: dict[str, Any], credits_remaining: int | None = None) -> Stored:
-    # SQL says null for what is not there, which a field that holds any JSON would take for a value.
-    known = {name: value for name, value in fields.items() if value is not None}
-    remaining = known.pop("credits_remaining", 0) if credits_remaining is None else credits_remaining
-    return Stored(
-        Execution.from_json(orjson.dumps(known), ignore_unknown_fields=True, registry=DETAIL_TYPES), remaining
+def _filter(request: ListExecutionsRequest) -> dict[str, Any]:
+    """What narrows a list, as SQL takes it."""
+    narrowed: dict[str, Any] = {}
+    if request.workflow_id:
+        narrowed["workflow_id"] = request.workflow_id
+    if request.states:
+        narrowed["states"] = [f"EXECUTION_STATE_{state.name}" for state in request.states]
+    if request.start_time is not None:
+        narrowed["start_time"] = message_to_json_value(request.start_time)
+    if request.end_time is not None:
+        narrowed["end_time"] = message_to_json_value(request.end_time)
+    if request.metadata:
+        narrowed["metadata"] = dict(label.split("=", 1) for label in request.metadata)
+    return narrowed
+
+
+async def _result(run: Run) -> ExecuteResponse:
+    outcome, settlement = await run.ended()
+    return ExecuteResponse(
+        success=True,
+        execution_id=run.job.execution_id,
+        status=outcome.state.name.lower(),
+        data=outcome.output.value(),
+        data_truncated=outcome.output.truncated,
+        credits_used=settlement.credits_used,
+        credits_remaining=settlement.credits_remaining,
+        execution_time_ms=outcome.duration_ms,
     )
 
 

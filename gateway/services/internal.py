@@ -17,6 +17,8 @@ from gateway.gen.n8ngateway.v1.internal_service_pb import (
     LogErrorResponse,
     RedeemCredentialsRequest,
     RedeemCredentialsResponse,
+    ReportProgressRequest,
+    ReportProgressResponse,
 )
 from gateway.rpc.errors import InvalidArgument, PermissionDenied
 
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 
     from gateway.adapters.database import Database
     from gateway.adapters.vault import Vault
+    from gateway.executions.reports import Reports
     from gateway.rpc.call import Call
 
 EXECUTION_HEADER = "x-gateway-execution-id"
@@ -36,12 +39,18 @@ class InternalService:
     """Believes n8n that it is n8n, and a run only what its own tokens prove."""
 
     def __init__(
-        self, database: Database, vault: Vault, tokens: ExecutionTokens, secrets: Collection[str]
+        self,
+        database: Database,
+        vault: Vault,
+        tokens: ExecutionTokens,
+        reports: Reports,
+        secrets: Collection[str],
     ) -> None:
         """`secrets` are the gateway's own, which no log is to hold."""
         self._database = database
         self._vault = vault
         self._tokens = tokens
+        self._reports = reports
         self._secrets = secrets
 
     async def log_error(self, request: LogErrorRequest, call: Call) -> LogErrorResponse:
@@ -70,14 +79,20 @@ class InternalService:
         )
         return LogErrorResponse(id=orjson.loads(text)["id"], execution_id=matched["execution_id"] or "")
 
+    async def report_progress(self, request: ReportProgressRequest, call: Call) -> ReportProgressResponse:
+        """Add what a run has done to its events. Raises PermissionDenied without the run's own token."""
+        owner = self._run_of(request.execution_id, call)
+        speaks_for = call.caller.organizations
+        if owner is None or (speaks_for is not None and owner.organization_id not in speaks_for):
+            raise _foreign_token()
+        return ReportProgressResponse(sequence=await self._reports.take(owner.execution_id, request))
+
     def _run_of(self, named: str, call: Call) -> TokenOwner | None:
         """The run that the call's token proves; None without one. Raises PermissionDenied."""
         token = call.metadata.get(TOKEN_HEADER, "")
         owner = self._tokens.read(token) if token else None
         if (token and owner is None) or (named and (owner is None or named.lower() != owner.execution_id)):
-            raise PermissionDenied(
-                "X-Gateway-Execution-Token is not that of the run.", reason="EXECUTION_TOKEN_INVALID"
-            )
+            raise _foreign_token()
         return owner
 
     async def _secrets_of(self, organization_id: str | None) -> list[str]:
@@ -111,3 +126,8 @@ class InternalService:
         return RedeemCredentialsResponse(
             credentials={name.removeprefix(PREFIX): value for name, value in values.items()}
         )
+
+
+def _foreign_token() -> PermissionDenied:
+    msg = "X-Gateway-Execution-Token is not that of the run."
+    return PermissionDenied(msg, reason="EXECUTION_TOKEN_INVALID")

@@ -14,6 +14,7 @@ import orjson
 from protobuf import Message, message_from_json_value
 
 from gateway.rpc.errors import InvalidArgument
+from gateway.rpc.status import DETAIL_TYPES
 
 M = TypeVar("M", bound=Message)
 
@@ -69,7 +70,7 @@ def read_page(
     """The database's page, `{<items>, "next": what the next one comes after or null}`, as the response."""
     page = orjson.loads(text)
     page["next_page_token"] = encode(of_list, page.pop("next"))
-    return message_from_json_value(message_type, page)
+    return message_from_json_value(message_type, page, registry=DETAIL_TYPES)
 
 
 def _encode(of_list: str, last: bytes) -> str:

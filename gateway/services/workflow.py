@@ -34,8 +34,6 @@ _NOT_SERVED_YET = (
     "pricing_mode",
     "credits_per_unit",
     "response_mode",
-    "concurrency_limit",
-    "unknown_outcome_policy",
 )
 
 

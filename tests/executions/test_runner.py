@@ -79,6 +79,9 @@ stored = Stored()
 class Accepting:
     """Streams that take everything, and that nobody reads."""
 
+    async def claim(self, _writer: str, _execution_id: str) -> int:
+        return 0
+
     async def append(self, _writer: str, batches: Sequence[Batch]) -> list[int | None]:
         return [0] * len(batches)
 
@@ -97,7 +100,9 @@ def caller(n8n: N8n, limits: Limits | None = None) -> Caller:
 
 @pytest.fixture
 async def runner(accounts: Accounts, n8n: N8n, publisher: Publisher) -> AsyncIterator[Runner]:
-    running = Runner(accounts, caller(n8n, Limits(total=GRACE, idle=GRACE)), publisher)
+    running = Runner(
+        accounts, caller(n8n, Limits(total=GRACE, idle=GRACE)), publisher, replica="this replica"
+    )
     yield running
     accounts.gate.set()
     await running.drain(0)
@@ -206,15 +211,15 @@ async def test_a_reader_that_leaves_leaves_nothing_behind(runner: Runner, stub_n
 
 
 @pytest.mark.parametrize(
-    ("webhook", "code", "reason"),
+    ("webhook", "code", "reason", "state"),
     [
-        ("stream-fail", Code.UNKNOWN, "WORKFLOW_FAILED"),
-        ("n404", Code.FAILED_PRECONDITION, "N8N_WEBHOOK_NOT_REGISTERED"),
-        ("cut", Code.UNAVAILABLE, "N8N_CONNECTION_LOST"),
+        ("stream-fail", Code.UNKNOWN, "WORKFLOW_FAILED", "FAILED"),
+        ("n404", Code.FAILED_PRECONDITION, "N8N_WEBHOOK_NOT_REGISTERED", "FAILED"),
+        ("cut", Code.UNAVAILABLE, "N8N_CONNECTION_LOST", "UNKNOWN"),
     ],
 )
 async def test_a_failure_names_its_execution_and_costs_nothing(
-    runner: Runner, accounts: Accounts, webhook: str, code: Code, reason: str
+    runner: Runner, accounts: Accounts, webhook: str, code: Code, reason: str, state: str
 ) -> None:
     events, error = await failure(runner.start(job(webhook)))
     assert (error.code, error.reason) == (code, reason)
@@ -227,7 +232,7 @@ async def test_a_failure_names_its_execution_and_costs_nothing(
     info = end.value.status.details[0].unpack(ErrorInfo)
     assert (info.reason, info.metadata["execution_id"]) == (reason, f"run of {webhook}")
     kept = accounts.settled[f"run of {webhook}"]
-    assert kept["p_state"] == "EXECUTION_STATE_FAILED"
+    assert kept["p_state"] == f"EXECUTION_STATE_{state}"
     assert reason in kept["p_error"]
 
 
@@ -257,7 +262,9 @@ async def test_so_is_its_own_silence(runner: Runner, accounts: Accounts) -> None
 async def test_without_its_own_those_of_the_gateway_hold(
     accounts: Accounts, n8n: N8n, publisher: Publisher, webhook: str, limits: Limits
 ) -> None:
-    _, error = await failure(Runner(accounts, caller(n8n, limits), publisher).start(job(webhook)))
+    _, error = await failure(
+        Runner(accounts, caller(n8n, limits), publisher, replica="this replica").start(job(webhook))
+    )
     assert isinstance(error, DeadlineExceeded)
 
 
@@ -265,7 +272,9 @@ async def test_n8n_away_is_unavailable(accounts: Accounts, publisher: Publisher)
     stub = StubN8n()
     stub.close()
     async with N8n(stub.url, internal_secret="s" * 64) as n8n:
-        _, error = await failure(Runner(accounts, caller(n8n), publisher).start(job("echo")))
+        _, error = await failure(
+            Runner(accounts, caller(n8n), publisher, replica="this replica").start(job("echo"))
+        )
     assert (error.code, error.reason) == (Code.UNAVAILABLE, "N8N_UNREACHABLE")
 
 
@@ -288,7 +297,9 @@ async def test_a_run_that_cannot_be_settled_is_an_error_and_not_an_end(
     n8n: N8n, publisher: Publisher, logged: list[Any]
 ) -> None:
     accounts = Accounts(Internal("1"), Internal("2"))
-    events, error = await failure(Runner(accounts, caller(n8n), publisher).start(job("echo")))
+    events, error = await failure(
+        Runner(accounts, caller(n8n), publisher, replica="this replica").start(job("echo"))
+    )
     assert isinstance(error, Internal)
     assert error.metadata == {"execution_id": "run of echo"}
     assert kinds(events) == ["started", "chunk"]
@@ -312,7 +323,7 @@ async def test_draining_nothing_ends_at_once(runner: Runner) -> None:
 
 
 @pytest.mark.parametrize("grace", [0.0, 0.05])
-async def test_draining_cuts_off_what_is_left_and_settles_it_as_failed(
+async def test_draining_cuts_off_what_is_left_and_settles_it_as_unknown(
     runner: Runner, accounts: Accounts, grace: float
 ) -> None:
     runs = [runner.start(job(webhook)) for webhook in ("hang", "gated", "endless")]
@@ -322,7 +333,7 @@ async def test_draining_cuts_off_what_is_left_and_settles_it_as_failed(
         assert (error.code, error.reason) == (Code.UNAVAILABLE, "SHUTTING_DOWN")
         assert error.metadata == {"execution_id": run.job.execution_id}
         assert kinds(events)[-1] == "failed"
-        assert accounts.settled[run.job.execution_id]["p_state"] == "EXECUTION_STATE_FAILED"
+        assert accounts.settled[run.job.execution_id]["p_state"] == "EXECUTION_STATE_UNKNOWN"
 
 
 async def test_draining_does_not_cut_off_a_settlement(runner: Runner, accounts: Accounts) -> None:
@@ -402,7 +413,7 @@ async def test_a_refused_beginning_settles_nothing(runner: Runner, accounts: Acc
 @pytest.mark.parametrize("found", [True, False])
 async def test_a_beginning_that_broke_off_is_given_back(n8n: N8n, publisher: Publisher, found: bool) -> None:  # noqa: FBT001
     accounts = Accounts(*([] if found else [NotFound("never begun")]))
-    runner = Runner(accounts, caller(n8n), publisher)
+    runner = Runner(accounts, caller(n8n), publisher, replica="this replica")
 
     async def work() -> str:
         raise Unavailable("the connection broke")
@@ -420,7 +431,7 @@ async def test_a_beginning_that_never_came_is_given_up(
 ) -> None:
     accounts = Accounts(NotFound("never begun"))
     monkeypatch.setattr(runner_module, "BEGIN_SECONDS", 0)
-    runner = Runner(accounts, caller(n8n), publisher)
+    runner = Runner(accounts, caller(n8n), publisher, replica="this replica")
 
     async def work() -> str:
         raise Unavailable("the connection broke")
@@ -459,7 +470,7 @@ async def test_a_beginning_that_draining_cuts_off_is_given_back(runner: Runner, 
 async def test_a_charge_that_cannot_be_given_back_is_logged(
     n8n: N8n, publisher: Publisher, logged: list[Any]
 ) -> None:
-    runner = Runner(Accounts(Internal("1"), Internal("2")), caller(n8n), publisher)
+    runner = Runner(Accounts(Internal("1"), Internal("2")), caller(n8n), publisher, replica="this replica")
 
     async def work() -> str:
         raise Unavailable("the connection broke")

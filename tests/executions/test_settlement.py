@@ -17,7 +17,7 @@ from gateway.adapters.n8n.body import Document, DocumentKind
 from gateway.adapters.postgres import PostgresDatabase
 from gateway.executions import settlement
 from gateway.executions.output import Output, event_of
-from gateway.executions.settlement import KEPT_RESULT_BYTES, Outcome, Settlement, settle
+from gateway.executions.settlement import KEPT_RESULT_BYTES, LeaseLost, Outcome, Settlement, settle
 from gateway.gen.n8ngateway.v1.execution_pb import Execution, ExecutionState
 from gateway.local.postgres import LocalPostgres
 from gateway.rpc.errors import (
@@ -125,7 +125,8 @@ async def test_a_failure_costs_nothing_and_its_error_is_kept_whole(tenant: Tenan
 async def test_the_first_settlement_stays(tenant: Tenant) -> None:
     execution_id = await begun(tenant)
     first = await settle(tenant.database, execution_id, completed())
-    assert await settle(tenant.database, execution_id, failed(Unknown("late"))) == first
+    with pytest.raises(LeaseLost):
+        await settle(tenant.database, execution_id, failed(Unknown("late")))
     assert await settle(tenant.database, execution_id, completed(b"2")) == first
     assert (await stored(tenant, execution_id))["result"] == {"a": 1}
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 import os
 import signal
@@ -17,6 +19,7 @@ import httpx
 import jwt
 import pytest
 
+from gateway.local.secrets import Secrets
 from tests.conftest import RunningDev
 from tests.stub_n8n import StubN8n
 
@@ -41,7 +44,9 @@ class Replica:
     def events(self, execution_id: str, after: int = 0, **headers: str) -> list[dict[str, Any]]:
         """All that Watch tells, to the end."""
         with self.watch(execution_id, after, **headers) as lines:
-            return list(lines)
+            told = list(lines)
+        assert all("sequence" in event for event in told) or len(told) == 1, told
+        return told
 
     def watch(self, execution_id: str, after: int = 0, **headers: str) -> Lines:
         return Lines(
@@ -97,6 +102,8 @@ def start_replica(
         "CLERK_JWKS_URL": f"{issuer}/.well-known/jwks.json",
         "N8N_BASE_URL": stub_n8n.url,
         "N8N_INTERNAL_AUTH_SECRET": dev.ready["internal_secret"],
+        "EXECUTION_LEASE_SECONDS": str(LEASE_SECONDS),
+        "VAULT_KEY": _vault_key(dev),
         "RATE_LIMIT_REQUESTS": "1000000",
         "HTTP_PORT": "0",
         "GRPC_PORT": "0",
@@ -120,6 +127,11 @@ def start_replica(
     for replica in started:
         replica.process.kill()
         replica.process.wait()
+
+
+def _vault_key(dev: RunningDev) -> str:
+    """The key of `dev`, whose gateway takes queued runs too."""
+    return base64.b64encode(hashlib.sha256(Secrets(dev.data_dir).get("vault_key").encode()).digest()).decode()
 
 
 def _port(process: subprocess.Popen[bytes], log: Path) -> int:

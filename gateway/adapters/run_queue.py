@@ -1,0 +1,166 @@
+"""Runs that wait to be sent to n8n, in Redis: what they are to be sent, and whose turn it is.
+
+The database says which runs wait and who runs them; this is only where replicas find them, so nothing here is
+lost for good and a run may be in it twice. Turns go round: the organization that was not served for longest
+comes first, and of its runs that wait for nothing else the oldest one.
+
+    run:<id>                         what to send, with its organization and workflow
+    ring                             organizations with runs, by when they were last served
+    lanes:<organization>             its workflows with runs
+    lane:<organization>:<workflow>   their ids, which order by time
+    rest:<organization>              until when workflows wait, because a limit was reached
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from gateway.adapters.redis import told
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
+
+CHANNEL = "n8n-gateway:queue"
+"""Where the id of an organization is told when one of its runs may be taken."""
+KEPT_SECONDS = 25 * 3600
+"""What is to be sent is kept for longer than a run can wait."""
+CALL_SECONDS = 2.0
+
+_PREFIX = "n8n-gateway:{queue}:"
+_TIME = """
+local P, now = KEYS[1], redis.call('TIME')
+now = now[1] * 1000 + math.floor(now[2] / 1000)
+"""
+
+# ARGV: id, milliseconds to rest, channel. Answers whether what is to be sent is known.
+_ENQUEUE = (
+    _TIME
+    + """
+local run = redis.call('HMGET', P .. 'run:' .. ARGV[1], 'organization', 'workflow')
+if not run[1] then return 0 end
+redis.call('ZADD', P .. 'lane:' .. run[1] .. ':' .. run[2], 0, ARGV[1])
+redis.call('SADD', P .. 'lanes:' .. run[1], run[2])
+redis.call('ZADD', P .. 'ring', 'NX', redis.call('GET', P .. 'turn') or 0, run[1])
+if tonumber(ARGV[2]) > 0 then
+    redis.call('HSET', P .. 'rest:' .. run[1], run[2], now + ARGV[2])
+else
+    redis.call('PUBLISH', ARGV[3], run[1])
+end
+return 1
+"""
+)
+
+# ARGV: organizations to leave out. Answers id, organization and what is to be sent, or nil.
+_TAKE = (
+    _TIME
+    + """
+local left_out = {}
+for _, organization in ipairs(ARGV) do left_out[organization] = true end
+for _, organization in ipairs(redis.call('ZRANGE', P .. 'ring', 0, -1)) do
+    if not left_out[organization] then
+        local first, workflow
+        local rests = P .. 'rest:' .. organization
+        for _, lane in ipairs(redis.call('SMEMBERS', P .. 'lanes:' .. organization)) do
+            if tonumber(redis.call('HGET', rests, lane) or 0) <= now then
+                local head = redis.call('ZRANGE', P .. 'lane:' .. organization .. ':' .. lane, 0, 0)[1]
+                if head and (not first or head < first) then first, workflow = head, lane end
+            end
+        end
+        if first then
+            redis.call('ZADD', P .. 'ring', redis.call('INCR', P .. 'turn'), organization)
+            local lane = P .. 'lane:' .. organization .. ':' .. workflow
+            redis.call('ZREM', lane, first)
+            if redis.call('EXISTS', lane) == 0 then
+                redis.call('SREM', P .. 'lanes:' .. organization, workflow)
+                redis.call('HDEL', rests, workflow)
+                if redis.call('EXISTS', P .. 'lanes:' .. organization) == 0 then
+                    redis.call('ZREM', P .. 'ring', organization)
+                end
+            end
+            return {first, organization, redis.call('HGET', P .. 'run:' .. first, 'data') or ''}
+        end
+    end
+end
+return nil
+"""
+)
+
+# ARGV: organization, channel. Answers whether it has runs that wait.
+_RELEASE = """
+local P = KEYS[1]
+redis.call('DEL', P .. 'rest:' .. ARGV[1])
+if not redis.call('ZSCORE', P .. 'ring', ARGV[1]) then return 0 end
+redis.call('PUBLISH', ARGV[2], ARGV[1])
+return 1
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """A run that is this replica's to start; `data` is empty when what is to be sent is no longer known."""
+
+    execution_id: str
+    organization_id: str
+    data: bytes = field(repr=False)
+
+
+class RunQueue:
+    """The queue of all replicas. Failure: every method raises Unavailable, within CALL_SECONDS."""
+
+    def __init__(self, redis: Redis) -> None:
+        self._redis = redis
+        self._enqueue = redis.register_script(_ENQUEUE)
+        self._take = redis.register_script(_TAKE)
+        self._release = redis.register_script(_RELEASE)
+
+    async def check(self) -> None:
+        """Raises Unavailable while there is no queue."""
+        with told():
+            async with asyncio.timeout(CALL_SECONDS):
+                await self._redis.ping()
+
+    async def store(self, execution_id: str, organization_id: str, workflow_id: str, data: bytes) -> None:
+        """Keep what a run is to be sent."""
+        with told():
+            async with asyncio.timeout(CALL_SECONDS), self._redis.pipeline(transaction=True) as pipeline:
+                key = f"{_PREFIX}run:{execution_id}"
+                pipeline.hset(
+                    key,
+                    mapping={"organization": organization_id, "workflow": workflow_id, "data": data},
+                )
+                pipeline.expire(key, KEPT_SECONDS)
+                await pipeline.execute()
+
+    async def drop(self, execution_id: str) -> None:
+        """Forget what a run is to be sent."""
+        with told():
+            async with asyncio.timeout(CALL_SECONDS):
+                await self._redis.delete(f"{_PREFIX}run:{execution_id}")
+
+    async def enqueue(self, execution_id: str, *, rest_ms: int = 0) -> bool:
+        """Let a stored run wait for its turn, its workflow for so long; False when it is not stored."""
+        return bool(await self._run(self._enqueue, execution_id, rest_ms, CHANNEL))
+
+    async def take(self, left_out: Collection[str] = ()) -> Taken | None:
+        """The next run, of another organization than those; None when there is none."""
+        found = await self._run(self._take, *left_out)
+        return found and Taken(found[0].decode(), found[1].decode(), found[2])
+
+    async def release(self, organization_id: str) -> bool:
+        """End the rests of an organization; False when none of its runs wait."""
+        return bool(await self._run(self._release, organization_id, CHANNEL))
+
+    async def organizations(self) -> set[str]:
+        """Those whose runs wait."""
+        with told():
+            async with asyncio.timeout(CALL_SECONDS):
+                found: Any = await self._redis.zrange(f"{_PREFIX}ring", 0, -1)
+        return {member.decode() for member in found}
+
+    async def _run(self, script: Any, *arguments: str | int) -> Any:
+        with told():
+            async with asyncio.timeout(CALL_SECONDS):
+                return await script(keys=[_PREFIX], args=arguments)

@@ -1,0 +1,87 @@
+"""Keeps this replica's runs its own: each is leased for a while, then others take it up."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from typing import TYPE_CHECKING, Protocol
+
+import orjson
+import structlog
+
+from gateway.rpc.errors import RpcError, Unavailable
+
+if TYPE_CHECKING:
+    from gateway.adapters.database import Database
+    from gateway.executions.runner import Runner
+
+log = structlog.get_logger("gateway.executions")
+
+
+class Lives(Protocol):
+    """Where replicas tell that they live; see `gateway.adapters.event_streams`."""
+
+    async def beat(self, writer: str, seconds: int) -> None:
+        """Live for so long. Raises Unavailable."""
+        ...
+
+
+class Leases:
+    """Renews the leases of all runs in one call, three times before they run out; `start`, then `close`.
+
+    The answer tells which of them other replicas have taken, and which are to be cancelled.
+    """
+
+    def __init__(self, database: Database, runner: Runner, lives: Lives) -> None:
+        self._database = database
+        self._runner = runner
+        self._lives = lives
+        self._every = runner.lease_seconds / 3
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Renew from now on."""
+        self._task = asyncio.create_task(self._run())
+
+    async def close(self) -> None:
+        """Stop renewing."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+
+    async def _run(self) -> None:
+        while True:
+            begun = time.monotonic()
+            with contextlib.suppress(Unavailable):  # readers elsewhere will ask the database
+                await self._lives.beat(self._runner.replica, self._runner.lease_seconds)
+            try:
+                await self._renew()
+            except RpcError as error:
+                log.warning("leases not renewed", reason=error.reason)
+            except Exception:
+                log.exception("leases not renewed")
+            await asyncio.sleep(max(0.0, self._every - (time.monotonic() - begun)))
+
+    async def _renew(self) -> None:
+        """Renew what is old enough to need it: most runs are over before."""
+        now = time.monotonic()
+        leased = [
+            run
+            for run in self._runner.runs.values()
+            if run.is_leased and now - run.leased_at > self._every / 2
+        ]
+        if not leased:
+            return
+        text = await self._database.call(
+            "renew_leases",
+            None,
+            p_runner=self._runner.replica,
+            p_execution_ids=[run.job.execution_id for run in leased],
+            p_lease_seconds=self._runner.lease_seconds,
+        )
+        answer = orjson.loads(text)
+        for execution_id in answer["lost"]:
+            self._runner.lose(execution_id)
+        for execution_id in answer["cancel"]:
+            self._runner.cancel(execution_id)

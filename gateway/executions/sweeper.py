@@ -1,0 +1,73 @@
+"""Takes up the runs of replicas that are gone, and those that have waited for too long."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from typing import TYPE_CHECKING
+
+import orjson
+import structlog
+
+from gateway.rpc.errors import RpcError
+
+if TYPE_CHECKING:
+    from gateway.adapters.database import Database
+    from gateway.executions.dispatcher import Dispatcher
+    from gateway.executions.ending import Endings
+
+log = structlog.get_logger("gateway.executions")
+
+AT_ONCE = 100
+
+
+class Sweeper:
+    """Looks for leases that have run out, at random times so that replicas seldom meet.
+
+    The database gives each such run to one sweeper, and ends it by its workflow's policy or has it sent
+    again. `start` it, then `close` it.
+    """
+
+    def __init__(
+        self, database: Database, dispatcher: Dispatcher, endings: Endings, lease_seconds: int
+    ) -> None:
+        self._database = database
+        self._dispatcher = dispatcher
+        self._endings = endings
+        self._lease_seconds = lease_seconds
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Sweep from now on."""
+        self._task = asyncio.create_task(self._run())
+
+    async def close(self) -> None:
+        """Stop sweeping."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+
+    async def _run(self) -> None:
+        while True:
+            await asyncio.sleep(self._lease_seconds * random.uniform(0.15, 0.4))  # noqa: S311 - no secret
+            try:
+                while await self.sweep() == AT_ONCE:
+                    pass
+            except RpcError as error:
+                log.warning("runs not swept", reason=error.reason)
+            except Exception:
+                log.exception("runs not swept")
+
+    async def sweep(self) -> int:
+        """Take up the runs whose lease has run out; the answer is how many there were."""
+        text = await self._database.call(
+            "sweep_executions", None, p_limit=AT_ONCE, p_lease_seconds=self._lease_seconds
+        )
+        actions = orjson.loads(text)
+        for action in actions:
+            if action["action"] == "RETRY":
+                await self._dispatcher.enqueue_again(action["execution_id"])
+            else:
+                log.warning("run taken up", **action)
+                await self._endings.tell(action["execution_id"])
+        return len(actions)
