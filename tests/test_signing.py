@@ -1,0 +1,175 @@
+"""`n8n-gateway sign`, and what docs/signing.md says, each tried against a gateway as its reader would."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.conftest import RunningDev
+
+ROOT = Path(__file__).parents[1]
+PAGE = (ROOT / "docs/signing.md").read_text()
+KEY = f"gw_test_{'a' * 16}_{'a' * 52}"
+SECRET = "gw_secret_told_to_nobody"
+
+
+def sign(
+    *arguments: str, key: str | None = KEY, secret: str | None = SECRET, body: bytes | None = None
+) -> subprocess.CompletedProcess[bytes]:
+    environment = {"N8N_GATEWAY_API_KEY": key, "N8N_GATEWAY_CLIENT_SECRET": secret}
+    return subprocess.run(
+        [sys.executable, "-m", "gateway", "sign", *arguments],
+        env={name: value for name, value in environment.items() if value is not None},
+        input=body,
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def headers_of(output: bytes) -> dict[str, str]:
+    lines = output.decode().splitlines()
+    return dict(line.split(": ", 1) for line in lines)
+
+
+def execute_of(dev: RunningDev) -> tuple[str, str]:
+    """The URL and a body that runs a workflow."""
+    body = json.dumps({"workflow_id": dev.ready["workflows"]["echo"], "data": {"input": 'it\'s "€"'}})
+    return f"{dev.ready['http_url']}/api/v1/execute?", body
+
+
+@pytest.mark.parametrize("version", ["1", "2"])
+@pytest.mark.parametrize("source", ["data", "file", "standard input"])
+def test_its_headers_are_taken(dev: RunningDev, tmp_path: Path, version: str, source: str) -> None:
+    url, body = execute_of(dev)
+    file = tmp_path / "body.json"
+    file.write_text(body, encoding="utf-8")
+    given = {"data": ("--data", body), "file": ("--data-file", str(file))}
+    secret_file = tmp_path / "secret"
+    secret_file.write_text(f"{dev.ready['client_secret']}\n")
+    made = sign(
+        url,
+        *given.get(source, ("--data-file", "-")),
+        *("--version", version),
+        *("--tenant", dev.ready["organization_id"]),
+        *("--client-secret-file", str(secret_file)),
+        key=dev.ready["api_key"],
+        secret=None,
+        body=body.encode(),
+    )
+    assert made.returncode == 0, made.stderr
+    assert dev.ready["client_secret"].encode() not in made.stdout + made.stderr
+    headers = headers_of(made.stdout)
+    assert ("X-Nonce" in headers) == (version == "2")
+    answer = httpx.post(url, content=body.encode(), headers=headers)
+    assert answer.json()["success"], answer.text
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
+@pytest.mark.parametrize("source", ["data", "file"])
+def test_its_command_can_be_pasted(dev: RunningDev, tmp_path: Path, source: str) -> None:
+    url, body = execute_of(dev)
+    file = tmp_path / "a body.json"
+    file.write_text(body, encoding="utf-8")
+    given = ("--data", body) if source == "data" else ("--data-file", str(file))
+    made = sign(url, *given, "--curl", key=dev.ready["api_key"], secret=dev.ready["client_secret"])
+    assert dev.ready["client_secret"].encode() not in made.stdout
+    answer = subprocess.run(["sh", "-c", made.stdout], capture_output=True, timeout=60, check=True)
+    assert json.loads(answer.stdout)["success"]
+
+
+def test_a_request_without_a_body_has_no_content_type(dev: RunningDev) -> None:
+    url = f"{dev.ready['http_url']}/api/v1/workflows?page_size=1"
+    made = sign(url, key=dev.ready["api_key"], secret=dev.ready["client_secret"])
+    headers = headers_of(made.stdout)
+    assert "Content-Type" not in headers
+    assert "workflows" in httpx.get(url, headers=headers).json()
+
+
+def test_a_message_of_grpc_is_signed_by_its_path(dev: RunningDev) -> None:
+    import grpc  # noqa: PLC0415
+
+    path = "/n8ngateway.v1.WorkflowService/ListWorkflows"
+    made = sign(
+        path,
+        *("--data-file", "-", "--content-type", "application/grpc"),
+        key=dev.ready["api_key"],
+        secret=dev.ready["client_secret"],
+        body=b"\x10\x01",
+    )
+    metadata = [(name.lower(), value) for name, value in headers_of(made.stdout).items()]
+    with grpc.insecure_channel(dev.ready["grpc_url"]) as channel:
+        assert channel.unary_unary(path)(b"\x10\x01", metadata=metadata, timeout=20)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        (("http://x/", "-d", "a", "--data-file", "b"), "not both"),
+        (("http://x/", "--data-file", "/nowhere/at/all"), "cannot be read"),
+        (("http://x/", "--client-secret-file", "/nowhere/at/all"), None),
+        (("nowhere",), "begins with /"),
+        (("http://x/ä",), "percent-encoded"),
+        (("http://[x/",), "malformed"),
+        (("/n8ngateway.v1.X/Y", "--curl"), "needs a URL"),
+        (("http://x/", "-d", "@file", "--curl"), "--data-file"),
+    ],
+)
+def test_what_cannot_be_signed_is_told(arguments: tuple[str, ...], problem: str | None) -> None:
+    made = sign(*arguments, secret=SECRET if problem else None)
+    assert (made.returncode, made.stdout) == (1, b"")
+    assert (problem or "cannot be read").encode() in made.stderr.replace(b"\n", b" ")
+    assert SECRET.encode() not in made.stderr
+
+
+def test_what_is_missing_is_told() -> None:
+    assert b"client secret is missing" in sign("http://x/", secret=None).stderr.replace(b"\n", b" ")
+    assert sign("http://x/", key=None).returncode == 2
+    wrong = sign("http://x/", key="gw_live_told_to_nobody")
+    assert b"has not the form" in wrong.stderr
+    assert b"told_to_nobody" not in wrong.stderr
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="node is not installed")
+def test_the_recipe_in_javascript_works(dev: RunningDev) -> None:
+    [recipe] = re.findall(r"```javascript\n(.*?)```", PAGE, re.DOTALL)
+    known = {
+        "url": dev.ready["http_url"],
+        "apiKey": dev.ready["api_key"],
+        "clientSecret": dev.ready["client_secret"],
+        "tenantId": dev.ready["organization_id"],
+        "workflowId": dev.ready["workflows"]["echo"],
+    }
+    constants = "".join(f"const {name} = {json.dumps(value)};\n" for name, value in known.items())
+    script = f"{constants}(async () => {{ {recipe}; console.log(await answer.text()); }})()"
+    ran = subprocess.run(["node", "-e", script], capture_output=True, text=True, timeout=60, check=True)
+    assert json.loads(ran.stdout)["data"]["echo"] == {"input": "hello"}
+
+
+def test_the_page_shows_the_first_vector() -> None:
+    file = json.loads((ROOT / "tests/data/signatures.json").read_text())
+    vector = file["vectors"][0]
+    text = base64.b64decode(vector["signed_text_base64"]).decode()
+    shown = "".join(f"    {line}\n" for line in text.splitlines())
+    assert f"{shown}\n    X-Signature: {vector['x_signature']}\n" in PAGE
+    for value in (
+        file["api_key"],
+        file["client_secret"],
+        base64.b64decode(vector["message_base64"]).decode(),
+    ):
+        assert f"`{value}`" in PAGE
+
+
+def test_the_pages_command_is_one() -> None:
+    [command] = re.findall(r"^    (n8n-gateway sign .*) \| sh$", PAGE, re.MULTILINE)
+    arguments = shlex.split(command)[2:]
+    assert sign(*arguments).stdout.startswith(b"curl -sS -X POST https://gateway.example.com/api/v1/execute")
