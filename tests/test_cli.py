@@ -363,6 +363,29 @@ def test_the_platform_keeps_to_itself_what_it_says(dev: RunningDev, tmp_path: Pa
     assert "Settings are" in complaint(platform("set", "workflow_management", "nobody"))
 
 
+def test_the_platform_limits_an_organization(dev: RunningDev, tmp_path: Path) -> None:
+    def limit(*arguments: str) -> subprocess.CompletedProcess[str]:
+        database = ("--database-url", dev.ready["database_url"])
+        return run(
+            "platform", "limit", "--organization", made["id"], *arguments, *database, directory=tmp_path
+        )
+
+    url = dev.ready["http_url"]
+    token = {"Authorization": dev.bearer["Authorization"]}
+    name = {"name": uuid.uuid4().hex}
+    made = httpx.post(f"{url}/api/v1/organizations", json=name, headers=token).raise_for_status().json()
+    told = json.loads(limit("--rate", "2/hour", "--open-streams", "3").stdout)
+    assert (told["rate_limit"], told["max_open_streams"]) == ({"requests": 2, "period_seconds": 3600}, 3)
+    answers = [
+        httpx.get(f"{url}/api/v1/workflows", headers=token | {"X-Tenant-ID": made["id"]}) for _ in range(4)
+    ]
+    assert [answer.status_code for answer in answers] == [200, 200, 429, 429]
+    assert '"organization";q=2;w=3600' in answers[0].headers["ratelimit-policy"]
+    assert json.loads(limit("--rate", "default").stdout)["rate_limit"] is None
+    assert "must look like 30/minute" in limit("--rate", "many").stderr
+    assert "no such organization" in complaint(limit("--rate", "1/day", "--organization", str(uuid.uuid4())))
+
+
 def test_a_database_that_is_away_is_told(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as bound:
         port = bound.getsockname()[1]

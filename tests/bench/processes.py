@@ -83,6 +83,7 @@ class Servers:
             "transcoder": lambda: [str(descriptors(self.generated))],
             "parts": lambda: [str(self.directory)],
             "postgrest_alone": lambda: [str(self.directory)],
+            "limiter": lambda: [self.parts().redis_url],
             "fastapi_supabase": lambda: [str(self.directory), self._supabase_url()],
         }
         found = arguments.get(name, list)()
@@ -119,6 +120,11 @@ class Servers:
     def direct(self) -> dict[str, str]:
         """Settings of a gateway that talks to Postgres itself."""
         return {"DATABASE_URL": self.parts().database_url}
+
+    def unguarded(self) -> dict[str, str]:
+        """The same with every guard off that can be off."""
+        off = ("ENABLE_RATE_LIMITING", "ENABLE_FINGERPRINTING", "ENABLE_HMAC_VALIDATION")
+        return self.direct() | dict.fromkeys(off, "false")
 
     def over_rest(self) -> dict[str, str]:
         """Settings of a gateway that talks to Supabase's API."""
@@ -178,6 +184,7 @@ class Servers:
 
 _GATEWAYS: dict[str, Callable[[Servers], dict[str, str]]] = {
     "gateway": Servers.direct,
+    "gateway_unguarded": Servers.unguarded,
     "gateway_over_rest": Servers.over_rest,
 }
 

@@ -110,6 +110,10 @@ def _execute(group: str, name: str, server: str, connections: int = 16) -> Row:
     )
 
 
+def _limited(name: str, port: str) -> Row:
+    return Row("limiter", name, "limiter", port, "/", "application/json", b"{}")
+
+
 def _read(name: str, server: str) -> Row:
     return Row("read", name, server, "http", "/api/v1/workflows", "application/json", b"", tenants="answer")
 
@@ -127,6 +131,7 @@ _WEB_STREAM = "application/grpc-web+proto"
 _NDJSON = "application/x-ndjson"
 _OURS, _FASTAPI, _STARLETTE = "n8n-gateway", "FastAPI + pydantic", "Starlette, no rules"
 _OVER_REST, _USUAL = "the same over Supabase REST", "FastAPI, SlowAPI, supabase-py, httpx"
+_UNGUARDED = "the same without limits and fingerprints"
 _CONNECT_ALONE, _GRPC_ALONE, _ENVOY = "connectrpc alone", "grpc.aio alone", "Envoy > grpc.aio"
 
 ROWS: tuple[Row, ...] = (
@@ -159,12 +164,17 @@ ROWS: tuple[Row, ...] = (
     _stream("stream, gRPC-Web", _ENVOY, "envoy", _WEB_STREAM, "web"),
     _stream("stream, gRPC", _OURS, "gateway_doors", "application/grpc", "grpc"),
     _stream("stream, gRPC", _GRPC_ALONE, "grpc_alone", "application/grpc", "grpc"),
+    _limited("three quotas a call", "limited"),
+    _limited("the same without Redis", "alone"),
+    _limited("nothing", "open"),
     _read(_OURS, "gateway"),
     _read(_OVER_REST, "gateway_over_rest"),
     _read(_USUAL, "fastapi_supabase"),
+    _read(_UNGUARDED, "gateway_unguarded"),
     _execute("execute", _OURS, "gateway"),
     _execute("execute", _OVER_REST, "gateway_over_rest"),
     _execute("execute", _USUAL, "fastapi_supabase"),
+    _execute("execute", _UNGUARDED, "gateway_unguarded"),
     _execute("execute, one at a time", _OURS, "gateway", 1),
     _execute("execute, one at a time", _USUAL, "fastapi_supabase", 1),
     _relay(_OURS, "gateway"),
@@ -190,6 +200,8 @@ AIMS: tuple[Aim, ...] = (
 
 def holds(row: Row, answer: bytes) -> bool:
     """Whether an answer is what the row is measured for."""
+    if row.server == "limiter":
+        return answer == b"admitted"
     if not row.body:
         return [workflow["webhook_path"] for workflow in json.loads(answer)["workflows"]] == [row.tenants]
     if row.tenants == "stream":
