@@ -10,7 +10,7 @@ import pytest
 from gateway.adapters.postgres import PostgresDatabase
 from gateway.gen.n8ngateway.v1.api_key_pb import ApiKey, ApiKeyEnvironment, ApiKeyState
 from gateway.rpc.api_keys import NewKey, new_key, new_secret
-from gateway.rpc.errors import FailedPrecondition, InvalidArgument, NotFound
+from gateway.rpc.errors import Aborted, FailedPrecondition, InvalidArgument, NotFound
 from tests.adapters.databases import Tenant, add_api_key, new_tenant
 
 ENVELOPE = {"sealed": "AA==", "key_id": "1"}
@@ -232,6 +232,23 @@ async def test_a_key_for_some_workflows_sees_and_runs_no_other(
             await database.call(function, confined, **arguments)
     whole = await add_api_key(superuser, tenant.organization_id)
     assert len(json.loads(await database.call("list_workflows", whole))["workflows"]) == 2
+
+
+async def test_a_key_is_not_given_another_workflows_stored_result(
+    database: PostgresDatabase, superuser: Any
+) -> None:
+    """Not even when it repeats the very request, by its idempotency key and under a workflow of its own."""
+    tenant = await new_tenant(database, balance=9)
+    hidden = await tenant.call("register_workflow", p_workflow={"name": "other", "webhook_path": "other"})
+    begun = await tenant.begin(p_workflow_id=hidden["id"], p_idempotency_key="same", p_request_hash="h")
+    await tenant.settle(begun["execution_id"], p_result='"secret result"')
+    confined = await add_api_key(superuser, tenant.organization_id, workflow_ids=[tenant.workflow_id])
+    with pytest.raises(Aborted) as raised:
+        await tenant.begin(confined, p_idempotency_key="same", p_request_hash="h")
+    assert begun["execution_id"] not in str(raised.value.metadata)
+    whole = await add_api_key(superuser, tenant.organization_id)
+    replayed = await tenant.begin(whole, p_idempotency_key="same", p_request_hash="h")
+    assert (replayed["replayed"], replayed["execution"]["result"]) == (True, "secret result")
 
 
 async def test_a_key_json_has_the_fields_of_the_message(database: PostgresDatabase) -> None:

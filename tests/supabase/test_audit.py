@@ -13,7 +13,7 @@ from gateway.gen.n8ngateway.v1.audit_event_pb import AuditEvent
 from gateway.rpc.api_keys import new_key, new_secret
 from gateway.rpc.call import current_request_id
 from gateway.rpc.errors import NotFound, RpcError
-from tests.adapters.databases import Tenant, new_tenant, user
+from tests.adapters.databases import Tenant, add_credits, new_tenant, user
 
 SEALED = {"sealed": "c2VhbGVkLXZhbHVl", "key_id": "1"}
 
@@ -283,3 +283,18 @@ async def test_an_export_goes_on_where_it_was(database: PostgresDatabase, superu
         found += [event["resource_id"] for event in page["audit_events"]]
         after = page["next"]
     assert found[3:] == [str(number) for number in range(1, 2101)]
+
+
+async def test_credits_of_the_platform_are_told_and_charges_are_not(database: PostgresDatabase) -> None:
+    tenant = await new_tenant(database, price=2)
+    for amount, reference in ((10, "invoice 1"), (10, "invoice 1"), (-3, "mistake")):
+        await add_credits(database, tenant.organization_id, amount, reference)
+    begun = await tenant.begin()
+    await tenant.settle(begun["execution_id"])
+    found = await events(tenant, p_action="credits.added")
+    assert [(event["changes"]["amount"], event["changes"]["reference"]) for event in found] == [
+        (10, "invoice 1"),
+        (-3, "mistake"),
+    ]
+    assert {event["actor_type"] for event in found} == {"platform"}
+    assert len(await events(tenant)) == 5
