@@ -84,6 +84,7 @@ from gateway.limits.windows import LocalWindows
 from gateway.rpc.chain import Chain
 from gateway.rpc.degraded import Part, Parts
 from gateway.rpc.methods import MethodTable
+from gateway.rpc.standing import Standing
 from gateway.services.api_key import ApiKeyService
 from gateway.services.execution import ExecutionService
 from gateway.services.health import Check, HealthService
@@ -208,6 +209,8 @@ class Gateway:
         degraded = ShowDegraded(self._away)
         failures = FailedAuthentications(AddressWindows(*settings.rate_limit_failed_authentications))
         streams = self._stream_limit(redis, replicas)
+        standing = Standing([api_keys.still, policies.still])
+        self._parts.push_async_callback(standing.close)
         chain = Chain(
             counted(establish_context),
             guards=[
@@ -227,6 +230,7 @@ class Gateway:
             ],
             observers=[failures.observe, streams.observe, degraded.observe, measure, log_access],
             timeout=settings.request_timeout_seconds,
+            standing=standing,
         )
         await self._open_doors(methods, chain, health)
 

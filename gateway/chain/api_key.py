@@ -19,6 +19,7 @@ from gateway.rpc.errors import InvalidArgument, PermissionDenied, RpcError, Unau
 from gateway.rpc.policy import Policy
 from gateway.rpc.principal import DatabaseRole, Kind, Principal
 from gateway.rpc.remembered import Remembered
+from gateway.rpc.standing import EVERY_SECONDS
 
 if TYPE_CHECKING:
     from gateway.adapters.database import Database
@@ -108,6 +109,15 @@ class ApiKeys:
         self._touch(known)
         call.key_id, call.policy = public_id, known.policy
         return replace(known.principal, tenant=tenant) if tenant else known.principal
+
+    async def still(self, call: Call) -> None:
+        """Check again the key of a call that goes on. Raises Unauthenticated, Unavailable."""
+        parsed = parse_key(call.metadata.get(HEADER, ""))
+        if parsed is not None:
+            known = await self._keys.get(parsed[0], ahead=EVERY_SECONDS)
+            if known is None:
+                raise _invalid()
+            self._check(known, parsed[1])
 
     async def client_secrets(self, public_id: str) -> list[bytes]:
         """The client secrets by which a key signs now: the present one, and within an overlap the one before.

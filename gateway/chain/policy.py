@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING
 
 import orjson
 
+from gateway.rpc.errors import FailedPrecondition, NotFound
 from gateway.rpc.policy import Policy
 from gateway.rpc.principal import Kind
 from gateway.rpc.remembered import Remembered
+from gateway.rpc.standing import EVERY_SECONDS
 
 if TYPE_CHECKING:
     from gateway.adapters.database import Database
@@ -36,6 +38,20 @@ class Policies:
         principal = call.principal
         if principal is not None and principal.kind is Kind.USER:
             call.policy = await self._found.get((principal.claims, principal.tenant))
+
+    async def still(self, call: Call) -> None:
+        """Check again that the user of a call that goes on acts for the organization, and that it is active.
+
+        Raises NotFound and FailedPrecondition, as the database would, and Unavailable.
+        """
+        principal = call.principal
+        if call.policy is None or principal is None or principal.kind is not Kind.USER:
+            return
+        policy = await self._found.get((principal.claims, principal.tenant), ahead=EVERY_SECONDS)
+        if policy is None or policy.organization_id != call.policy.organization_id:
+            raise NotFound("There is no such organization.", reason="ORGANIZATION_NOT_FOUND")
+        if not policy.is_active:
+            raise FailedPrecondition("The organization is not active.", reason="ORGANIZATION_INACTIVE")
 
     def forget(self, organization_id: str | None) -> None:
         """Ask anew for the policy of an organization at its next use; of every one when None."""

@@ -21,6 +21,7 @@ import structlog
 
 from gateway.rpc.errors import Cancelled, DeadlineExceeded, Internal, RpcError
 from gateway.rpc.limit import Limit, Limits
+from gateway.rpc.standing import Standing
 
 if TYPE_CHECKING:
     from protobuf import Message
@@ -47,7 +48,8 @@ class Chain:
     """Runs calls through `context` and `guards` in order, then the method's implementation.
 
     `timeout` is the longest that a unary call may take, in seconds; a caller's own
-    shorter deadline wins. A server stream is bounded by the caller's deadline alone.
+    shorter deadline wins. A server stream is bounded by the caller's deadline alone, and ends early
+    where `standing` finds that its caller may not have it any more.
     Each answer leaves through the door's `encode`, so that a message which its encoding
     cannot carry is told and observed as any other fault.
     """
@@ -59,7 +61,9 @@ class Chain:
         observers: Sequence[Observer],
         *,
         timeout: float,
+        standing: Standing | None = None,
     ) -> None:
+        self._standing = standing or Standing()
         self._context = context
         self._guards = tuple(guards)
         self._observers = tuple(observers)
@@ -89,28 +93,31 @@ class Chain:
         """Answer one request with a stream. Raises RpcError, and nothing else but cancellation."""
         deadline = _deadline(call)
         limit = Limit(deadline)
+        hold = self._standing.hold(call)
         outcome: RpcError | None = None
         try:
             with limit:
                 await self._admit(call)
             sent = 0
             async with aclosing(call.method.implementation(call.request, call)) as messages:
-                while True:
-                    _refuse_late(deadline)
-                    limit = Limit(deadline)
-                    with limit:
-                        message = await anext(messages, None)
-                    if message is None:
-                        return
-                    yield encode(message)
-                    sent += 1
-                    if sent % _BURST == 0:
-                        await asyncio.sleep(0)
+                with hold:
+                    while True:
+                        _refuse_late(deadline)
+                        hold.check()
+                        limit = hold.limit = Limit(deadline)
+                        with limit:
+                            message = await anext(messages, None)
+                        if message is None:
+                            return
+                        yield encode(message)
+                        sent += 1
+                        if sent % _BURST == 0:
+                            await asyncio.sleep(0)
         except (asyncio.CancelledError, GeneratorExit):
             outcome = Cancelled("The caller went away.")
             raise
         except BaseException as error:
-            outcome = _shown(error, call, expired=limit.expired)
+            outcome = (limit.expired and hold.refusal) or _shown(error, call, expired=limit.expired)
             if outcome is error:
                 raise
             raise outcome from error

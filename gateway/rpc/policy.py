@@ -23,6 +23,7 @@ class Policy:
     fingerprint_policy: FingerprintPolicy
     rate_limit: tuple[int, int] | None
     max_open_streams: int
+    is_active: bool = True
 
     @classmethod
     def of(cls, row: Mapping[str, Any]) -> Policy:
@@ -37,4 +38,5 @@ class Policy:
             ],
             rate_limit=(limit["requests"], limit["period_seconds"]) if limit else None,
             max_open_streams=row["max_open_streams"],
+            is_active=row["is_active"],
         )

@@ -45,11 +45,11 @@ class Remembered(Generic[Key, Value]):
     def __len__(self) -> int:
         return len(self._known) + len(self._others)
 
-    async def get(self, key: Key) -> Value:
-        """The value of a key. Raises what `ask` raises."""
+    async def get(self, key: Key, *, ahead: float = 0.0) -> Value:
+        """The value of a key, believed for `ahead` more seconds at least. Raises what `ask` raises."""
         for recent in (self._known, self._others):
             found = recent.get(key)
-            if found is not None and self._clock() < found[0]:
+            if found is not None and self._clock() + ahead < found[0]:
                 recent.move_to_end(key)
                 return found[1]
         asking = self._asking.get(key)

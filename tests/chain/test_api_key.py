@@ -28,6 +28,7 @@ from gateway.rpc.errors import InvalidArgument, PermissionDenied, Unauthenticate
 from gateway.rpc.methods import MethodTable
 from gateway.rpc.principal import DatabaseRole, Kind, Principal
 from gateway.rpc.remembered import FRESH_SECONDS
+from gateway.rpc.standing import EVERY_SECONDS
 from gateway.services.api_key import ApiKeyService
 from tests.adapters.databases import Tenant, new_tenant
 from tests.calls import call_of
@@ -200,6 +201,25 @@ async def test_a_revocation_that_is_told_is_seen_at_once(desk: Desk, *, everythi
     desk.keys.forget(None if everything else public_id)
     with pytest.raises(Unauthenticated):
         await desk.show(made.key)
+
+
+async def test_a_call_that_goes_on_is_refused_within_the_lifetime(desk: Desk) -> None:
+    made = await desk.create()
+    call = showing(made.key)
+    await desk.keys(call)
+    await desk.revoke(made)
+    desk.clock += FRESH_SECONDS - EVERY_SECONDS - 0.01
+    await desk.keys.still(call)
+    desk.clock += 0.01
+    # Whoever looks again in EVERY_SECONDS would be too late.
+    with pytest.raises(Unauthenticated) as raised:
+        await desk.keys.still(call)
+    assert raised.value.reason == "API_KEY_REVOKED"
+
+
+async def test_a_call_without_a_key_rests_on_none(desk: Desk) -> None:
+    await desk.keys.still(call_of())
+    assert desk.counting.called == []
 
 
 async def test_a_key_brings_the_policy_of_its_organization(desk: Desk) -> None:

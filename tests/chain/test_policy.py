@@ -15,7 +15,7 @@ from gateway.chain.policy import Policies
 from gateway.gen.n8ngateway.v1.organization_pb import AuthPolicy, FingerprintPolicy
 from gateway.rpc import remembered
 from gateway.rpc.call import Call
-from gateway.rpc.errors import Unavailable
+from gateway.rpc.errors import FailedPrecondition, NotFound, Unavailable
 from gateway.rpc.policy import Policy
 from gateway.rpc.principal import DatabaseRole, Kind, Principal
 from gateway.rpc.remembered import FRESH_SECONDS
@@ -208,3 +208,29 @@ async def test_only_users_are_asked_about(desk: Desk) -> None:
         await desk.policies(call)
         assert call.policy is None
     assert desk.counting.asked == 0
+
+
+async def test_a_call_that_goes_on_ends_with_its_membership_and_its_organization(
+    desk: Desk, superuser: Any
+) -> None:
+    member = user()
+    await add_member(superuser, desk.tenant.organization_id, member, "MEMBER")
+    calls = [acting(member), acting(desk.tenant.owner), acting(user())]
+    for call in calls:
+        await desk.policies(call)
+        await desk.policies.still(call)
+    organization = {"p_organization_id": desk.tenant.organization_id}
+    await desk.tenant.call("remove_member", **organization, p_profile_id=member.subject)
+    desk.clock += FRESH_SECONDS
+    with pytest.raises(NotFound):
+        await desk.policies.still(calls[0])
+    await desk.policies.still(calls[1])
+    await desk.tenant.call(
+        "update_organization", p_id=desk.tenant.organization_id, p_changes={"is_active": False}
+    )
+    desk.clock += FRESH_SECONDS
+    with pytest.raises(FailedPrecondition) as raised:
+        await desk.policies.still(calls[1])
+    assert raised.value.reason == "ORGANIZATION_INACTIVE"
+    # Who acted for none has nothing to lose.
+    await desk.policies.still(calls[2])

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
@@ -13,6 +15,7 @@ import pytest
 from gateway.rpc.errors import Code
 from tests.wire.clients import Client
 from tests.wire.conftest import World, call
+from tests.wire.signing import SigningKey
 from tests.wire.test_unary import N8N_FAULTS
 
 EVENTS = ("started", "node_started", "chunk", "node_finished", "failed", "completed")
@@ -137,6 +140,28 @@ def test_events_arrive_while_n8n_still_runs(world: World, accept: str, start: st
     assert opened.is_set()
     assert '"second"' in received
     assert start in received
+
+
+def test_a_revoked_key_ends_its_open_streams(stream_client: Client, world: World) -> None:
+    """The stream says nothing by itself: it would end only with the gate, which stays closed."""
+    world.stub.close_gate()
+    keys = f"{world.dev.ready['http_url']}/api/v1/organizations/{world.dev.ready['organization_id']}/api-keys"
+    made = httpx.post(keys, json={"name": "stream"}, headers=world.dev.bearer).raise_for_status().json()
+    before = world.stub.calls["gated"]
+    as_key: dict[str, Any] = {"headers": {}, "signed": SigningKey.of(made).headers}
+    try:
+        with ThreadPoolExecutor(1) as threads:
+            streaming = threads.submit(
+                call, stream_client, world, "ExecuteStream", world.request("gated"), **as_key
+            )
+            while world.stub.calls["gated"] == before and not streaming.done():
+                time.sleep(0.01)
+            httpx.post(f"{keys}/{made['api_key']['id']}/revoke", headers=world.dev.bearer).raise_for_status()
+            outcome = streaming.result()
+    finally:
+        world.stub.open_gate()
+    assert (outcome.code, outcome.reason) == (Code.UNAUTHENTICATED, "API_KEY_REVOKED")
+    assert kinds(outcome.messages)[:1] == ["started"]
 
 
 def test_a_caller_that_leaves_does_not_stop_the_run(world: World) -> None:
