@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 import uuid
 from collections.abc import Callable
@@ -12,8 +13,9 @@ import httpx
 import pytest
 
 from gateway.rpc.errors import Code
-from tests.wire.clients import Client, Outcome
-from tests.wire.conftest import Mint, World, call
+from tests.wire.clients import Client, Outcome, RestClient
+from tests.wire.conftest import METHODS, Mint, World, call
+from tests.wire.signing import SigningKey
 
 SECONDS = 20
 
@@ -136,18 +138,25 @@ def test_owners_can_ask_for_more_later(world: World, tenant: Callable[[str], Ten
 
 def test_a_key_has_a_baseline_of_its_own(world: World, tenant: Callable[[str], Tenant]) -> None:
     made = tenant("CHALLENGE")
-    base = f"{world.dev.ready['http_url']}/api/v1/organizations/{made.organization_id}"
-    wanted = {"name": "k", "scopes": ["organizations:read"]}
-    key = httpx.post(f"{base}/api-keys", json=wanted, headers=made.session(sid="admin")).raise_for_status()
-    headers = {"X-API-Key": key.json()["key"]}
-    assert made.browse(headers, "backend/1.0").status_code == 200
-    assert made.browse(headers, "backend/1.1").status_code == 200
-    refused = made.browse(headers, "curl/8")
-    assert (refused.status_code, refused.json()["details"][0]["reason"]) == (403, "FINGERPRINT_CHANGED")
-    rotated = httpx.post(
-        f"{base}/api-keys/{key.json()['api_key']['id']}/rotate", json={}, headers=made.session(sid="admin")
-    ).raise_for_status()
-    assert made.browse({"X-API-Key": rotated.json()["key"]}, "curl/8").status_code == 200
+    client = RestClient(world.dev.ready["http_url"])
+    body = json.dumps({"id": made.organization_id}).encode()
+
+    def ask(key: SigningKey, agent: str) -> str | None:
+        headers = key.headers(client, METHODS["GetOrganization"], body)
+        return client.call(METHODS["GetOrganization"], body, headers=headers | {"user-agent": agent}).reason
+
+    def keys(name: str, request: dict[str, Any]) -> SigningKey:
+        asked = {"organization_id": made.organization_id, **request}
+        outcome = call(client, world, name, asked, headers=made.session(sid="admin"))
+        ids.append(outcome.messages[0]["api_key"]["id"])
+        return SigningKey.of(outcome.messages[0])
+
+    ids: list[str] = []
+    key = keys("CreateApiKey", {"api_key": {"name": "k", "scopes": ["organizations:read"]}})
+    assert ask(key, "backend/1.0") is None
+    assert ask(key, "backend/1.1") is None
+    assert ask(key, "curl/8") == "FINGERPRINT_CHANGED"
+    assert ask(keys("RotateApiKey", {"id": ids[0]}), "curl/8") is None
 
 
 def test_pages_and_filters(client: Client, tenant: Callable[[str], Tenant]) -> None:
