@@ -54,6 +54,7 @@ from gateway.doors.http import HttpServer, http_application
 from gateway.doors.http_protocol import Bounds
 from gateway.doors.metrics import metrics_application
 from gateway.doors.rest import RestDoor
+from gateway.doors.tls import Tls, TlsFiles
 from gateway.executions.attempt import Caller, Limits
 from gateway.executions.cancel import Cancellations
 from gateway.executions.credentials import StoredCredentials
@@ -91,6 +92,8 @@ from gateway.services.health import Check, HealthService
 from gateway.services.internal import InternalService
 from gateway.services.organization import OrganizationService
 from gateway.services.workflow import WorkflowService
+from gateway.settings import Environment, Settings
+from gateway.start_checks import check_database, check_settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -100,7 +103,6 @@ if TYPE_CHECKING:
     from gateway.adapters.database import Database
     from gateway.chain.authenticate import Authenticator
     from gateway.executions.attempt import N8nFor
-    from gateway.settings import Settings
 
 log = structlog.get_logger("gateway")
 
@@ -120,6 +122,7 @@ class Gateway:
         self._parts = AsyncExitStack()
         self._away = Parts()
         self._stop_by = 0.0
+        self._http: HttpServer | None = None
         self.http_port = 0
         self.grpc_port = 0
         self.metrics_port = 0
@@ -137,11 +140,16 @@ class Gateway:
         self._stop_by = asyncio.get_running_loop().time() + self._settings.shutdown_grace_seconds
         await self._parts.aclose()
 
+    async def died(self) -> BaseException | None:
+        """Return when the HTTP port is served no longer, without `stop`, and why if that is known."""
+        return None if self._http is None else await self._http.died()
+
     def _grace_left(self) -> float:
         return max(0.0, self._stop_by - asyncio.get_running_loop().time())
 
     async def _start(self) -> None:
         settings = self._settings
+        check_settings(settings)
         session = await self._parts.enter_async_context(aiohttp.ClientSession())
         secret_key = settings.clerk_secret_key
         keys = signing_keys(
@@ -153,7 +161,7 @@ class Gateway:
             report=self._report(Part.IDENTITY),
         )
         self._parts.push_async_callback(keys.close)
-        unwatched, checks = self._database()
+        unwatched, checks = await self._database()
         database = WatchedDatabase(unwatched, self._report(Part.DATABASE))
         self._parts.push_async_callback(database.close)
         redis: Redis = Redis.from_url(settings.redis_url.get_secret_value())
@@ -385,15 +393,17 @@ class Gateway:
         internal = InternalSecret(settings.n8n_internal_auth_secret.get_secret_value(), n8n_secrets)
         return Authenticate(default, {_HEALTH.type_name: None, _INTERNAL.type_name: internal})
 
-    def _database(self) -> tuple[Database, dict[str, Check]]:
+    async def _database(self) -> tuple[Database, dict[str, Check]]:
         settings = self._settings
         if settings.database_url is not None:
             direct = PostgresDatabase(
                 settings.database_url.get_secret_value(),
                 max_connections=settings.database_max_connections,
                 pooled=settings.database_pooled,
+                may_bypass_rls=settings.environment is not Environment.PRODUCTION,
             )
             metrics.watch(metrics.DATABASE_CONNECTIONS, direct.connections)
+            await check_database(direct, settings)
             return direct, {Part.DATABASE: Check(direct.ping, "direct")}
         rest = SupabaseDatabase(
             settings.supabase_url or "",
@@ -432,9 +442,11 @@ class Gateway:
             idle_seconds=settings.http_keepalive_seconds,
             connections=settings.http_max_connections,
         )
-        http = HttpServer(application, grace=settings.shutdown_grace_seconds, bounds=bounds)
+        tls = self._tls()
+        grace = settings.shutdown_grace_seconds
+        http = self._http = HttpServer(application, grace=grace, bounds=bounds, tls=tls.http if tls else None)
         self._parts.push_async_callback(lambda: self._close_doors(http, grpc_door))
-        self.grpc_port = await grpc_door.start(f"{settings.host}:{settings.grpc_port}")
+        self.grpc_port = await grpc_door.start(settings.host, settings.grpc_port, tls.grpc() if tls else None)
         self.http_port = await http.start(settings.host, settings.http_port)
         if settings.metrics_port is not None:
             watchers = HttpServer(metrics_application(), grace=1)
@@ -442,6 +454,15 @@ class Gateway:
             self.metrics_port = await watchers.start(settings.metrics_host, settings.metrics_port)
         self._parts.callback(health.drain)
         log.info("serving", http_port=self.http_port, grpc_port=self.grpc_port)
+
+    def _tls(self) -> Tls | None:
+        settings = self._settings
+        if settings.tls_cert_file is None or settings.tls_key_file is None:
+            return None
+        tls = Tls(TlsFiles(settings.tls_cert_file, settings.tls_key_file, settings.grpc_client_ca_file))
+        tls.start()
+        self._parts.push_async_callback(tls.close)
+        return tls
 
     async def _close_doors(self, http: HttpServer, grpc_door: GrpcDoor) -> None:
         await asyncio.gather(http.stop(), grpc_door.stop(self._grace_left()))

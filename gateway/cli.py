@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Coroutine
 from enum import StrEnum
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -34,6 +35,23 @@ application = typer.Typer(
     pretty_exceptions_enable=False,
 )
 application.add_typer(platform.application, name="platform")
+
+
+def _show_version(wanted: bool) -> None:  # noqa: FBT001 - as typer calls it
+    if wanted:
+        sys.stdout.write(f"n8n-gateway {version('n8n-gateway')}\n")
+        raise typer.Exit
+
+
+@application.callback()
+def _options(
+    *,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    pass
+
 
 T = TypeVar("T")
 
@@ -172,9 +190,13 @@ async def _serve(settings: Settings) -> None:
         await gateway.start()
     except OSError as error:
         raise Failure(str(error)) from None
-    await stopping.wait()
+    interrupted, died = asyncio.create_task(stopping.wait()), asyncio.create_task(gateway.died())
+    done, _ = await asyncio.wait([interrupted, died], return_when=asyncio.FIRST_COMPLETED)
+    died.cancel()
     structlog.get_logger("gateway").info("stopping", grace_seconds=settings.shutdown_grace_seconds)
     await gateway.stop()
+    if interrupted not in done:
+        raise Failure(f"the HTTP port is served no longer: {died.result()!r}")
 
 
 async def _dev(options: Any, ready_file: Path | None) -> None:
@@ -240,10 +262,16 @@ async def _migrate(database_url: str, *, plan: bool) -> None:
 
 
 def _on_signals() -> asyncio.Event:
-    """An event that SIGINT and SIGTERM set."""
+    """An event that SIGINT and SIGTERM set. A second SIGINT (Ctrl-C) ends the process at once."""
     event = asyncio.Event()
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        with contextlib.suppress(NotImplementedError):
-            loop.add_signal_handler(number, event.set)
+
+    def interrupt() -> None:
+        event.set()
+        loop.remove_signal_handler(signal.SIGINT)
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+    with contextlib.suppress(NotImplementedError):
+        loop.add_signal_handler(signal.SIGINT, interrupt)
+        loop.add_signal_handler(signal.SIGTERM, event.set)
     return event

@@ -6,7 +6,8 @@ import base64
 import json
 import re
 from enum import StrEnum
-from ipaddress import IPv4Network, IPv6Network, ip_network
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
@@ -42,6 +43,7 @@ _VAULT_KEY_ID = re.compile(r"[A-Za-z0-9_-]{1,32}")
 _SCHEMES = {"database_url": ("postgresql", "postgres"), "redis_url": ("redis", "rediss", "unix")}
 
 _HOST = re.compile(r"(\*\.)?[A-Za-z0-9._~-]+|\[[0-9A-Fa-f:.]+\]")
+_ADDRESS_OR_NAME = re.compile(r"[A-Za-z0-9._-]+")
 _LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
 
 CommaList = Annotated[tuple[str, ...], NoDecode]
@@ -104,6 +106,9 @@ class Settings(BaseSettings):
     metrics_host: str = "127.0.0.1"
     metrics_port: int | None = Field(None, ge=0, le=65535)
     grpc_port: int = Field(50051, ge=0, le=65535)
+    tls_cert_file: Path | None = None
+    tls_key_file: Path | None = Field(None, validate_default=True)
+    grpc_client_ca_file: Path | None = Field(None, validate_default=True)
     http_max_connections: PositiveInt = 10_000
     http_header_timeout_seconds: PositiveFloat = 20
     http_body_timeout_seconds: PositiveFloat = 60
@@ -199,6 +204,32 @@ class Settings(BaseSettings):
                 msg = f"is neither a comma-separated list nor a JSON array: {error}"
                 raise ValueError(msg) from None
         return tuple(part.strip() for part in value.split(",") if part.strip())
+
+    @field_validator("host", mode="after")
+    @classmethod
+    def _bare(cls, value: str) -> str:
+        """An IPv6 address without the brackets that it has in a URL."""
+        host = value.removeprefix("[").removesuffix("]")
+        if not (_ADDRESS_OR_NAME.fullmatch(host) or _is_address(host)):
+            msg = "must be an address or a name, without a port"
+            raise ValueError(msg)
+        return host
+
+    @field_validator("tls_key_file", mode="after")
+    @classmethod
+    def _pair(cls, value: Path | None, info: ValidationInfo) -> Path | None:
+        if (value is None) is not (info.data.get("tls_cert_file") is None):
+            msg = "and TLS_CERT_FILE go together: set both or none"
+            raise ValueError(msg)
+        return value
+
+    @field_validator("grpc_client_ca_file", mode="after")
+    @classmethod
+    def _over_tls(cls, value: Path | None, info: ValidationInfo) -> Path | None:
+        if value is not None and info.data.get("tls_cert_file") is None:
+            msg = "needs TLS_CERT_FILE and TLS_KEY_FILE: clients show certificates over TLS alone"
+            raise ValueError(msg)
+        return value
 
     @field_validator("allowed_hosts", mode="after")
     @classmethod
@@ -370,6 +401,14 @@ class Settings(BaseSettings):
     def limit(self) -> tuple[int, int]:
         """Requests and seconds: RATE_LIMIT where it is set, else the two settings beside it."""
         return self.rate_limit or (self.rate_limit_requests, self.rate_limit_period)
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ip_address(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _network(text: str) -> IPv4Network | IPv6Network:

@@ -15,10 +15,12 @@ import sys
 import threading
 import uuid
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import asyncpg
+import grpc
 import httpx
 import jwt
 import pytest
@@ -242,12 +244,14 @@ def environment_of(dev: RunningDev, n8n_url: str) -> dict[str, str]:
     """What `serve` is told to stand on the parts of a `dev`."""
     issuer = jwt.decode(dev.ready["token"], options={"verify_signature": False})["iss"]
     return {
+        "ENVIRONMENT": "staging",  # for the database's superuser
         "DATABASE_URL": dev.ready["database_url"],
         "REDIS_URL": dev.ready["redis_url"],
         "CLERK_JWT_ISSUER": issuer,
         "CLERK_JWKS_URL": f"{issuer}/.well-known/jwks.json",
         "N8N_BASE_URL": n8n_url,
         "N8N_INTERNAL_AUTH_SECRET": "s" * 64,
+        "VAULT_KEY": "A" * 43 + "=",
         "HTTP_PORT": "0",
         "GRPC_PORT": "0",
     }
@@ -257,6 +261,117 @@ def test_serve_on_a_port_in_use_tells_so(dev: RunningDev, stub_n8n: StubN8n, tmp
     port = str(URL(dev.ready["http_url"]).port)
     ended = run("serve", directory=tmp_path, **(environment_of(dev, stub_n8n.url) | {"HTTP_PORT": port}))
     assert f"127.0.0.1:{port}" in complaint(ended)
+
+
+def test_the_version_is_told(tmp_path: Path) -> None:
+    told = run("--version", directory=tmp_path)
+    assert (told.returncode, told.stdout) == (0, f"n8n-gateway {version('n8n-gateway')}\n")
+
+
+def test_serve_in_production_does_not_log_in_as_a_superuser(
+    dev: RunningDev, stub_n8n: StubN8n, tmp_path: Path
+) -> None:
+    environment = environment_of(dev, stub_n8n.url) | {"ENVIRONMENT": "production"}
+    assert "DATABASE_URL logs in as a superuser" in complaint(run("serve", directory=tmp_path, **environment))
+
+
+def test_serve_with_a_certificate_that_is_not_there_tells_so(
+    dev: RunningDev, stub_n8n: StubN8n, tmp_path: Path
+) -> None:
+    environment = environment_of(dev, stub_n8n.url)
+    environment |= {"TLS_CERT_FILE": "/no/such.pem", "TLS_KEY_FILE": "/no/such.key"}
+    told = complaint(run("serve", directory=tmp_path, **environment))
+    assert "TLS_CERT_FILE /no/such.pem cannot be read: No such file or directory" in told
+
+
+_DYING = """
+import sys
+from gateway.doors import http
+
+async def on_tick(self, counter):
+    if counter:
+        raise RuntimeError("a fault of the server")
+    return False
+
+http._Server.on_tick = on_tick
+sys.argv = ["n8n-gateway", "serve"]
+from gateway.cli import main
+main()
+"""
+
+
+def test_serve_ends_when_the_http_port_is_served_no_longer(
+    dev: RunningDev, stub_n8n: StubN8n, tmp_path: Path
+) -> None:
+    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)} | environment_of(dev, stub_n8n.url)
+    ended = subprocess.run(
+        [sys.executable, "-c", _DYING],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+        check=False,
+    )
+    assert "the HTTP port is served no longer: RuntimeError('a fault of the server')" in complaint(ended)
+
+
+@contextlib.contextmanager
+def serving(directory: Path, environment: dict[str, str]) -> Iterator[tuple[subprocess.Popen[str], Any, Any]]:
+    """A `serve`, the lines of its log, and the one that tells its ports."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "gateway", "serve"],
+        cwd=directory,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)} | environment,
+    )
+    assert process.stderr is not None
+    lines = map(json.loads, process.stderr)
+    try:
+        yield process, lines, next(line for line in lines if line["event"] == "serving")
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_serve_listens_on_ipv6(dev: RunningDev, stub_n8n: StubN8n, tmp_path: Path) -> None:
+    environment = environment_of(dev, stub_n8n.url) | {"HOST": "[::1]"}
+    with serving(tmp_path, environment) as (_, _, told):
+        answer = httpx.get(f"http://[::1]:{told['http_port']}/api/v1/health")
+        assert answer.json()["status"] == "healthy"
+        with grpc.insecure_channel(f"[::1]:{told['grpc_port']}") as channel:
+            grpc.channel_ready_future(channel).result(SECONDS)
+
+
+def test_a_second_interrupt_does_not_wait_for_running_calls(
+    dev: RunningDev, stub_n8n: StubN8n, tmp_path: Path
+) -> None:
+    workflow = {"name": f"cli {uuid.uuid4()}", "webhook_path": "gated", "credits_per_execution": 1}
+    registered = httpx.post(f"{dev.ready['http_url']}/api/v1/workflows", json=workflow, headers=dev.bearer)
+    request = {"workflow_id": registered.raise_for_status().json()["id"]}
+    stub_n8n.close_gate()
+    before = stub_n8n.calls["gated"]
+
+    def call(port: int) -> None:
+        with contextlib.suppress(httpx.HTTPError):
+            url = f"http://127.0.0.1:{port}/api/v1/execute"
+            httpx.post(url, json=request, headers=dev.bearer, timeout=SECONDS)
+
+    try:
+        with serving(tmp_path, environment_of(dev, stub_n8n.url)) as (process, lines, told):
+            calling = threading.Thread(target=call, args=[told["http_port"]])
+            calling.start()
+            while stub_n8n.calls["gated"] == before:
+                assert calling.is_alive()
+            process.send_signal(signal.SIGINT)
+            assert next(line for line in lines if line["event"] == "stopping")
+            assert process.poll() is None
+            process.send_signal(signal.SIGINT)
+            assert process.wait(SECONDS) == -signal.SIGINT
+            calling.join(SECONDS)
+    finally:
+        stub_n8n.open_gate()
 
 
 def test_serve_drains_on_sigterm(dev: RunningDev, stub_n8n: StubN8n, tmp_path: Path) -> None:

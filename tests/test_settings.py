@@ -266,3 +266,52 @@ def test_a_host_is_a_name_without_more(environment: pytest.MonkeyPatch, value: s
     environment.setenv("ALLOWED_HOSTS", value)
     [told] = faults()
     assert told.startswith("ALLOWED_HOSTS must list names")
+
+
+@pytest.mark.parametrize(
+    ("value", "host"),
+    [
+        ("::1", "::1"),
+        ("[::1]", "::1"),
+        ("::", "::"),
+        ("0.0.0.0", "0.0.0.0"),
+        ("gateway.internal", "gateway.internal"),
+    ],
+)
+def test_the_host_is_an_address_or_a_name(environment: pytest.MonkeyPatch, value: str, host: str) -> None:
+    environment.setenv("HOST", value)
+    assert Settings.load().host == host
+
+
+@pytest.mark.parametrize("value", ["127.0.0.1:8000", "http://gateway", "[::1]:8000", "a b", "::zz"])
+def test_another_host_is_refused(environment: pytest.MonkeyPatch, value: str) -> None:
+    environment.setenv("HOST", value)
+    assert faults() == ["HOST must be an address or a name, without a port"]
+
+
+def test_tls_needs_both_files(environment: pytest.MonkeyPatch) -> None:
+    environment.setenv("GRPC_CLIENT_CA_FILE", "/ca.pem")
+    assert faults() == [
+        "GRPC_CLIENT_CA_FILE needs TLS_CERT_FILE and TLS_KEY_FILE: clients show certificates over TLS alone"
+    ]
+    environment.setenv("TLS_CERT_FILE", "/server.pem")
+    assert faults() == ["TLS_KEY_FILE and TLS_CERT_FILE go together: set both or none"]
+    environment.setenv("TLS_KEY_FILE", "/server.key")
+    assert str(Settings.load().tls_key_file) == "/server.key"
+    environment.delenv("TLS_CERT_FILE")
+    assert "TLS_KEY_FILE and TLS_CERT_FILE go together: set both or none" in faults()
+
+
+def test_fingerprints_have_a_key_of_their_own(environment: pytest.MonkeyPatch) -> None:
+    derived = Settings.load().fingerprint_secret
+    assert derived == Settings.load().fingerprint_secret
+    assert SECRET.encode() not in derived
+    environment.setenv("N8N_INTERNAL_AUTH_SECRET", "t" * 64)
+    assert Settings.load().fingerprint_secret != derived
+    environment.setenv("FINGERPRINT_KEY", "a-key-for-fingerprints-of-32-bytes")
+    own = Settings.load().fingerprint_secret
+    environment.setenv("N8N_INTERNAL_AUTH_SECRET", SECRET)
+    assert Settings.load().fingerprint_secret == own
+    assert "a-key-for-fingerprints" not in repr(Settings.load())
+    environment.setenv("FINGERPRINT_KEY", "too-short-hunter2")
+    assert faults() == ["FINGERPRINT_KEY needs at least 32 bytes"]

@@ -14,7 +14,7 @@ import orjson
 from gateway.adapters.database import request_headers
 from gateway.adapters.postgres_connections import Connections
 from gateway.adapters.postgres_errors import translate
-from gateway.rpc.errors import Internal, PermissionDenied
+from gateway.rpc.errors import Internal, PermissionDenied, RpcError, Unavailable
 from gateway.rpc.principal import DatabaseRole
 
 if TYPE_CHECKING:
@@ -42,13 +42,32 @@ class Timeouts:
 _TIMEOUTS = Timeouts()
 
 
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """Who the gateway is to the database, whether row-level security holds for it, and what is installed."""
+
+    login: str
+    bypasses_rls: bool
+    has_vault: bool
+
+
+_FACTS = """
+select json_build_object(
+    'login', session_user,
+    'bypasses_rls', (select r.rolsuper or r.rolbypassrls from pg_roles r where r.rolname = session_user),
+    'has_vault', exists (select from pg_extension e where e.extname = 'supabase_vault')
+)::text
+"""
+
+
 class PostgresDatabase:
     """Calls SQL functions as `Database` says, in one statement and one round trip each.
 
     `url` logs in as authenticator, or as any role that may become authenticated and service_role and has
     EXECUTE on the functions. `pooled` is for a transaction pooler in front (Supabase's port 6543, PgBouncer),
     which keeps neither prepared statements nor settings. Connections are made when they are needed, at most
-    `max_connections`; `start` makes the first `min_connections` at once.
+    `max_connections`; `start` makes the first `min_connections` at once. Unless `may_bypass_rls`, a login for
+    which row-level security does not hold (a superuser) is not used, whenever that turns out.
     """
 
     def __init__(
@@ -58,11 +77,13 @@ class PostgresDatabase:
         min_connections: int = 1,
         max_connections: int = 10,
         pooled: bool = False,
+        may_bypass_rls: bool = True,
         timeouts: Timeouts = _TIMEOUTS,
     ) -> None:
         self._url = url
         self._min_connections = min(min_connections, max_connections)
         self._pooled = pooled
+        self._may_bypass_rls = may_bypass_rls
         self._timeouts = timeouts
         self._connections = Connections(
             self._connect, limit=max_connections, wait_seconds=timeouts.wait, idle_seconds=_IDLE_SECONDS
@@ -95,6 +116,11 @@ class PostgresDatabase:
         """See `Database.ping`."""
         await self._run("ping", "select 1", (), ())
 
+    async def facts(self) -> Facts:
+        """Ask what the database knows of itself. Raises `Unavailable`."""
+        answer = await self._run("facts", _FACTS, (), ())
+        return Facts(**orjson.loads(str(answer)))
+
     async def close(self) -> None:
         """See `Database.close`."""
         await self._connections.close()
@@ -109,6 +135,8 @@ class PostgresDatabase:
         connections = self._connections
         try:
             connection = await connections.acquire()
+        except RpcError:
+            raise
         except Exception as error:  # noqa: BLE001 - translate knows them all
             raise translate(error, function) from None
         try:
@@ -143,6 +171,8 @@ class PostgresDatabase:
             server_settings=settings,
         )
         try:
+            if not self._may_bypass_rls:
+                _refuse_bypassing(await connection.fetchval(_FACTS))
             # Arguments come as JSON says them: asyncpg itself would take a datetime alone.
             await connection.set_type_codec(
                 "timestamptz", schema="pg_catalog", encoder=str, decoder=str, format="text"
@@ -151,6 +181,12 @@ class PostgresDatabase:
             connection.terminate()
             raise
         return connection
+
+
+def _refuse_bypassing(facts: str) -> None:
+    if orjson.loads(facts)["bypasses_rls"]:
+        msg = "The gateway's login at the database could read past row-level security."
+        raise Unavailable(msg, reason="DATABASE_LOGIN_UNSAFE")
 
 
 def _statement(function: str, role: DatabaseRole, parameters: Sequence[str]) -> str:

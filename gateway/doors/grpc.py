@@ -38,6 +38,8 @@ _COMPRESSION_LEVEL = 1
 """Low: by the best of the codings that the caller accepts."""
 _PING_INTERVAL_SECONDS = 10
 _PING_TIMEOUT_SECONDS = 20
+_HANDSHAKE_SECONDS = 20
+"""For TLS and the beginning of HTTP/2."""
 _METADATA_BYTES = 32 * 1024
 
 
@@ -99,16 +101,24 @@ class GrpcDoor:
             ("grpc.absolute_max_metadata_size", _METADATA_BYTES),
             ("grpc.default_compression_level", _COMPRESSION_LEVEL),
             ("grpc.so_reuseport", 0),
+            ("grpc.server_handshake_timeout_ms", _HANDSHAKE_SECONDS * 1000),
             *(connections or Connections()).options(),
         ]
         self._server = grpc.aio.server(options=options)
         self._server.add_generic_rpc_handlers([_Handlers(self._handler(m) for m in methods)])
         self._operations = Operations(self._server, methods, channelz=channelz)
 
-    async def start(self, address: str) -> int:
-        """Listen on `host:port` (port 0 for a free one) and return the port. Raises OSError."""
+    async def start(self, host: str, port: int, credentials: grpc.ServerCredentials | None = None) -> int:
+        """Listen on a host (an address or a name) and return the port; 0 is a free one. Raises OSError.
+
+        Without `credentials` the port speaks HTTP/2 in the clear.
+        """
+        address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         try:
-            port = self._server.add_insecure_port(address)
+            if credentials is None:
+                port = self._server.add_insecure_port(address)
+            else:
+                port = self._server.add_secure_port(address, credentials)
         except RuntimeError as error:
             msg = f"cannot listen for gRPC on {address}: is the port in use?"
             raise OSError(msg) from error

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import ssl
 from collections.abc import Collection, Iterable, Iterator
 from functools import partial
 
@@ -36,6 +37,8 @@ _SECURITY_HEADERS = [
     ("x-frame-options", "DENY"),
     ("referrer-policy", "no-referrer"),
 ]
+
+_OVER_TLS = [("strict-transport-security", "max-age=31536000")]
 
 
 def http_application(
@@ -86,12 +89,19 @@ def _is_rpc(headers: Iterable[tuple[bytes, bytes]]) -> bool:
 class HttpServer:
     """Serves an ASGI application on one port, in the running event loop."""
 
-    def __init__(self, application: Application, *, grace: float, bounds: Bounds | None = None) -> None:
+    def __init__(
+        self,
+        application: Application,
+        *,
+        grace: float,
+        bounds: Bounds | None = None,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
         bounds = bounds or Bounds()
         config = uvicorn.Config(
             application,
             http=partial(BoundedHttpProtocol, bounds),  # type: ignore[arg-type] # what makes one will do
-            headers=_SECURITY_HEADERS,
+            headers=_SECURITY_HEADERS + (_OVER_TLS if tls else []),
             timeout_keep_alive=bounds.idle_seconds,
             ws="none",
             lifespan="off",
@@ -101,6 +111,8 @@ class HttpServer:
             proxy_headers=False,  # as uvicorn would, it believes any process of this machine
             timeout_graceful_shutdown=max(1, round(grace)),
         )
+        config.load()
+        config.ssl = tls
         self._server = _Server(config)
         self._serving: asyncio.Task[None] | None = None
 
@@ -114,11 +126,18 @@ class HttpServer:
             await asyncio.sleep(0.005)
         return int(listener.getsockname()[1])
 
+    async def died(self) -> BaseException | None:
+        """Return when the server ends by itself, with what ended it if that is known."""
+        if self._serving is None:
+            return None
+        await asyncio.wait([self._serving])
+        return None if self._serving.cancelled() else self._serving.exception()
+
     async def stop(self) -> None:
         """Stop listening, and wait for running requests as long as the grace time lasts."""
         self._server.should_exit = True
         if self._serving is not None:
-            await self._serving
+            await asyncio.wait([self._serving])
 
 
 class _Server(uvicorn.Server):
@@ -131,7 +150,11 @@ class _Server(uvicorn.Server):
 
 def _listen(host: str, port: int) -> socket.socket:
     try:
-        return socket.create_server((host, port), backlog=_BACKLOG)
+        if ":" not in host:
+            return socket.create_server((host, port), backlog=_BACKLOG)
+        both = host == "::" and socket.has_dualstack_ipv6()
+        family = socket.AF_INET6
+        return socket.create_server((host, port), family=family, backlog=_BACKLOG, dualstack_ipv6=both)
     except OSError as error:
         reason = str(error.strerror).partition(" (while")[0]
         raise OSError(f"cannot listen for HTTP on {host}:{port}: {reason}") from None

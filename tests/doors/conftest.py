@@ -18,6 +18,7 @@ from gateway.doors.grpc import Connections, GrpcDoor
 from gateway.doors.http import HttpServer, http_application
 from gateway.doors.http_protocol import Bounds
 from gateway.doors.rest import RestDoor
+from gateway.doors.tls import Tls
 from gateway.gen.n8ngateway.v1 import execution_service_pb, health_service_pb
 from gateway.gen.n8ngateway.v1.execution_event_pb import ExecutionEvent
 from gateway.gen.n8ngateway.v1.execution_service_pb import ExecuteResponse, ListExecutionsResponse
@@ -145,7 +146,7 @@ def doors(open_doors: Doors) -> Doors:
 
 @asynccontextmanager
 async def serve(
-    connections: Connections, *guards: Guard, bounds: Bounds | None = None
+    connections: Connections, *guards: Guard, bounds: Bounds | None = None, tls: Tls | None = None
 ) -> AsyncIterator[Doors]:
     """Open the doors in the running event loop, with `guards` before a call is decoded."""
     doors = Doors()
@@ -160,10 +161,10 @@ async def serve(
         services=[EXECUTIONS.type_name, HEALTH.type_name],
         cors_origins=[ORIGIN],
     )
-    http = HttpServer(application, grace=1, bounds=bounds)
+    http = HttpServer(application, grace=1, bounds=bounds, tls=tls.http if tls else None)
     async with AsyncExitStack() as stack:
         stack.enter_context(capture_logs())
-        doors.grpc_port = await doors.grpc.start("127.0.0.1:0")
+        doors.grpc_port = await doors.grpc.start("127.0.0.1", 0, tls.grpc() if tls else None)
         stack.push_async_callback(doors.grpc.stop, 0)
         doors.http_port = await http.start("127.0.0.1", 0)
         stack.push_async_callback(http.stop)

@@ -86,7 +86,7 @@ async def main() -> None:
         ),
         grace=1,
     )
-    grpc_port = await grpc_door.start("127.0.0.1:0")
+    grpc_port = await grpc_door.start("127.0.0.1", 0)
     serving.announce({"http": await http.start("127.0.0.1", 0), "grpc": grpc_port})
     await asyncio.Event().wait()
 

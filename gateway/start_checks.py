@@ -1,0 +1,51 @@
+"""What is looked at once when the gateway starts, because later it would be a silent fault."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import structlog
+
+from gateway.rpc.errors import Unavailable
+from gateway.settings import Environment, SettingsError
+
+if TYPE_CHECKING:
+    from gateway.adapters.postgres import PostgresDatabase
+    from gateway.settings import Settings
+
+log = structlog.get_logger("gateway")
+
+
+def check_settings(settings: Settings) -> None:
+    """Warn of what can be meant, and mostly is not."""
+    if settings.environment is Environment.PRODUCTION and not settings.clerk_authorized_parties:
+        log.warning(
+            "CLERK_AUTHORIZED_PARTIES is empty: tokens that the issuer gave to any application are taken"
+        )
+
+
+async def check_database(database: PostgresDatabase, settings: Settings) -> None:
+    """Look at who the gateway is to the database, and where secrets would be kept.
+
+    Raises SettingsError in production for a login for which row-level security does not hold, and where
+    secrets would be stored in the clear. A database that is away is looked at when it is back, by itself.
+    """
+    in_production = settings.environment is Environment.PRODUCTION
+    try:
+        facts = await database.facts()
+    except Unavailable as error:
+        if error.reason == "DATABASE_LOGIN_UNSAFE":
+            msg = (
+                "DATABASE_URL logs in as a superuser, or a role with BYPASSRLS, for whom row-level security"
+                " does not hold: use `authenticator`, or a role that has no more than it"
+            )
+            raise SettingsError(msg) from None
+        log.warning("the database is away: its login has not been looked at", reason=error.reason)
+        return
+    if facts.bypasses_rls:
+        log.warning("row-level security does not hold for the database's login", login=facts.login)
+    if settings.vault_key is None and not facts.has_vault:
+        if in_production:
+            msg = "VAULT_KEY is missing: the database has no Supabase Vault to keep secrets in"
+            raise SettingsError(msg)
+        log.warning("VAULT_KEY is not set, and the database has no Supabase Vault: secrets are not encrypted")

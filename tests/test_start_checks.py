@@ -1,0 +1,91 @@
+"""What the gateway looks at before it serves."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from structlog.testing import capture_logs
+from yarl import URL
+
+from gateway.adapters.postgres import PostgresDatabase
+from gateway.rpc.errors import Unavailable
+from gateway.settings import Settings, SettingsError
+from gateway.start_checks import check_database, check_settings
+from tests.adapters.databases import cluster, login, superuser, superuser_url
+
+__all__ = ["cluster", "superuser", "superuser_url"]
+
+VAULT_KEY = "A" * 43 + "="
+
+
+def settings(**changed: Any) -> Settings:
+    given = {
+        "database_url": "postgresql://authenticator@localhost/postgres",
+        "clerk_jwt_issuer": "https://issuer.example",
+        "n8n_base_url": "https://n8n.example",
+        "n8n_internal_auth_secret": "s" * 64,
+        "vault_key": VAULT_KEY,
+    }
+    return Settings.load(**(given | changed))
+
+
+@pytest.fixture
+async def reader(superuser: Any, superuser_url: URL) -> AsyncIterator[str]:
+    """The URL of a login that is no superuser, and past whom row-level security does nothing."""
+    await superuser.execute("create role reader login bypassrls password 'reader-password'")
+    yield str(superuser_url.with_user("reader").with_password("reader-password"))
+    await superuser.execute("drop role reader")
+
+
+async def looked_at(url: str, **changed: Any) -> list[Any]:
+    """The lines that are logged while the database is looked at."""
+    chosen = settings(**changed)
+    database = PostgresDatabase(url, may_bypass_rls=chosen.environment != "production")
+    try:
+        with capture_logs() as logs:
+            await check_database(database, chosen)
+    finally:
+        await database.close()
+    return logs
+
+
+async def test_the_login_of_the_gateway_is_taken(superuser_url: URL) -> None:
+    assert await looked_at(login(superuser_url)) == []
+
+
+async def test_in_production_nobody_may_get_past_row_level_security(superuser_url: URL, reader: str) -> None:
+    for url in (str(superuser_url), reader):
+        with pytest.raises(SettingsError, match="DATABASE_URL logs in as a superuser"):
+            await looked_at(url)
+        [warning] = await looked_at(url, environment="staging")
+        assert warning["event"] == "row-level security does not hold for the database's login"
+
+
+async def test_such_a_login_is_not_used_later_either(superuser_url: URL) -> None:
+    database = PostgresDatabase(str(superuser_url), may_bypass_rls=False)
+    with pytest.raises(Unavailable) as refused:
+        await database.call("list_organizations", None)
+    assert refused.value.reason == "DATABASE_LOGIN_UNSAFE"
+    await database.close()
+
+
+async def test_secrets_do_not_lie_in_the_clear_in_production(superuser_url: URL) -> None:
+    with pytest.raises(SettingsError, match="VAULT_KEY is missing: the database has no Supabase Vault"):
+        await looked_at(login(superuser_url), vault_key=None)
+    [warning] = await looked_at(login(superuser_url), vault_key=None, environment="development")
+    assert warning["event"].startswith("VAULT_KEY is not set")
+
+
+async def test_a_database_that_is_away_does_not_stop_the_start() -> None:
+    logs = await looked_at("postgresql://authenticator@127.0.0.1:1/postgres")
+    assert logs[-1]["event"] == "the database is away: its login has not been looked at"
+
+
+def test_production_without_authorized_parties_is_told() -> None:
+    with capture_logs() as logs:
+        check_settings(settings())
+        check_settings(settings(clerk_authorized_parties=("https://app.example",)))
+        check_settings(settings(environment="development"))
+    assert [line["event"].split(" ")[0] for line in logs] == ["CLERK_AUTHORIZED_PARTIES"]
