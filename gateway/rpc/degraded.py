@@ -59,11 +59,12 @@ WITHOUT: dict[Part, Loss] = {
 
 
 class Parts:
-    """Which parts are away, as those find out who use them."""
+    """Which parts are away, as those find out who use them; `changes` counts goings and comings."""
 
     def __init__(self) -> None:
         self._away: set[Part] = set()
         self.header = ""
+        self.changes = 0
         for part in Part:
             self._measure(part)
 
@@ -77,6 +78,7 @@ class Parts:
         else:
             self._away.add(part)
             log.warning("part is away", part=part.value, effect=WITHOUT[part].effect)
+        self.changes += 1
         self.header = ", ".join(f"{away.value}={WITHOUT[away].mode}" for away in sorted(self._away))
         self._measure(part)
 

@@ -57,6 +57,7 @@ class HealthService:
         self._draining = False
         self._looking: asyncio.Task[list[Dependency]] | None = None
         self._looked_at = float("-inf")
+        self._changes = 0
 
     def drain(self) -> None:
         """From now on, not ready: the gateway is being stopped."""
@@ -91,15 +92,18 @@ class HealthService:
             await asyncio.wait([self._looking])
 
     async def _dependencies(self) -> list[Dependency]:
-        """What a look at every part has found, at most FRESH_SECONDS ago; all who ask meanwhile share it."""
-        is_old = self._clock() - self._looked_at >= FRESH_SECONDS
+        """What a look at every part has found; all who ask meanwhile share it.
+
+        At most FRESH_SECONDS ago, and no part has gone or come back since.
+        """
+        is_old = self._clock() - self._looked_at >= FRESH_SECONDS or self._parts.changes != self._changes
         if self._looking is None or (self._looking.done() and is_old):
             self._looking = asyncio.create_task(self._look_at_all())
         return await asyncio.shield(self._looking)
 
     async def _look_at_all(self) -> list[Dependency]:
         found = await asyncio.gather(*(self._look(name, check) for name, check in self._checks.items()))
-        self._looked_at = self._clock()
+        self._looked_at, self._changes = self._clock(), self._parts.changes
         return found
 
     async def _look(self, name: str, check: Check) -> Dependency:

@@ -92,7 +92,8 @@ async def test_each_call_goes_with_its_own_token(
     await database.call("list_organizations", caller)
     await database.call("list_organizations", None)
     key = Principal(Kind.API_KEY, "key", DatabaseRole.AUTHENTICATED, '{"sub": "key:1"}', token="gw_live_1")
-    await database.call("list_organizations", key)
+    with pytest.raises(Unauthenticated):
+        await database.call("list_organizations", key)
     n8n = Principal(Kind.N8N, "n8n", DatabaseRole.SERVICE, "{}")
     await database.call("list_organizations", n8n)
     await database.close()

@@ -8,7 +8,6 @@ import json
 import random
 import subprocess
 import sys
-import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -189,10 +188,13 @@ from redis.asyncio import Redis
 from gateway.adapters.redis_windows import RedisWindows
 from gateway.rpc.quota import Quota
 
-async def main(url, until):
+async def main(url, seconds):
     redis = Redis.from_url(url)
     windows = RedisWindows(redis, timeout=30)
     admitted, tried = [], 0
+    print("ready", flush=True)
+    sys.stdin.readline()
+    until = time.time() + seconds
 
     async def caller():
         nonlocal tried
@@ -212,13 +214,21 @@ asyncio.run(main(sys.argv[1], float(sys.argv[2])))
 
 
 def test_two_processes_never_admit_more_together(valkey: str) -> None:
-    """By Valkey's own clock.
+    """By Valkey's own clock, over several windows.
 
     A call was counted between the two times at which its caller looked at the clock, so calls that began
     after a moment and were answered less than a window later were in one window.
     """
-    command = [sys.executable, "-c", REPLICA, valkey, str(time.time() + 6)]
-    replicas = [subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    command = [sys.executable, "-c", REPLICA, valkey, "4"]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    replicas = [subprocess.Popen(command, cwd=ROOT, text=True, **pipes) for _ in range(2)]
+    for replica in replicas:
+        assert replica.stdout is not None
+        replica.stdout.readline()
+    for replica in replicas:
+        assert replica.stdin is not None
+        replica.stdin.write("go\n")
+        replica.stdin.flush()
     told = [json.loads(replica.communicate(timeout=60)[0]) for replica in replicas]
     admitted = sorted((tuple(call) for replica in told for call in replica["admitted"]), key=lambda c: c[1])
     assert sum(replica["tried"] for replica in told) > 2 * len(admitted) > 200

@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from http import HTTPStatus
 from typing import Any
 
 import httpx
@@ -50,6 +51,7 @@ WEBHOOKS = [
     "n404", "n403", "n500", "n422", "html", "migrating",
 ]  # fmt: skip
 
+NOTICED_WITHIN_SECONDS = 60
 TIMEOUTS = {"hang": {"timeout_seconds": 1}, "endless": {"idle_timeout_seconds": 1}}
 
 _CLIENTS: dict[str, Callable[[dict[str, Any]], Client]] = {
@@ -78,15 +80,14 @@ class World:
         """A request that runs the workflow behind a webhook."""
         return {"workflow_id": self.workflows[webhook], **fields}
 
+    def execute(self, webhook: str) -> httpx.Response:
+        """Run the workflow behind a webhook over REST."""
+        url = f"{self.dev.ready['http_url']}/api/v1/execute"
+        return httpx.post(url, json=self.request(webhook), headers=self.dev.bearer, timeout=20)
+
     def balance(self) -> int:
         """The credits left, as the next successful run tells: one more than it leaves."""
-        answer = httpx.post(
-            f"{self.dev.ready['http_url']}/api/v1/execute",
-            json=self.request("echo"),
-            headers=self.dev.bearer,
-            timeout=20,
-        )
-        remaining: int = answer.raise_for_status().json()["credits_remaining"]
+        remaining: int = self.execute("echo").raise_for_status().json()["credits_remaining"]
         return remaining + 1
 
 
@@ -131,11 +132,15 @@ def stream_client(request: pytest.FixtureRequest, world: World) -> Client:
 
 
 @pytest.fixture
-def unreachable_n8n(stub_n8n: StubN8n) -> Iterator[None]:
-    """n8n is away."""
+def unreachable_n8n(stub_n8n: StubN8n, world: World) -> Iterator[None]:
+    """n8n is away; the test after this one finds it back, and the gateway knowing so."""
     stub_n8n.go_away()
     yield
     stub_n8n.listen()
+    give_up = time.monotonic() + NOTICED_WITHIN_SECONDS
+    while world.execute("echo").status_code != HTTPStatus.OK:
+        assert time.monotonic() < give_up
+        time.sleep(0.1)
 
 
 def call(

@@ -95,7 +95,8 @@ def test_what_n8n_does_wrong_has_its_code_and_costs_nothing(
 @pytest.mark.usefixtures("unreachable_n8n")
 def test_n8n_away_is_unavailable(client: Client, world: World) -> None:
     outcome = call(client, world, "Execute", world.request("echo"))
-    assert (outcome.code, outcome.reason) == (Code.UNAVAILABLE, "N8N_UNREACHABLE")
+    assert outcome.code is Code.UNAVAILABLE
+    assert outcome.reason in {"N8N_UNREACHABLE", "N8N_CIRCUIT_OPEN"}
 
 
 def test_an_unknown_workflow_is_not_found(client: Client, world: World) -> None:
@@ -271,7 +272,7 @@ def test_n8n_has_to_show_its_secret(client: Client, world: World) -> None:
     outcome = call(client, world, "LogError", request)
     assert (outcome.code, outcome.reason) == (Code.UNAUTHENTICATED, "INTERNAL_AUTH")
     secret = {"X-N8N-Internal-Auth": world.dev.ready["internal_secret"]}
-    assert call(client, world, "LogError", request, headers=secret).code is Code.UNIMPLEMENTED
+    assert call(client, world, "LogError", request, headers=secret).messages[0]["id"]
 
 
 def test_health_is_open_to_everyone(client: Client, world: World) -> None:
@@ -280,6 +281,7 @@ def test_health_is_open_to_everyone(client: Client, world: World) -> None:
     ready = call(client, world, "GetReadiness", {}, headers={}).messages[0]
     assert [(d["name"], d["status"]) for d in ready["dependencies"]] == [
         ("database", "ok"),
+        ("identity", "ok"),
         ("n8n", "ok"),
         ("redis", "ok"),
     ]
