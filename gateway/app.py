@@ -30,6 +30,7 @@ from gateway.adapters.run_queue import RunQueue
 from gateway.adapters.supabase import SupabaseDatabase
 from gateway.adapters.vault import SealedVault, SupabaseVault, Vault
 from gateway.adapters.watched_database import WatchedDatabase
+from gateway.adapters.webhook_sender import WebhookSender
 from gateway.chain.access_log import log_access
 from gateway.chain.address import ClientAddress
 from gateway.chain.address_limit import AddressLimit, FailedAuthentications
@@ -91,9 +92,11 @@ from gateway.services.execution import ExecutionService
 from gateway.services.health import Check, HealthService
 from gateway.services.internal import InternalService
 from gateway.services.organization import OrganizationService
+from gateway.services.webhook import WebhookService
 from gateway.services.workflow import WorkflowService
 from gateway.settings import Environment, Settings
 from gateway.start_checks import check_database, check_settings
+from gateway.webhooks.deliverer import Deliverer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -209,7 +212,7 @@ class Gateway:
                 (credit_service_pb.desc().services[0], None),
                 (workflow_service_pb.desc().services[0], WorkflowService(database)),
                 (execution_service_pb.desc().services[0], executions),
-                (webhook_service_pb.desc().services[0], None),
+                (webhook_service_pb.desc().services[0], await self._webhooks(database, vault)),
                 (_INTERNAL, self._internal(database, vault, tokens, reports)),
                 (_HEALTH, health),
             ]
@@ -348,6 +351,15 @@ class Gateway:
         fingerprints = Fingerprints(key, baselines, database, log_of_events.record)
         self._parts.push_async_callback(fingerprints.close)
         return [fingerprints]
+
+    async def _webhooks(self, database: Database, vault: Vault) -> WebhookService:
+        """The endpoints that are told of events, and what tells them."""
+        networks = Networks(self._settings.webhook_allowed_networks)
+        sender = await self._parts.enter_async_context(WebhookSender(networks))
+        deliverer = Deliverer(database, vault, sender)
+        deliverer.start()
+        self._parts.push_async_callback(lambda: deliverer.close(self._grace_left()))
+        return WebhookService(database, vault, networks)
 
     def _internal(
         self, database: Database, vault: Vault, tokens: ExecutionTokens, reports: Reports

@@ -139,6 +139,7 @@ class Dev:
                 clerk_jwks_url=stack.issuer.jwks_url,
                 n8n_base_url=stack.n8n_url,
                 n8n_allowed_networks=LOOPBACK,
+                webhook_allowed_networks=LOOPBACK,
                 vault_key=self.stack.vault_key,
                 n8n_internal_auth_secret=internal_secret,
                 **({} if stack.n8n is None else {"n8n_api_key": stack.n8n_api_key}),

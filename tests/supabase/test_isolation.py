@@ -67,6 +67,8 @@ CLOSED = {
     "tenant_secrets": "organization_id",
     "credential_handles": "organization_id",
     "n8n_instances": "organization_id",
+    "webhook_endpoints": "organization_id",
+    "webhook_deliveries": "organization_id",
     "reservations": "organization_id",
     "outbox_events": "organization_id",
     "audit_events": "organization_id",
@@ -245,6 +247,22 @@ FUNCTIONS = {
     "delete_n8n_instance": for_admins("delete_n8n_instance($1)"),
     "find_n8n_instance": for_service("find_n8n_instance($1)", "organization"),
     "find_n8n_organizations": for_service("find_n8n_organizations(repeat('e', 64))"),
+    "create_webhook": for_admins(
+        'create_webhook($1, \'{"url": "https://example.com"}\', gen_random_uuid(),'
+        ' \'{"sealed": "AA==", "key_id": "1"}\')'
+    ),
+    "list_webhooks": for_admins("list_webhooks($1)"),
+    "get_webhook": for_admins("get_webhook($1, $2)", "webhook"),
+    "update_webhook": for_admins("update_webhook($1, $2, '{}')", "webhook"),
+    "delete_webhook": for_admins("delete_webhook($1, $2)", "webhook"),
+    "rotate_webhook_secret": for_admins(
+        'rotate_webhook_secret($1, $2, gen_random_uuid(), \'{"sealed": "AA==", "key_id": "1"}\', 60)',
+        "webhook",
+    ),
+    "list_webhook_deliveries": for_admins("list_webhook_deliveries($1, $2)", "webhook"),
+    "redeliver_webhook": for_admins("redeliver_webhook($1, $2, $3)", "webhook", "delivery"),
+    "take_webhook_deliveries": for_service("take_webhook_deliveries(0, 0, 0, 1)"),
+    "finish_webhook_delivery": for_service("finish_webhook_delivery($1, 1)", "delivery"),
     "match_error": for_service("match_error($1, $2)", "execution", "organization"),
     "log_error": for_service("log_error('{}', $1, $2)", "organization", "execution"),
     "list_platform_settings": for_service("list_platform_settings()"),
@@ -405,6 +423,24 @@ async def furnished(database: PostgresDatabase, owner: Principal) -> tuple[Tenan
     )
     found["other execution"] = uuid.UUID((await tenant.begin())["execution_id"])
     found["handle"] = handle
+    webhook = await tenant.call(
+        "create_webhook",
+        p_organization_id=tenant.organization_id,
+        p_webhook={"url": "https://example.com"},
+        p_secret_id=str(uuid.uuid4()),
+        p_secret=sealed,
+    )
+    await tenant.settle((await tenant.begin())["execution_id"])
+    await database.call(
+        "take_webhook_deliveries", None, p_limit=0, p_failing_limit=0, p_each=0, p_lease_seconds=1
+    )
+    page = await tenant.call(
+        "list_webhook_deliveries", p_organization_id=tenant.organization_id, p_webhook_id=webhook["id"]
+    )
+    found |= {
+        "webhook": uuid.UUID(webhook["id"]),
+        "delivery": uuid.UUID(page["deliveries"][0]["id"]),
+    }
     return tenant, found | {"key": uuid.UUID(key["id"]), "public id": made.public_id}
 
 
