@@ -35,7 +35,13 @@ from gateway.chain.access_log import log_access
 from gateway.chain.address import ClientAddress
 from gateway.chain.address_limit import AddressLimit, FailedAuthentications
 from gateway.chain.api_key import ApiKeys, TokenOrKey
-from gateway.chain.authenticate import Authenticate, BearerToken, DevelopmentHeaders, InternalSecret
+from gateway.chain.authenticate import (
+    Authenticate,
+    BearerToken,
+    DevelopmentHeaders,
+    InternalSecret,
+    PlatformToken,
+)
 from gateway.chain.authorize import Authorize
 from gateway.chain.context import establish_context
 from gateway.chain.degraded import ShowDegraded
@@ -88,6 +94,7 @@ from gateway.rpc.degraded import Part, Parts
 from gateway.rpc.methods import MethodTable
 from gateway.rpc.standing import Standing
 from gateway.services.api_key import ApiKeyService
+from gateway.services.credit import CreditService
 from gateway.services.execution import ExecutionService
 from gateway.services.health import Check, HealthService
 from gateway.services.internal import InternalService
@@ -209,7 +216,7 @@ class Gateway:
                     api_key_service_pb.desc().services[0],
                     ApiKeyService(database, vault, partial(changes.publish, API_KEYS)),
                 ),
-                (credit_service_pb.desc().services[0], None),
+                (credit_service_pb.desc().services[0], CreditService(database)),
                 (workflow_service_pb.desc().services[0], WorkflowService(database)),
                 (execution_service_pb.desc().services[0], executions),
                 (webhook_service_pb.desc().services[0], await self._webhooks(database, vault)),
@@ -402,6 +409,7 @@ class Gateway:
         if settings.dev_skip_auth:
             log.warning("DEV_SKIP_AUTH is on: X-Dev-User-ID is believed")
             default = DevelopmentHeaders(otherwise=default)
+        default = PlatformToken(_plain(settings.platform_token), otherwise=default)
         internal = InternalSecret(settings.n8n_internal_auth_secret.get_secret_value(), n8n_secrets)
         return Authenticate(default, {_HEALTH.type_name: None, _INTERNAL.type_name: internal})
 

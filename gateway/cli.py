@@ -23,6 +23,7 @@ from gateway import logs, platform
 from gateway.adapters import migrations
 from gateway.adapters.migrations import MigrationError
 from gateway.app import Gateway
+from gateway.credits import application as credits_application
 from gateway.doors.description import describe_api
 from gateway.rpc.errors import RpcError
 from gateway.settings import Settings, SettingsError
@@ -35,6 +36,7 @@ application = typer.Typer(
     pretty_exceptions_enable=False,
 )
 application.add_typer(platform.application, name="platform")
+application.add_typer(credits_application, name="credits")
 
 
 def _show_version(wanted: bool) -> None:  # noqa: FBT001 - as typer calls it

@@ -23,7 +23,7 @@ Organization = Annotated[str, typer.Option(help="The organization's id.")]
 @application.command()
 def show(*, database_url: DatabaseUrl) -> None:
     """Show the settings."""
-    _settings(_call(database_url, "list_platform_settings"))
+    _settings(call(database_url, "list_platform_settings"))
 
 
 @application.command("set")
@@ -34,7 +34,7 @@ def set_(
     database_url: DatabaseUrl,
 ) -> None:
     """Change a setting; it holds at once."""
-    _settings(_call(database_url, "set_platform_setting", p_name=name, p_value=value))
+    _settings(call(database_url, "set_platform_setting", p_name=name, p_value=value))
 
 
 @application.command()
@@ -49,7 +49,7 @@ def create_organization(
 ) -> None:
     """Create an organization for a user."""
     organization = {"name": name, "clerk_organization_id": clerk_organization}
-    _print(_call(database_url, "create_organization_for", p_organization=organization, p_owner=owner))
+    _print(call(database_url, "create_organization_for", p_organization=organization, p_owner=owner))
 
 
 @application.command()
@@ -70,7 +70,7 @@ def register_workflow(
         "webhook_path": webhook_path,
         "credits_per_execution": credits_,
     }
-    _print(_call(database_url, "register_workflow", p_workflow=workflow))
+    _print(call(database_url, "register_workflow", p_workflow=workflow))
 
 
 @application.command()
@@ -85,9 +85,9 @@ def update_workflow(
     """Change a workflow's path, price or activity."""
     given = {"webhook_path": webhook_path, "credits_per_execution": credits_}
     changes = {name: value for name, value in given.items() if value is not None}
-    changed = _call(database_url, "update_workflow", p_id=workflow, p_changes=changes)
+    changed = call(database_url, "update_workflow", p_id=workflow, p_changes=changes)
     if active is not None:
-        changed = _call(database_url, "set_workflow_active", p_id=workflow, p_active=active)
+        changed = call(database_url, "set_workflow_active", p_id=workflow, p_active=active)
     _print(changed)
 
 
@@ -101,6 +101,9 @@ def limit(
     open_streams: Annotated[
         int, typer.Option(min=0, help="Streams open at a time; 0 for the gateway's default.")
     ] = 0,
+    concurrent_executions: Annotated[
+        int, typer.Option(min=0, help="Runs under way at a time, further ones wait; 0 for no limit.")
+    ] = 0,
     database_url: DatabaseUrl,
 ) -> None:
     """Set what an organization may take; it holds within five seconds."""
@@ -109,28 +112,29 @@ def limit(
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--rate") from None
     _print(
-        _call(
+        call(
             database_url,
             "set_limits",
             p_organization_id=organization,
             p_requests=requests,
             p_period_seconds=seconds,
             p_max_open_streams=open_streams,
+            p_max_concurrent_executions=concurrent_executions,
         )
     )
 
 
-def _call(database_url: str, function: str, **arguments: Any) -> Any:
-    """Call a function as the platform. Raises RpcError."""
+def call(database_url: str, function: str, **arguments: Any) -> Any:
+    """Call a function of the database as the platform. Raises RpcError."""
 
-    async def call() -> Any:
+    async def called() -> Any:
         database = PostgresDatabase(database_url, max_connections=1)
         try:
             return json.loads(await database.call(function, None, **arguments))
         finally:
             await database.close()
 
-    return uvloop.run(call())
+    return uvloop.run(called())
 
 
 def _settings(settings: dict[str, str]) -> None:

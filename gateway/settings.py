@@ -30,6 +30,7 @@ from pydantic import (
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 MINIMUM_INTERNAL_SECRET = 64
+MINIMUM_PLATFORM_TOKEN = 32
 _MINIMUM_JWT_SECRET = 32
 _MINIMUM_FINGERPRINT_KEY = 32
 _OTHER_KEY = {"supabase_anon_key": "sb_secret_", "supabase_service_role_key": "sb_publishable_"}
@@ -145,6 +146,8 @@ class Settings(BaseSettings):
     clerk_jwt_key: str | None = None
     clerk_audience: str | None = None
     clerk_authorized_parties: CommaList = ()
+
+    platform_token: SecretStr | None = None
 
     n8n_base_url: str = Field(validation_alias=_also("N8N_BASE_URL", "N8N_WEBHOOK_URL"))
     n8n_internal_auth_secret: SecretStr = Field(
@@ -349,6 +352,14 @@ class Settings(BaseSettings):
         short = len(value.get_secret_value()) < MINIMUM_INTERNAL_SECRET
         if short and info.data.get("environment") is Environment.PRODUCTION:
             msg = f"needs at least {MINIMUM_INTERNAL_SECRET} characters in production"
+            raise ValueError(msg)
+        return value
+
+    @field_validator("platform_token", mode="after")
+    @classmethod
+    def _long_enough_to_guard(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and len(value.get_secret_value()) < MINIMUM_PLATFORM_TOKEN:
+            msg = f"needs at least {MINIMUM_PLATFORM_TOKEN} characters"
             raise ValueError(msg)
         return value
 

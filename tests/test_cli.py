@@ -501,6 +501,50 @@ def test_the_platform_limits_an_organization(dev: RunningDev, tmp_path: Path) ->
     assert "no such organization" in complaint(limit("--rate", "1/day", "--organization", str(uuid.uuid4())))
 
 
+def test_credits_are_added_shown_and_proved(dev: RunningDev, tmp_path: Path) -> None:
+    organization_id = dev.ready["organization_id"]
+
+    def credit(*arguments: str) -> subprocess.CompletedProcess[str]:
+        database = ("--database-url", dev.ready["database_url"])
+        return run("credits", *arguments, *database, directory=tmp_path)
+
+    reference = uuid.uuid4().hex
+    add = ("add", "--organization", organization_id, "--amount", "5", "--reference", reference)
+    added = credit(*add).stdout
+    assert re.fullmatch(r"  balance \d+\n  reserved \d+\n  available \d+\n", added)
+    assert credit(*add).stdout == credit("balance", "--organization", organization_id).stdout
+    assert re.fullmatch(r"\d+ accounts are right\.\n", credit("check").stdout)
+    assert credit("check", "--organization", organization_id).stdout == "1 accounts are right.\n"
+    assert "no such organization" in complaint(
+        credit("balance", "--organization", "00000000-0000-0000-0000-000000000000")
+    )
+
+
+def test_a_ledger_that_is_wrong_fails_the_check(dev: RunningDev, tmp_path: Path) -> None:
+    async def tampered(delta: int) -> None:
+        connection = await asyncpg.connect(dev.ready["database_url"])
+        try:
+            await connection.execute(
+                "update public.credit_accounts set balance = balance + $2, granted = granted + $2"
+                " where organization_id = $1",
+                uuid.UUID(dev.ready["organization_id"]),
+                delta,
+            )
+        finally:
+            await connection.close()
+
+    check = ("credits", "check", "--database-url", dev.ready["database_url"])
+    asyncio.run(tampered(1))
+    try:
+        proof = run(*check, directory=tmp_path)
+        assert proof.returncode == 1
+        assert "wrong: the balance is the sum of the entries" in proof.stdout
+        assert dev.ready["organization_id"] in proof.stdout
+    finally:
+        asyncio.run(tampered(-1))
+    assert run(*check, directory=tmp_path).returncode == 0
+
+
 def test_a_database_that_is_away_is_told(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as bound:
         port = bound.getsockname()[1]

@@ -135,8 +135,8 @@ class SupabaseDatabase:
         return cast("str", answer.data)
 
     def _headers(self, principal: Principal | None, token: str | None) -> dict[str, str]:
-        if principal is None:
-            return self._service_headers | request_headers(None)
+        if principal is None or principal.kind is Kind.PLATFORM:
+            return self._service_headers | request_headers(principal)
         return request_headers(principal) | {
             "apikey": self._anon_key,
             "Authorization": f"Bearer {token or self._signer.token(principal)}",

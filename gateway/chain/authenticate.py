@@ -114,6 +114,33 @@ class InternalSecret:
 _N8N = Principal(kind=Kind.N8N, subject="n8n", database_role=DatabaseRole.SERVICE, claims="{}")
 
 
+class PlatformToken:
+    """The secret of who operates the gateway, in X-Platform-Token; without it, `otherwise` decides."""
+
+    HEADER = "x-platform-token"
+
+    def __init__(self, token: str, otherwise: Authenticator) -> None:
+        self._token = token.encode()
+        self._otherwise = otherwise
+
+    async def __call__(self, call: Call) -> Principal:
+        """The platform. Raises Unauthenticated for another token, and for any where none is set."""
+        given = call.metadata.get(self.HEADER)
+        if given is None:
+            return await self._otherwise(call)
+        if self._token and hmac.compare_digest(given.encode(), self._token):
+            return _in_tenant(_PLATFORM, call)
+        raise Unauthenticated("X-Platform-Token is wrong, or not in use here.", reason="PLATFORM_TOKEN")
+
+
+_PLATFORM = Principal(
+    kind=Kind.PLATFORM,
+    subject="platform",
+    database_role=DatabaseRole.SERVICE,
+    claims='{"sub":"platform","role":"service_role"}',
+)
+
+
 class DevelopmentHeaders:
     """X-Dev-User-ID in place of a token, for development alone; without it, `otherwise` decides."""
 

@@ -72,6 +72,7 @@ class Ready:
     redis_url: str
     n8n_url: str
     internal_secret: str
+    platform_token: str
 
     def write(self, path: Path) -> None:
         """Write it as JSON, all at once, readable by its owner alone: it holds secrets."""
@@ -123,6 +124,7 @@ class Dev:
         seeded = await self._seeded(database_url)
         self._progress("gateway", "starting")
         internal_secret = self._options.n8n_internal_secret or stack.internal_secret
+        platform_token = self.stack.secrets.get("platform_token")
         origins = self._options.cors_origins
         gateway = Gateway(
             DevSettings.load(
@@ -142,6 +144,7 @@ class Dev:
                 webhook_allowed_networks=LOOPBACK,
                 vault_key=self.stack.vault_key,
                 n8n_internal_auth_secret=internal_secret,
+                platform_token=platform_token,
                 **({} if stack.n8n is None else {"n8n_api_key": stack.n8n_api_key}),
                 **({} if origins is None else {"cors_origins": origins}),
             )
@@ -162,6 +165,7 @@ class Dev:
             redis_url=stack.redis_url,
             n8n_url=stack.n8n_url,
             internal_secret=internal_secret,
+            platform_token=platform_token,
         )
 
     async def _migrated(self) -> str:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import AsyncGenerator, Iterable
-from typing import TYPE_CHECKING, Any
+from collections.abc import AsyncGenerator
+from typing import TYPE_CHECKING
 
 import orjson
 
@@ -14,15 +12,15 @@ from gateway.gen.n8ngateway.v1.organization_service_pb import (
     ListAuditEventsRequest,
     ListAuditEventsResponse,
 )
-from gateway.gen.n8ngateway.v1.usage_pb import ExportFormat
+from gateway.services.export import export
 from gateway.services.organization_of import organization_of
 from gateway.services.pages import decode_token, page_size, read_page
 from gateway.services.times import time_text
-from gateway.transcoding.gen.google.api.httpbody_pb import HttpBody
 
 if TYPE_CHECKING:
     from gateway.adapters.database import Database
     from gateway.rpc.call import Call
+    from gateway.transcoding.gen.google.api.httpbody_pb import HttpBody
 
 _COLUMNS = (
     "id",
@@ -68,39 +66,16 @@ class AuditEvents:
         self, request: ExportAuditEventsRequest, call: Call
     ) -> AsyncGenerator[HttpBody, None]:
         """All of a time span, oldest first, a piece of the file for each page of the database."""
-        as_lines = request.format is ExportFormat.NDJSON
-        piece = b"" if as_lines else _csv([_COLUMNS])
-        after: str | None = None
-        while True:
-            page = orjson.loads(
-                await self._database.call(
-                    "export_audit_events",
-                    call.caller,
-                    p_organization_id=organization_of(request.organization_id, call),
-                    p_start_time=time_text(request.start_time),
-                    p_end_time=time_text(request.end_time),
-                    p_after=after,
-                )
+
+        async def page_after(after: str | None) -> str:
+            return await self._database.call(
+                "export_audit_events",
+                call.caller,
+                p_organization_id=organization_of(request.organization_id, call),
+                p_start_time=time_text(request.start_time),
+                p_end_time=time_text(request.end_time),
+                p_after=after,
             )
-            piece += (_lines if as_lines else _rows)(page["audit_events"])
-            yield HttpBody(
-                content_type="application/x-ndjson" if as_lines else "text/csv; charset=utf-8", data=piece
-            )
-            piece, after = b"", page["next"]
-            if after is None:
-                return
 
-
-def _lines(events: list[dict[str, Any]]) -> bytes:
-    return b"".join(orjson.dumps(event, option=orjson.OPT_APPEND_NEWLINE) for event in events)
-
-
-def _rows(events: list[dict[str, Any]]) -> bytes:
-    texts = (event | {"changes": orjson.dumps(event["changes"]).decode()} for event in events)
-    return _csv([event[column] for column in _COLUMNS] for event in texts)
-
-
-def _csv(rows: Iterable[Iterable[str]]) -> bytes:
-    text = io.StringIO(newline="")
-    csv.writer(text).writerows(rows)
-    return text.getvalue().encode()
+        async for piece in export(request.format, _COLUMNS, "audit_events", page_after):
+            yield piece

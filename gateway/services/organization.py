@@ -21,7 +21,6 @@ from gateway.services.audit import AuditEvents
 from gateway.services.credentials import Credentials
 from gateway.services.members import Members
 from gateway.services.n8n_instance import N8nInstanceSettings
-from gateway.services.not_served import refuse_unserved
 from gateway.services.organization_of import organization_of
 from gateway.services.pages import decode_token, page_size, read_page
 from gateway.services.security_events import SecurityEvents
@@ -37,11 +36,7 @@ if TYPE_CHECKING:
     Changed = Callable[[str], Awaitable[None]]
 
 _LIST = "organizations"
-_PLATFORM_ONLY = ("rate_limit", "max_open_streams")
-_NOT_SERVED_YET = (
-    "max_concurrent_executions",
-    "low_balance_threshold",
-)
+_PLATFORM_ONLY = ("rate_limit", "max_concurrent_executions", "max_open_streams")
 
 
 class OrganizationService(Members, Credentials, AuditEvents, SecurityEvents, N8nInstanceSettings):
@@ -73,7 +68,6 @@ class OrganizationService(Members, Credentials, AuditEvents, SecurityEvents, N8n
     ) -> CreateOrganizationResponse:
         """Create it, with the caller as its owner and no credits."""
         organization = request.organization or Organization()
-        refuse_unserved(organization, _NOT_SERVED_YET, within="organization.")
         _refuse_platform_only(name for name in _PLATFORM_ONLY if getattr(organization, name))
         text = await self._database.call(
             "create_organization",
@@ -111,14 +105,12 @@ class OrganizationService(Members, Credentials, AuditEvents, SecurityEvents, N8n
         """Change the fields of the mask, all or none."""
         organization = request.organization or Organization()
         names = masked_fields(organization, request.update_mask)
-        unserved = [name for name in _NOT_SERVED_YET if name in names]
-        refuse_unserved(organization, unserved, within="organization.")
         _refuse_platform_only(name for name in _PLATFORM_ONLY if name in names)
         text = await self._database.call(
             "update_organization",
             call.caller,
             p_id=organization_of(organization.id, call, "organization.id"),
-            p_changes=changes(organization, [name for name in names if name not in _NOT_SERVED_YET]),
+            p_changes=changes(organization, names),
         )
         updated = Organization.from_json(text, ignore_unknown_fields=True)
         await self._changed(updated.id)

@@ -30,11 +30,7 @@ if TYPE_CHECKING:
     from gateway.adapters.database import Database
     from gateway.rpc.call import Call
 
-_NOT_SERVED_YET = (
-    "pricing_mode",
-    "credits_per_unit",
-    "response_mode",
-)
+_NOT_SERVED_YET = ("response_mode",)
 
 
 class WorkflowService:

@@ -131,6 +131,17 @@ def for_admins(call: str, *arguments: str) -> Call:
     )
 
 
+def for_viewers(call: str) -> Call:
+    """A call about an organization that all its members and the gateway itself may make."""
+    return Call(
+        f"select {call}",
+        arguments=["organization"],
+        other=NO_ORGANIZATION,
+        stranger=NO_ORGANIZATION,
+        service=OK,
+    )
+
+
 def for_service(call: str, *arguments: str) -> Call:
     """A call that only the gateway itself may make."""
     denied = dict.fromkeys(("owner", "admin", "member", "viewer", "other", "stranger"), DENIED)
@@ -360,6 +371,12 @@ FUNCTIONS = {
         stranger=DENIED,
         service=OK,
     ),
+    "get_credit_balance": for_viewers("get_credit_balance($1)"),
+    "list_credit_entries": for_viewers("list_credit_entries($1)"),
+    "export_credit_entries": for_viewers("export_credit_entries($1)"),
+    "get_usage": for_viewers("get_usage($1)"),
+    "export_usage": for_viewers("export_usage($1)"),
+    "check_credits": for_service("check_credits()"),
     "describe_functions": Call(
         "select describe_functions()",
         owner=DENIED,

@@ -506,6 +506,24 @@ async def test_a_low_balance_is_told_once_until_it_is_high_again(
     assert await low() == [6, 6]
 
 
+async def test_a_threshold_that_is_raised_above_the_balance_is_told_at_once(
+    database: PostgresDatabase, superuser: Any
+) -> None:
+    tenant = await new_tenant(database, balance=5)
+    await superuser.execute(
+        "update organizations set has_webhooks = true where id = $1", tenant.organization_id
+    )
+    for threshold in (5, 6, 7, 0, 6):
+        changed = await tenant.call(
+            "update_organization",
+            p_id=tenant.organization_id,
+            p_changes={"low_balance_threshold": threshold},
+        )
+        assert changed["low_balance_threshold"] == threshold
+    told = [payload["low_balance_threshold"] for _, payload in await events(superuser, tenant)]
+    assert told == [6, 6]
+
+
 async def test_the_end_of_a_run_is_told_once_to_who_listens(
     database: PostgresDatabase, superuser: Any
 ) -> None:

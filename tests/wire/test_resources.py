@@ -132,9 +132,15 @@ def test_the_default_workflow_is_none_of_another_tenant(
         assert (outcome.code, outcome.fields) == (Code.INVALID_ARGUMENT, ["default_workflow_id"])
 
 
-def test_a_policy_that_nothing_enforces_is_not_taken(client: Client, world: World) -> None:
-    outcome = organization(client, world, fingerprint_policy="FINGERPRINT_POLICY_DENY")
-    assert (outcome.code, outcome.fields) == (Code.UNIMPLEMENTED, ["organization.fingerprint_policy"])
+def test_a_limit_is_not_set_by_who_is_limited(client: Client, world: World) -> None:
+    outcome = organization(client, world, max_concurrent_executions=3)
+    assert (outcome.code, outcome.reason) == (Code.PERMISSION_DENIED, "PLATFORM_ONLY")
+
+
+def test_who_runs_low_is_told_below_its_own_threshold(client: Client, world: World) -> None:
+    for threshold in (5, 7):
+        outcome = organization(client, world, low_balance_threshold=threshold)
+        assert single(outcome.messages[0], "organization")["low_balance_threshold"] == threshold
 
 
 def test_another_tenants_organization_is_not_found(client: Client, other_tenant: World) -> None:

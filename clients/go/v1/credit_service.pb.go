@@ -398,6 +398,79 @@ func (x *ListCreditEntriesResponse) GetNextPageToken() string {
 	return ""
 }
 
+// Which ledger entries, and in which form.
+type ExportCreditEntriesRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The organization; one that the caller is no member of is NOT_FOUND.
+	OrganizationId string `protobuf:"bytes,1,opt,name=organization_id,json=organizationId,proto3" json:"organization_id,omitempty"`
+	// Form of the file.
+	Format ExportFormat `protobuf:"varint,2,opt,name=format,proto3,enum=n8ngateway.v1.ExportFormat" json:"format,omitempty"`
+	// Only written at this time or later; absent for no bound.
+	StartTime *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=start_time,json=startTime,proto3" json:"start_time,omitempty"`
+	// Only written before this time; absent for no bound.
+	EndTime       *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=end_time,json=endTime,proto3" json:"end_time,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExportCreditEntriesRequest) Reset() {
+	*x = ExportCreditEntriesRequest{}
+	mi := &file_n8ngateway_v1_credit_service_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExportCreditEntriesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExportCreditEntriesRequest) ProtoMessage() {}
+
+func (x *ExportCreditEntriesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_n8ngateway_v1_credit_service_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExportCreditEntriesRequest.ProtoReflect.Descriptor instead.
+func (*ExportCreditEntriesRequest) Descriptor() ([]byte, []int) {
+	return file_n8ngateway_v1_credit_service_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *ExportCreditEntriesRequest) GetOrganizationId() string {
+	if x != nil {
+		return x.OrganizationId
+	}
+	return ""
+}
+
+func (x *ExportCreditEntriesRequest) GetFormat() ExportFormat {
+	if x != nil {
+		return x.Format
+	}
+	return ExportFormat_EXPORT_FORMAT_UNSPECIFIED
+}
+
+func (x *ExportCreditEntriesRequest) GetStartTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.StartTime
+	}
+	return nil
+}
+
+func (x *ExportCreditEntriesRequest) GetEndTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.EndTime
+	}
+	return nil
+}
+
 // Which executions, and how to sum them up.
 type GetUsageRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -423,7 +496,7 @@ type GetUsageRequest struct {
 
 func (x *GetUsageRequest) Reset() {
 	*x = GetUsageRequest{}
-	mi := &file_n8ngateway_v1_credit_service_proto_msgTypes[6]
+	mi := &file_n8ngateway_v1_credit_service_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -435,7 +508,7 @@ func (x *GetUsageRequest) String() string {
 func (*GetUsageRequest) ProtoMessage() {}
 
 func (x *GetUsageRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_n8ngateway_v1_credit_service_proto_msgTypes[6]
+	mi := &file_n8ngateway_v1_credit_service_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -448,7 +521,7 @@ func (x *GetUsageRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetUsageRequest.ProtoReflect.Descriptor instead.
 func (*GetUsageRequest) Descriptor() ([]byte, []int) {
-	return file_n8ngateway_v1_credit_service_proto_rawDescGZIP(), []int{6}
+	return file_n8ngateway_v1_credit_service_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *GetUsageRequest) GetOrganizationId() string {
@@ -520,7 +593,7 @@ type GetUsageResponse struct {
 
 func (x *GetUsageResponse) Reset() {
 	*x = GetUsageResponse{}
-	mi := &file_n8ngateway_v1_credit_service_proto_msgTypes[7]
+	mi := &file_n8ngateway_v1_credit_service_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -532,7 +605,7 @@ func (x *GetUsageResponse) String() string {
 func (*GetUsageResponse) ProtoMessage() {}
 
 func (x *GetUsageResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_n8ngateway_v1_credit_service_proto_msgTypes[7]
+	mi := &file_n8ngateway_v1_credit_service_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -545,7 +618,7 @@ func (x *GetUsageResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetUsageResponse.ProtoReflect.Descriptor instead.
 func (*GetUsageResponse) Descriptor() ([]byte, []int) {
-	return file_n8ngateway_v1_credit_service_proto_rawDescGZIP(), []int{7}
+	return file_n8ngateway_v1_credit_service_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *GetUsageResponse) GetRows() []*UsageRow {
@@ -581,7 +654,7 @@ type ExportUsageRequest struct {
 
 func (x *ExportUsageRequest) Reset() {
 	*x = ExportUsageRequest{}
-	mi := &file_n8ngateway_v1_credit_service_proto_msgTypes[8]
+	mi := &file_n8ngateway_v1_credit_service_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -593,7 +666,7 @@ func (x *ExportUsageRequest) String() string {
 func (*ExportUsageRequest) ProtoMessage() {}
 
 func (x *ExportUsageRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_n8ngateway_v1_credit_service_proto_msgTypes[8]
+	mi := &file_n8ngateway_v1_credit_service_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -606,7 +679,7 @@ func (x *ExportUsageRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExportUsageRequest.ProtoReflect.Descriptor instead.
 func (*ExportUsageRequest) Descriptor() ([]byte, []int) {
-	return file_n8ngateway_v1_credit_service_proto_rawDescGZIP(), []int{8}
+	return file_n8ngateway_v1_credit_service_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *ExportUsageRequest) GetOrganizationId() string {
@@ -673,7 +746,13 @@ const file_n8ngateway_v1_credit_service_proto_rawDesc = "" +
 	"\fexecution_id\x18\a \x01(\tB\x00R\vexecutionId:\x00\"y\n" +
 	"\x19ListCreditEntriesResponse\x124\n" +
 	"\aentries\x18\x01 \x03(\v2\x1a.n8ngateway.v1.CreditEntryR\aentries\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xef\x02\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xf2\x01\n" +
+	"\x1aExportCreditEntriesRequest\x12)\n" +
+	"\x0forganization_id\x18\x01 \x01(\tB\x00R\x0eorganizationId\x125\n" +
+	"\x06format\x18\x02 \x01(\x0e2\x1b.n8ngateway.v1.ExportFormatB\x00R\x06format\x129\n" +
+	"\n" +
+	"start_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\tstartTime\x125\n" +
+	"\bend_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\aendTime:\x00\"\xef\x02\n" +
 	"\x0fGetUsageRequest\x12)\n" +
 	"\x0forganization_id\x18\x01 \x01(\tB\x00R\x0eorganizationId\x12\x1d\n" +
 	"\tpage_size\x18\x02 \x01(\x05B\x00R\bpageSize\x12\x1f\n" +
@@ -697,12 +776,13 @@ const file_n8ngateway_v1_credit_service_proto_rawDesc = "" +
 	"start_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\tstartTime\x125\n" +
 	"\bend_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\aendTime\x12!\n" +
 	"\vworkflow_id\x18\x05 \x01(\tB\x00R\n" +
-	"workflowId:\x002\xdf\x03\n" +
+	"workflowId:\x002\xbe\x04\n" +
 	"\rCreditService\x12h\n" +
 	"\x10GetCreditBalance\x12&.n8ngateway.v1.GetCreditBalanceRequest\x1a'.n8ngateway.v1.GetCreditBalanceResponse\"\x03\x90\x02\x01\x12V\n" +
 	"\n" +
 	"AddCredits\x12 .n8ngateway.v1.AddCreditsRequest\x1a!.n8ngateway.v1.AddCreditsResponse\"\x03\x90\x02\x02\x12k\n" +
-	"\x11ListCreditEntries\x12'.n8ngateway.v1.ListCreditEntriesRequest\x1a(.n8ngateway.v1.ListCreditEntriesResponse\"\x03\x90\x02\x01\x12P\n" +
+	"\x11ListCreditEntries\x12'.n8ngateway.v1.ListCreditEntriesRequest\x1a(.n8ngateway.v1.ListCreditEntriesResponse\"\x03\x90\x02\x01\x12]\n" +
+	"\x13ExportCreditEntries\x12).n8ngateway.v1.ExportCreditEntriesRequest\x1a\x14.google.api.HttpBody\"\x03\x90\x02\x010\x01\x12P\n" +
 	"\bGetUsage\x12\x1e.n8ngateway.v1.GetUsageRequest\x1a\x1f.n8ngateway.v1.GetUsageResponse\"\x03\x90\x02\x01\x12M\n" +
 	"\vExportUsage\x12!.n8ngateway.v1.ExportUsageRequest\x1a\x14.google.api.HttpBody\"\x03\x90\x02\x010\x01B\x1cZ\x1an8ngateway/v1;n8ngatewayv1b\x06proto3"
 
@@ -718,56 +798,62 @@ func file_n8ngateway_v1_credit_service_proto_rawDescGZIP() []byte {
 	return file_n8ngateway_v1_credit_service_proto_rawDescData
 }
 
-var file_n8ngateway_v1_credit_service_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
+var file_n8ngateway_v1_credit_service_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
 var file_n8ngateway_v1_credit_service_proto_goTypes = []any{
-	(*GetCreditBalanceRequest)(nil),   // 0: n8ngateway.v1.GetCreditBalanceRequest
-	(*GetCreditBalanceResponse)(nil),  // 1: n8ngateway.v1.GetCreditBalanceResponse
-	(*AddCreditsRequest)(nil),         // 2: n8ngateway.v1.AddCreditsRequest
-	(*AddCreditsResponse)(nil),        // 3: n8ngateway.v1.AddCreditsResponse
-	(*ListCreditEntriesRequest)(nil),  // 4: n8ngateway.v1.ListCreditEntriesRequest
-	(*ListCreditEntriesResponse)(nil), // 5: n8ngateway.v1.ListCreditEntriesResponse
-	(*GetUsageRequest)(nil),           // 6: n8ngateway.v1.GetUsageRequest
-	(*GetUsageResponse)(nil),          // 7: n8ngateway.v1.GetUsageResponse
-	(*ExportUsageRequest)(nil),        // 8: n8ngateway.v1.ExportUsageRequest
-	(*CreditBalance)(nil),             // 9: n8ngateway.v1.CreditBalance
-	(*CreditEntry)(nil),               // 10: n8ngateway.v1.CreditEntry
-	(CreditEntryKind)(0),              // 11: n8ngateway.v1.CreditEntryKind
-	(*timestamppb.Timestamp)(nil),     // 12: google.protobuf.Timestamp
-	(UsageDimension)(0),               // 13: n8ngateway.v1.UsageDimension
-	(*UsageRow)(nil),                  // 14: n8ngateway.v1.UsageRow
-	(ExportFormat)(0),                 // 15: n8ngateway.v1.ExportFormat
-	(*httpbody.HttpBody)(nil),         // 16: google.api.HttpBody
+	(*GetCreditBalanceRequest)(nil),    // 0: n8ngateway.v1.GetCreditBalanceRequest
+	(*GetCreditBalanceResponse)(nil),   // 1: n8ngateway.v1.GetCreditBalanceResponse
+	(*AddCreditsRequest)(nil),          // 2: n8ngateway.v1.AddCreditsRequest
+	(*AddCreditsResponse)(nil),         // 3: n8ngateway.v1.AddCreditsResponse
+	(*ListCreditEntriesRequest)(nil),   // 4: n8ngateway.v1.ListCreditEntriesRequest
+	(*ListCreditEntriesResponse)(nil),  // 5: n8ngateway.v1.ListCreditEntriesResponse
+	(*ExportCreditEntriesRequest)(nil), // 6: n8ngateway.v1.ExportCreditEntriesRequest
+	(*GetUsageRequest)(nil),            // 7: n8ngateway.v1.GetUsageRequest
+	(*GetUsageResponse)(nil),           // 8: n8ngateway.v1.GetUsageResponse
+	(*ExportUsageRequest)(nil),         // 9: n8ngateway.v1.ExportUsageRequest
+	(*CreditBalance)(nil),              // 10: n8ngateway.v1.CreditBalance
+	(*CreditEntry)(nil),                // 11: n8ngateway.v1.CreditEntry
+	(CreditEntryKind)(0),               // 12: n8ngateway.v1.CreditEntryKind
+	(*timestamppb.Timestamp)(nil),      // 13: google.protobuf.Timestamp
+	(ExportFormat)(0),                  // 14: n8ngateway.v1.ExportFormat
+	(UsageDimension)(0),                // 15: n8ngateway.v1.UsageDimension
+	(*UsageRow)(nil),                   // 16: n8ngateway.v1.UsageRow
+	(*httpbody.HttpBody)(nil),          // 17: google.api.HttpBody
 }
 var file_n8ngateway_v1_credit_service_proto_depIdxs = []int32{
-	9,  // 0: n8ngateway.v1.GetCreditBalanceResponse.balance:type_name -> n8ngateway.v1.CreditBalance
-	10, // 1: n8ngateway.v1.AddCreditsResponse.entry:type_name -> n8ngateway.v1.CreditEntry
-	9,  // 2: n8ngateway.v1.AddCreditsResponse.balance:type_name -> n8ngateway.v1.CreditBalance
-	11, // 3: n8ngateway.v1.ListCreditEntriesRequest.kind:type_name -> n8ngateway.v1.CreditEntryKind
-	12, // 4: n8ngateway.v1.ListCreditEntriesRequest.start_time:type_name -> google.protobuf.Timestamp
-	12, // 5: n8ngateway.v1.ListCreditEntriesRequest.end_time:type_name -> google.protobuf.Timestamp
-	10, // 6: n8ngateway.v1.ListCreditEntriesResponse.entries:type_name -> n8ngateway.v1.CreditEntry
-	13, // 7: n8ngateway.v1.GetUsageRequest.group_by:type_name -> n8ngateway.v1.UsageDimension
-	12, // 8: n8ngateway.v1.GetUsageRequest.start_time:type_name -> google.protobuf.Timestamp
-	12, // 9: n8ngateway.v1.GetUsageRequest.end_time:type_name -> google.protobuf.Timestamp
-	14, // 10: n8ngateway.v1.GetUsageResponse.rows:type_name -> n8ngateway.v1.UsageRow
-	15, // 11: n8ngateway.v1.ExportUsageRequest.format:type_name -> n8ngateway.v1.ExportFormat
-	12, // 12: n8ngateway.v1.ExportUsageRequest.start_time:type_name -> google.protobuf.Timestamp
-	12, // 13: n8ngateway.v1.ExportUsageRequest.end_time:type_name -> google.protobuf.Timestamp
-	0,  // 14: n8ngateway.v1.CreditService.GetCreditBalance:input_type -> n8ngateway.v1.GetCreditBalanceRequest
-	2,  // 15: n8ngateway.v1.CreditService.AddCredits:input_type -> n8ngateway.v1.AddCreditsRequest
-	4,  // 16: n8ngateway.v1.CreditService.ListCreditEntries:input_type -> n8ngateway.v1.ListCreditEntriesRequest
-	6,  // 17: n8ngateway.v1.CreditService.GetUsage:input_type -> n8ngateway.v1.GetUsageRequest
-	8,  // 18: n8ngateway.v1.CreditService.ExportUsage:input_type -> n8ngateway.v1.ExportUsageRequest
-	1,  // 19: n8ngateway.v1.CreditService.GetCreditBalance:output_type -> n8ngateway.v1.GetCreditBalanceResponse
-	3,  // 20: n8ngateway.v1.CreditService.AddCredits:output_type -> n8ngateway.v1.AddCreditsResponse
-	5,  // 21: n8ngateway.v1.CreditService.ListCreditEntries:output_type -> n8ngateway.v1.ListCreditEntriesResponse
-	7,  // 22: n8ngateway.v1.CreditService.GetUsage:output_type -> n8ngateway.v1.GetUsageResponse
-	16, // 23: n8ngateway.v1.CreditService.ExportUsage:output_type -> google.api.HttpBody
-	19, // [19:24] is the sub-list for method output_type
-	14, // [14:19] is the sub-list for method input_type
-	14, // [14:14] is the sub-list for extension type_name
-	14, // [14:14] is the sub-list for extension extendee
-	0,  // [0:14] is the sub-list for field type_name
+	10, // 0: n8ngateway.v1.GetCreditBalanceResponse.balance:type_name -> n8ngateway.v1.CreditBalance
+	11, // 1: n8ngateway.v1.AddCreditsResponse.entry:type_name -> n8ngateway.v1.CreditEntry
+	10, // 2: n8ngateway.v1.AddCreditsResponse.balance:type_name -> n8ngateway.v1.CreditBalance
+	12, // 3: n8ngateway.v1.ListCreditEntriesRequest.kind:type_name -> n8ngateway.v1.CreditEntryKind
+	13, // 4: n8ngateway.v1.ListCreditEntriesRequest.start_time:type_name -> google.protobuf.Timestamp
+	13, // 5: n8ngateway.v1.ListCreditEntriesRequest.end_time:type_name -> google.protobuf.Timestamp
+	11, // 6: n8ngateway.v1.ListCreditEntriesResponse.entries:type_name -> n8ngateway.v1.CreditEntry
+	14, // 7: n8ngateway.v1.ExportCreditEntriesRequest.format:type_name -> n8ngateway.v1.ExportFormat
+	13, // 8: n8ngateway.v1.ExportCreditEntriesRequest.start_time:type_name -> google.protobuf.Timestamp
+	13, // 9: n8ngateway.v1.ExportCreditEntriesRequest.end_time:type_name -> google.protobuf.Timestamp
+	15, // 10: n8ngateway.v1.GetUsageRequest.group_by:type_name -> n8ngateway.v1.UsageDimension
+	13, // 11: n8ngateway.v1.GetUsageRequest.start_time:type_name -> google.protobuf.Timestamp
+	13, // 12: n8ngateway.v1.GetUsageRequest.end_time:type_name -> google.protobuf.Timestamp
+	16, // 13: n8ngateway.v1.GetUsageResponse.rows:type_name -> n8ngateway.v1.UsageRow
+	14, // 14: n8ngateway.v1.ExportUsageRequest.format:type_name -> n8ngateway.v1.ExportFormat
+	13, // 15: n8ngateway.v1.ExportUsageRequest.start_time:type_name -> google.protobuf.Timestamp
+	13, // 16: n8ngateway.v1.ExportUsageRequest.end_time:type_name -> google.protobuf.Timestamp
+	0,  // 17: n8ngateway.v1.CreditService.GetCreditBalance:input_type -> n8ngateway.v1.GetCreditBalanceRequest
+	2,  // 18: n8ngateway.v1.CreditService.AddCredits:input_type -> n8ngateway.v1.AddCreditsRequest
+	4,  // 19: n8ngateway.v1.CreditService.ListCreditEntries:input_type -> n8ngateway.v1.ListCreditEntriesRequest
+	6,  // 20: n8ngateway.v1.CreditService.ExportCreditEntries:input_type -> n8ngateway.v1.ExportCreditEntriesRequest
+	7,  // 21: n8ngateway.v1.CreditService.GetUsage:input_type -> n8ngateway.v1.GetUsageRequest
+	9,  // 22: n8ngateway.v1.CreditService.ExportUsage:input_type -> n8ngateway.v1.ExportUsageRequest
+	1,  // 23: n8ngateway.v1.CreditService.GetCreditBalance:output_type -> n8ngateway.v1.GetCreditBalanceResponse
+	3,  // 24: n8ngateway.v1.CreditService.AddCredits:output_type -> n8ngateway.v1.AddCreditsResponse
+	5,  // 25: n8ngateway.v1.CreditService.ListCreditEntries:output_type -> n8ngateway.v1.ListCreditEntriesResponse
+	17, // 26: n8ngateway.v1.CreditService.ExportCreditEntries:output_type -> google.api.HttpBody
+	8,  // 27: n8ngateway.v1.CreditService.GetUsage:output_type -> n8ngateway.v1.GetUsageResponse
+	17, // 28: n8ngateway.v1.CreditService.ExportUsage:output_type -> google.api.HttpBody
+	23, // [23:29] is the sub-list for method output_type
+	17, // [17:23] is the sub-list for method input_type
+	17, // [17:17] is the sub-list for extension type_name
+	17, // [17:17] is the sub-list for extension extendee
+	0,  // [0:17] is the sub-list for field type_name
 }
 
 func init() { file_n8ngateway_v1_credit_service_proto_init() }
@@ -783,7 +869,7 @@ func file_n8ngateway_v1_credit_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_n8ngateway_v1_credit_service_proto_rawDesc), len(file_n8ngateway_v1_credit_service_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   9,
+			NumMessages:   10,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

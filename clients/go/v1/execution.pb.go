@@ -24,7 +24,7 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// Where a run stands; the last five are final, except that UNKNOWN can still be resolved.
+// Where a run stands; the last five are final.
 type ExecutionState int32
 
 const (

@@ -43,6 +43,9 @@ const (
 	// CreditServiceListCreditEntriesProcedure is the fully-qualified name of the CreditService's
 	// ListCreditEntries RPC.
 	CreditServiceListCreditEntriesProcedure = "/n8ngateway.v1.CreditService/ListCreditEntries"
+	// CreditServiceExportCreditEntriesProcedure is the fully-qualified name of the CreditService's
+	// ExportCreditEntries RPC.
+	CreditServiceExportCreditEntriesProcedure = "/n8ngateway.v1.CreditService/ExportCreditEntries"
 	// CreditServiceGetUsageProcedure is the fully-qualified name of the CreditService's GetUsage RPC.
 	CreditServiceGetUsageProcedure = "/n8ngateway.v1.CreditService/GetUsage"
 	// CreditServiceExportUsageProcedure is the fully-qualified name of the CreditService's ExportUsage
@@ -59,6 +62,9 @@ type CreditServiceClient interface {
 	AddCredits(context.Context, *v1.AddCreditsRequest) (*v1.AddCreditsResponse, error)
 	// Lists ledger entries, newest first; with a time span it is a statement.
 	ListCreditEntries(context.Context, *v1.ListCreditEntriesRequest) (*v1.ListCreditEntriesResponse, error)
+	// Streams the ledger entries of a time span as one file, oldest first: a statement, whose opening balance is
+	// balance_after less amount of its first line. An error ends it before its last line.
+	ExportCreditEntries(context.Context, *v1.ExportCreditEntriesRequest) (*connect.ServerStreamForClient[httpbody.HttpBody], error)
 	// Sums executions up by the dimensions asked for, in their order.
 	GetUsage(context.Context, *v1.GetUsageRequest) (*v1.GetUsageResponse, error)
 	// Streams the executions of a time span as one file, oldest first; an error ends it before its last line.
@@ -97,6 +103,13 @@ func NewCreditServiceClient(httpClient connect.HTTPClient, baseURL string, opts 
 			connect.WithIdempotency(connect.IdempotencyNoSideEffects),
 			connect.WithClientOptions(opts...),
 		),
+		exportCreditEntries: connect.NewClient[v1.ExportCreditEntriesRequest, httpbody.HttpBody](
+			httpClient,
+			baseURL+CreditServiceExportCreditEntriesProcedure,
+			connect.WithSchema(creditServiceMethods.ByName("ExportCreditEntries")),
+			connect.WithIdempotency(connect.IdempotencyNoSideEffects),
+			connect.WithClientOptions(opts...),
+		),
 		getUsage: connect.NewClient[v1.GetUsageRequest, v1.GetUsageResponse](
 			httpClient,
 			baseURL+CreditServiceGetUsageProcedure,
@@ -116,11 +129,12 @@ func NewCreditServiceClient(httpClient connect.HTTPClient, baseURL string, opts 
 
 // creditServiceClient implements CreditServiceClient.
 type creditServiceClient struct {
-	getCreditBalance  *connect.Client[v1.GetCreditBalanceRequest, v1.GetCreditBalanceResponse]
-	addCredits        *connect.Client[v1.AddCreditsRequest, v1.AddCreditsResponse]
-	listCreditEntries *connect.Client[v1.ListCreditEntriesRequest, v1.ListCreditEntriesResponse]
-	getUsage          *connect.Client[v1.GetUsageRequest, v1.GetUsageResponse]
-	exportUsage       *connect.Client[v1.ExportUsageRequest, httpbody.HttpBody]
+	getCreditBalance    *connect.Client[v1.GetCreditBalanceRequest, v1.GetCreditBalanceResponse]
+	addCredits          *connect.Client[v1.AddCreditsRequest, v1.AddCreditsResponse]
+	listCreditEntries   *connect.Client[v1.ListCreditEntriesRequest, v1.ListCreditEntriesResponse]
+	exportCreditEntries *connect.Client[v1.ExportCreditEntriesRequest, httpbody.HttpBody]
+	getUsage            *connect.Client[v1.GetUsageRequest, v1.GetUsageResponse]
+	exportUsage         *connect.Client[v1.ExportUsageRequest, httpbody.HttpBody]
 }
 
 // GetCreditBalance calls n8ngateway.v1.CreditService.GetCreditBalance.
@@ -150,6 +164,11 @@ func (c *creditServiceClient) ListCreditEntries(ctx context.Context, req *v1.Lis
 	return nil, err
 }
 
+// ExportCreditEntries calls n8ngateway.v1.CreditService.ExportCreditEntries.
+func (c *creditServiceClient) ExportCreditEntries(ctx context.Context, req *v1.ExportCreditEntriesRequest) (*connect.ServerStreamForClient[httpbody.HttpBody], error) {
+	return c.exportCreditEntries.CallServerStream(ctx, connect.NewRequest(req))
+}
+
 // GetUsage calls n8ngateway.v1.CreditService.GetUsage.
 func (c *creditServiceClient) GetUsage(ctx context.Context, req *v1.GetUsageRequest) (*v1.GetUsageResponse, error) {
 	response, err := c.getUsage.CallUnary(ctx, connect.NewRequest(req))
@@ -173,6 +192,9 @@ type CreditServiceHandler interface {
 	AddCredits(context.Context, *v1.AddCreditsRequest) (*v1.AddCreditsResponse, error)
 	// Lists ledger entries, newest first; with a time span it is a statement.
 	ListCreditEntries(context.Context, *v1.ListCreditEntriesRequest) (*v1.ListCreditEntriesResponse, error)
+	// Streams the ledger entries of a time span as one file, oldest first: a statement, whose opening balance is
+	// balance_after less amount of its first line. An error ends it before its last line.
+	ExportCreditEntries(context.Context, *v1.ExportCreditEntriesRequest, *connect.ServerStream[httpbody.HttpBody]) error
 	// Sums executions up by the dimensions asked for, in their order.
 	GetUsage(context.Context, *v1.GetUsageRequest) (*v1.GetUsageResponse, error)
 	// Streams the executions of a time span as one file, oldest first; an error ends it before its last line.
@@ -207,6 +229,13 @@ func NewCreditServiceHandler(svc CreditServiceHandler, opts ...connect.HandlerOp
 		connect.WithIdempotency(connect.IdempotencyNoSideEffects),
 		connect.WithHandlerOptions(opts...),
 	)
+	creditServiceExportCreditEntriesHandler := connect.NewServerStreamHandlerSimple(
+		CreditServiceExportCreditEntriesProcedure,
+		svc.ExportCreditEntries,
+		connect.WithSchema(creditServiceMethods.ByName("ExportCreditEntries")),
+		connect.WithIdempotency(connect.IdempotencyNoSideEffects),
+		connect.WithHandlerOptions(opts...),
+	)
 	creditServiceGetUsageHandler := connect.NewUnaryHandlerSimple(
 		CreditServiceGetUsageProcedure,
 		svc.GetUsage,
@@ -229,6 +258,8 @@ func NewCreditServiceHandler(svc CreditServiceHandler, opts ...connect.HandlerOp
 			creditServiceAddCreditsHandler.ServeHTTP(w, r)
 		case CreditServiceListCreditEntriesProcedure:
 			creditServiceListCreditEntriesHandler.ServeHTTP(w, r)
+		case CreditServiceExportCreditEntriesProcedure:
+			creditServiceExportCreditEntriesHandler.ServeHTTP(w, r)
 		case CreditServiceGetUsageProcedure:
 			creditServiceGetUsageHandler.ServeHTTP(w, r)
 		case CreditServiceExportUsageProcedure:
@@ -252,6 +283,10 @@ func (UnimplementedCreditServiceHandler) AddCredits(context.Context, *v1.AddCred
 
 func (UnimplementedCreditServiceHandler) ListCreditEntries(context.Context, *v1.ListCreditEntriesRequest) (*v1.ListCreditEntriesResponse, error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("n8ngateway.v1.CreditService.ListCreditEntries is not implemented"))
+}
+
+func (UnimplementedCreditServiceHandler) ExportCreditEntries(context.Context, *v1.ExportCreditEntriesRequest, *connect.ServerStream[httpbody.HttpBody]) error {
+	return connect.NewError(connect.CodeUnimplemented, errors.New("n8ngateway.v1.CreditService.ExportCreditEntries is not implemented"))
 }
 
 func (UnimplementedCreditServiceHandler) GetUsage(context.Context, *v1.GetUsageRequest) (*v1.GetUsageResponse, error) {

@@ -201,7 +201,7 @@ class Execution(Message[_ExecutionFields]):
 
 class ExecutionState(Enum):
     """
-    Where a run stands; the last five are final, except that UNKNOWN can still be resolved.
+    Where a run stands; the last five are final.
 
     ```proto
     enum n8ngateway.v1.ExecutionState

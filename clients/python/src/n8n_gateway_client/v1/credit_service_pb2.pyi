@@ -72,6 +72,18 @@ class ListCreditEntriesResponse(_message.Message):
     next_page_token: str
     def __init__(self, entries: _Optional[_Iterable[_Union[_credit_pb2.CreditEntry, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
 
+class ExportCreditEntriesRequest(_message.Message):
+    __slots__ = ("organization_id", "format", "start_time", "end_time")
+    ORGANIZATION_ID_FIELD_NUMBER: _ClassVar[int]
+    FORMAT_FIELD_NUMBER: _ClassVar[int]
+    START_TIME_FIELD_NUMBER: _ClassVar[int]
+    END_TIME_FIELD_NUMBER: _ClassVar[int]
+    organization_id: str
+    format: _usage_pb2.ExportFormat
+    start_time: _timestamp_pb2.Timestamp
+    end_time: _timestamp_pb2.Timestamp
+    def __init__(self, organization_id: _Optional[str] = ..., format: _Optional[_Union[_usage_pb2.ExportFormat, str]] = ..., start_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., end_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+
 class GetUsageRequest(_message.Message):
     __slots__ = ("organization_id", "page_size", "page_token", "group_by", "start_time", "end_time", "workflow_id", "api_key_id")
     ORGANIZATION_ID_FIELD_NUMBER: _ClassVar[int]

@@ -51,6 +51,11 @@ class CreditServiceStub:
                 request_serializer=n8n__gateway__client_dot_v1_dot_credit__service__pb2.ListCreditEntriesRequest.SerializeToString,
                 response_deserializer=n8n__gateway__client_dot_v1_dot_credit__service__pb2.ListCreditEntriesResponse.FromString,
                 _registered_method=True)
+        self.ExportCreditEntries = channel.unary_stream(
+                '/n8ngateway.v1.CreditService/ExportCreditEntries',
+                request_serializer=n8n__gateway__client_dot_v1_dot_credit__service__pb2.ExportCreditEntriesRequest.SerializeToString,
+                response_deserializer=google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
+                _registered_method=True)
         self.GetUsage = channel.unary_unary(
                 '/n8ngateway.v1.CreditService/GetUsage',
                 request_serializer=n8n__gateway__client_dot_v1_dot_credit__service__pb2.GetUsageRequest.SerializeToString,
@@ -89,6 +94,14 @@ class CreditServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ExportCreditEntries(self, request, context):
+        """Streams the ledger entries of a time span as one file, oldest first: a statement, whose opening balance is
+        balance_after less amount of its first line. An error ends it before its last line.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetUsage(self, request, context):
         """Sums executions up by the dimensions asked for, in their order.
         """
@@ -120,6 +133,11 @@ def add_CreditServiceServicer_to_server(servicer, server):
                     servicer.ListCreditEntries,
                     request_deserializer=n8n__gateway__client_dot_v1_dot_credit__service__pb2.ListCreditEntriesRequest.FromString,
                     response_serializer=n8n__gateway__client_dot_v1_dot_credit__service__pb2.ListCreditEntriesResponse.SerializeToString,
+            ),
+            'ExportCreditEntries': grpc.unary_stream_rpc_method_handler(
+                    servicer.ExportCreditEntries,
+                    request_deserializer=n8n__gateway__client_dot_v1_dot_credit__service__pb2.ExportCreditEntriesRequest.FromString,
+                    response_serializer=google_dot_api_dot_httpbody__pb2.HttpBody.SerializeToString,
             ),
             'GetUsage': grpc.unary_unary_rpc_method_handler(
                     servicer.GetUsage,
@@ -214,6 +232,33 @@ class CreditService:
             '/n8ngateway.v1.CreditService/ListCreditEntries',
             n8n__gateway__client_dot_v1_dot_credit__service__pb2.ListCreditEntriesRequest.SerializeToString,
             n8n__gateway__client_dot_v1_dot_credit__service__pb2.ListCreditEntriesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExportCreditEntries(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/n8ngateway.v1.CreditService/ExportCreditEntries',
+            n8n__gateway__client_dot_v1_dot_credit__service__pb2.ExportCreditEntriesRequest.SerializeToString,
+            google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
             options,
             channel_credentials,
             insecure,

@@ -10,6 +10,7 @@ class CreditServiceStub:
     GetCreditBalance: grpc.UnaryUnaryMultiCallable[credit_service_pb2.GetCreditBalanceRequest, credit_service_pb2.GetCreditBalanceResponse]
     AddCredits: grpc.UnaryUnaryMultiCallable[credit_service_pb2.AddCreditsRequest, credit_service_pb2.AddCreditsResponse]
     ListCreditEntries: grpc.UnaryUnaryMultiCallable[credit_service_pb2.ListCreditEntriesRequest, credit_service_pb2.ListCreditEntriesResponse]
+    ExportCreditEntries: grpc.UnaryStreamMultiCallable[credit_service_pb2.ExportCreditEntriesRequest, httpbody_pb2.HttpBody]
     GetUsage: grpc.UnaryUnaryMultiCallable[credit_service_pb2.GetUsageRequest, credit_service_pb2.GetUsageResponse]
     ExportUsage: grpc.UnaryStreamMultiCallable[credit_service_pb2.ExportUsageRequest, httpbody_pb2.HttpBody]
 
@@ -18,6 +19,7 @@ class AsyncCreditServiceStub:
     GetCreditBalance: grpc.aio.UnaryUnaryMultiCallable[credit_service_pb2.GetCreditBalanceRequest, credit_service_pb2.GetCreditBalanceResponse]
     AddCredits: grpc.aio.UnaryUnaryMultiCallable[credit_service_pb2.AddCreditsRequest, credit_service_pb2.AddCreditsResponse]
     ListCreditEntries: grpc.aio.UnaryUnaryMultiCallable[credit_service_pb2.ListCreditEntriesRequest, credit_service_pb2.ListCreditEntriesResponse]
+    ExportCreditEntries: grpc.aio.UnaryStreamMultiCallable[credit_service_pb2.ExportCreditEntriesRequest, httpbody_pb2.HttpBody]
     GetUsage: grpc.aio.UnaryUnaryMultiCallable[credit_service_pb2.GetUsageRequest, credit_service_pb2.GetUsageResponse]
     ExportUsage: grpc.aio.UnaryStreamMultiCallable[credit_service_pb2.ExportUsageRequest, httpbody_pb2.HttpBody]
 
@@ -25,6 +27,7 @@ class CreditServiceServicer:
     def GetCreditBalance(self, request: credit_service_pb2.GetCreditBalanceRequest, context: Any) -> Any: ...
     def AddCredits(self, request: credit_service_pb2.AddCreditsRequest, context: Any) -> Any: ...
     def ListCreditEntries(self, request: credit_service_pb2.ListCreditEntriesRequest, context: Any) -> Any: ...
+    def ExportCreditEntries(self, request: credit_service_pb2.ExportCreditEntriesRequest, context: Any) -> Any: ...
     def GetUsage(self, request: credit_service_pb2.GetUsageRequest, context: Any) -> Any: ...
     def ExportUsage(self, request: credit_service_pb2.ExportUsageRequest, context: Any) -> Any: ...
 

@@ -18,7 +18,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file n8ngateway/v1/credit_service.proto.
  */
 export const file_n8ngateway_v1_credit_service: GenFile = /*@__PURE__*/
-  fileDesc("CiJuOG5nYXRld2F5L3YxL2NyZWRpdF9zZXJ2aWNlLnByb3RvEg1uOG5nYXRld2F5LnYxIjQKF0dldENyZWRpdEJhbGFuY2VSZXF1ZXN0EhkKD29yZ2FuaXphdGlvbl9pZBgBIAEoCUIAIkkKGEdldENyZWRpdEJhbGFuY2VSZXNwb25zZRItCgdiYWxhbmNlGAEgASgLMhwubjhuZ2F0ZXdheS52MS5DcmVkaXRCYWxhbmNlInIKEUFkZENyZWRpdHNSZXF1ZXN0EhkKD29yZ2FuaXphdGlvbl9pZBgBIAEoCUIAEhAKBmFtb3VudBgCIAEoBUIAEhkKD2lkZW1wb3RlbmN5X2tleRgDIAEoCUIAEhUKC2Rlc2NyaXB0aW9uGAQgASgJQgAibgoSQWRkQ3JlZGl0c1Jlc3BvbnNlEikKBWVudHJ5GAEgASgLMhoubjhuZ2F0ZXdheS52MS5DcmVkaXRFbnRyeRItCgdiYWxhbmNlGAIgASgLMhwubjhuZ2F0ZXdheS52MS5DcmVkaXRCYWxhbmNlIogCChhMaXN0Q3JlZGl0RW50cmllc1JlcXVlc3QSGQoPb3JnYW5pemF0aW9uX2lkGAEgASgJQgASEwoJcGFnZV9zaXplGAIgASgFQgASFAoKcGFnZV90b2tlbhgDIAEoCUIAEi4KBGtpbmQYBCABKA4yHi5uOG5nYXRld2F5LnYxLkNyZWRpdEVudHJ5S2luZEIAEi4KCnN0YXJ0X3RpbWUYBSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEiwKCGVuZF90aW1lGAYgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIWCgxleGVjdXRpb25faWQYByABKAlCADoAImEKGUxpc3RDcmVkaXRFbnRyaWVzUmVzcG9uc2USKwoHZW50cmllcxgBIAMoCzIaLm44bmdhdGV3YXkudjEuQ3JlZGl0RW50cnkSFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJIpcCCg9HZXRVc2FnZVJlcXVlc3QSGQoPb3JnYW5pemF0aW9uX2lkGAEgASgJQgASEwoJcGFnZV9zaXplGAIgASgFQgASFAoKcGFnZV90b2tlbhgDIAEoCUIAEjEKCGdyb3VwX2J5GAQgAygOMh0ubjhuZ2F0ZXdheS52MS5Vc2FnZURpbWVuc2lvbkIAEi4KCnN0YXJ0X3RpbWUYBSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEiwKCGVuZF90aW1lGAYgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIVCgt3b3JrZmxvd19pZBgHIAEoCUIAEhQKCmFwaV9rZXlfaWQYCCABKAlCADoAIlIKEEdldFVzYWdlUmVzcG9uc2USJQoEcm93cxgBIAMoCzIXLm44bmdhdGV3YXkudjEuVXNhZ2VSb3cSFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJItUBChJFeHBvcnRVc2FnZVJlcXVlc3QSGQoPb3JnYW5pemF0aW9uX2lkGAEgASgJQgASLQoGZm9ybWF0GAIgASgOMhsubjhuZ2F0ZXdheS52MS5FeHBvcnRGb3JtYXRCABIuCgpzdGFydF90aW1lGAMgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIsCghlbmRfdGltZRgEIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASFQoLd29ya2Zsb3dfaWQYBSABKAlCADoAMt8DCg1DcmVkaXRTZXJ2aWNlEmgKEEdldENyZWRpdEJhbGFuY2USJi5uOG5nYXRld2F5LnYxLkdldENyZWRpdEJhbGFuY2VSZXF1ZXN0GicubjhuZ2F0ZXdheS52MS5HZXRDcmVkaXRCYWxhbmNlUmVzcG9uc2UiA5ACARJWCgpBZGRDcmVkaXRzEiAubjhuZ2F0ZXdheS52MS5BZGRDcmVkaXRzUmVxdWVzdBohLm44bmdhdGV3YXkudjEuQWRkQ3JlZGl0c1Jlc3BvbnNlIgOQAgISawoRTGlzdENyZWRpdEVudHJpZXMSJy5uOG5nYXRld2F5LnYxLkxpc3RDcmVkaXRFbnRyaWVzUmVxdWVzdBooLm44bmdhdGV3YXkudjEuTGlzdENyZWRpdEVudHJpZXNSZXNwb25zZSIDkAIBElAKCEdldFVzYWdlEh4ubjhuZ2F0ZXdheS52MS5HZXRVc2FnZVJlcXVlc3QaHy5uOG5nYXRld2F5LnYxLkdldFVzYWdlUmVzcG9uc2UiA5ACARJNCgtFeHBvcnRVc2FnZRIhLm44bmdhdGV3YXkudjEuRXhwb3J0VXNhZ2VSZXF1ZXN0GhQuZ29vZ2xlLmFwaS5IdHRwQm9keSIDkAIBMAFCHFoabjhuZ2F0ZXdheS92MTtuOG5nYXRld2F5djFiBnByb3RvMw", [file_google_api_httpbody, file_google_protobuf_timestamp, file_n8ngateway_v1_credit, file_n8ngateway_v1_usage]);
+  fileDesc("CiJuOG5nYXRld2F5L3YxL2NyZWRpdF9zZXJ2aWNlLnByb3RvEg1uOG5nYXRld2F5LnYxIjQKF0dldENyZWRpdEJhbGFuY2VSZXF1ZXN0EhkKD29yZ2FuaXphdGlvbl9pZBgBIAEoCUIAIkkKGEdldENyZWRpdEJhbGFuY2VSZXNwb25zZRItCgdiYWxhbmNlGAEgASgLMhwubjhuZ2F0ZXdheS52MS5DcmVkaXRCYWxhbmNlInIKEUFkZENyZWRpdHNSZXF1ZXN0EhkKD29yZ2FuaXphdGlvbl9pZBgBIAEoCUIAEhAKBmFtb3VudBgCIAEoBUIAEhkKD2lkZW1wb3RlbmN5X2tleRgDIAEoCUIAEhUKC2Rlc2NyaXB0aW9uGAQgASgJQgAibgoSQWRkQ3JlZGl0c1Jlc3BvbnNlEikKBWVudHJ5GAEgASgLMhoubjhuZ2F0ZXdheS52MS5DcmVkaXRFbnRyeRItCgdiYWxhbmNlGAIgASgLMhwubjhuZ2F0ZXdheS52MS5DcmVkaXRCYWxhbmNlIogCChhMaXN0Q3JlZGl0RW50cmllc1JlcXVlc3QSGQoPb3JnYW5pemF0aW9uX2lkGAEgASgJQgASEwoJcGFnZV9zaXplGAIgASgFQgASFAoKcGFnZV90b2tlbhgDIAEoCUIAEi4KBGtpbmQYBCABKA4yHi5uOG5nYXRld2F5LnYxLkNyZWRpdEVudHJ5S2luZEIAEi4KCnN0YXJ0X3RpbWUYBSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEiwKCGVuZF90aW1lGAYgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIWCgxleGVjdXRpb25faWQYByABKAlCADoAImEKGUxpc3RDcmVkaXRFbnRyaWVzUmVzcG9uc2USKwoHZW50cmllcxgBIAMoCzIaLm44bmdhdGV3YXkudjEuQ3JlZGl0RW50cnkSFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJIsYBChpFeHBvcnRDcmVkaXRFbnRyaWVzUmVxdWVzdBIZCg9vcmdhbml6YXRpb25faWQYASABKAlCABItCgZmb3JtYXQYAiABKA4yGy5uOG5nYXRld2F5LnYxLkV4cG9ydEZvcm1hdEIAEi4KCnN0YXJ0X3RpbWUYAyABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEiwKCGVuZF90aW1lGAQgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcDoAIpcCCg9HZXRVc2FnZVJlcXVlc3QSGQoPb3JnYW5pemF0aW9uX2lkGAEgASgJQgASEwoJcGFnZV9zaXplGAIgASgFQgASFAoKcGFnZV90b2tlbhgDIAEoCUIAEjEKCGdyb3VwX2J5GAQgAygOMh0ubjhuZ2F0ZXdheS52MS5Vc2FnZURpbWVuc2lvbkIAEi4KCnN0YXJ0X3RpbWUYBSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEiwKCGVuZF90aW1lGAYgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIVCgt3b3JrZmxvd19pZBgHIAEoCUIAEhQKCmFwaV9rZXlfaWQYCCABKAlCADoAIlIKEEdldFVzYWdlUmVzcG9uc2USJQoEcm93cxgBIAMoCzIXLm44bmdhdGV3YXkudjEuVXNhZ2VSb3cSFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJItUBChJFeHBvcnRVc2FnZVJlcXVlc3QSGQoPb3JnYW5pemF0aW9uX2lkGAEgASgJQgASLQoGZm9ybWF0GAIgASgOMhsubjhuZ2F0ZXdheS52MS5FeHBvcnRGb3JtYXRCABIuCgpzdGFydF90aW1lGAMgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIsCghlbmRfdGltZRgEIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASFQoLd29ya2Zsb3dfaWQYBSABKAlCADoAMr4ECg1DcmVkaXRTZXJ2aWNlEmgKEEdldENyZWRpdEJhbGFuY2USJi5uOG5nYXRld2F5LnYxLkdldENyZWRpdEJhbGFuY2VSZXF1ZXN0GicubjhuZ2F0ZXdheS52MS5HZXRDcmVkaXRCYWxhbmNlUmVzcG9uc2UiA5ACARJWCgpBZGRDcmVkaXRzEiAubjhuZ2F0ZXdheS52MS5BZGRDcmVkaXRzUmVxdWVzdBohLm44bmdhdGV3YXkudjEuQWRkQ3JlZGl0c1Jlc3BvbnNlIgOQAgISawoRTGlzdENyZWRpdEVudHJpZXMSJy5uOG5nYXRld2F5LnYxLkxpc3RDcmVkaXRFbnRyaWVzUmVxdWVzdBooLm44bmdhdGV3YXkudjEuTGlzdENyZWRpdEVudHJpZXNSZXNwb25zZSIDkAIBEl0KE0V4cG9ydENyZWRpdEVudHJpZXMSKS5uOG5nYXRld2F5LnYxLkV4cG9ydENyZWRpdEVudHJpZXNSZXF1ZXN0GhQuZ29vZ2xlLmFwaS5IdHRwQm9keSIDkAIBMAESUAoIR2V0VXNhZ2USHi5uOG5nYXRld2F5LnYxLkdldFVzYWdlUmVxdWVzdBofLm44bmdhdGV3YXkudjEuR2V0VXNhZ2VSZXNwb25zZSIDkAIBEk0KC0V4cG9ydFVzYWdlEiEubjhuZ2F0ZXdheS52MS5FeHBvcnRVc2FnZVJlcXVlc3QaFC5nb29nbGUuYXBpLkh0dHBCb2R5IgOQAgEwAUIcWhpuOG5nYXRld2F5L3YxO244bmdhdGV3YXl2MWIGcHJvdG8z", [file_google_api_httpbody, file_google_protobuf_timestamp, file_n8ngateway_v1_credit, file_n8ngateway_v1_usage]);
 
 /**
  * Whose balance.
@@ -224,6 +224,48 @@ export const ListCreditEntriesResponseSchema: GenMessage<ListCreditEntriesRespon
   messageDesc(file_n8ngateway_v1_credit_service, 5);
 
 /**
+ * Which ledger entries, and in which form.
+ *
+ * @generated from message n8ngateway.v1.ExportCreditEntriesRequest
+ */
+export type ExportCreditEntriesRequest = Message<"n8ngateway.v1.ExportCreditEntriesRequest"> & {
+  /**
+   * The organization; one that the caller is no member of is NOT_FOUND.
+   *
+   * @generated from field: string organization_id = 1;
+   */
+  organizationId: string;
+
+  /**
+   * Form of the file.
+   *
+   * @generated from field: n8ngateway.v1.ExportFormat format = 2;
+   */
+  format: ExportFormat;
+
+  /**
+   * Only written at this time or later; absent for no bound.
+   *
+   * @generated from field: google.protobuf.Timestamp start_time = 3;
+   */
+  startTime?: Timestamp | undefined;
+
+  /**
+   * Only written before this time; absent for no bound.
+   *
+   * @generated from field: google.protobuf.Timestamp end_time = 4;
+   */
+  endTime?: Timestamp | undefined;
+};
+
+/**
+ * Describes the message n8ngateway.v1.ExportCreditEntriesRequest.
+ * Use `create(ExportCreditEntriesRequestSchema)` to create a new message.
+ */
+export const ExportCreditEntriesRequestSchema: GenMessage<ExportCreditEntriesRequest> = /*@__PURE__*/
+  messageDesc(file_n8ngateway_v1_credit_service, 6);
+
+/**
  * Which executions, and how to sum them up.
  *
  * @generated from message n8ngateway.v1.GetUsageRequest
@@ -291,7 +333,7 @@ export type GetUsageRequest = Message<"n8ngateway.v1.GetUsageRequest"> & {
  * Use `create(GetUsageRequestSchema)` to create a new message.
  */
 export const GetUsageRequestSchema: GenMessage<GetUsageRequest> = /*@__PURE__*/
-  messageDesc(file_n8ngateway_v1_credit_service, 6);
+  messageDesc(file_n8ngateway_v1_credit_service, 7);
 
 /**
  * A page of sums.
@@ -319,7 +361,7 @@ export type GetUsageResponse = Message<"n8ngateway.v1.GetUsageResponse"> & {
  * Use `create(GetUsageResponseSchema)` to create a new message.
  */
 export const GetUsageResponseSchema: GenMessage<GetUsageResponse> = /*@__PURE__*/
-  messageDesc(file_n8ngateway_v1_credit_service, 7);
+  messageDesc(file_n8ngateway_v1_credit_service, 8);
 
 /**
  * Which executions, and in which form.
@@ -368,7 +410,7 @@ export type ExportUsageRequest = Message<"n8ngateway.v1.ExportUsageRequest"> & {
  * Use `create(ExportUsageRequestSchema)` to create a new message.
  */
 export const ExportUsageRequestSchema: GenMessage<ExportUsageRequest> = /*@__PURE__*/
-  messageDesc(file_n8ngateway_v1_credit_service, 8);
+  messageDesc(file_n8ngateway_v1_credit_service, 9);
 
 /**
  * Credits and what they were used for. A balance is the sum of its ledger and never falls below zero.
@@ -406,6 +448,17 @@ export const CreditService: GenService<{
     methodKind: "unary";
     input: typeof ListCreditEntriesRequestSchema;
     output: typeof ListCreditEntriesResponseSchema;
+  },
+  /**
+   * Streams the ledger entries of a time span as one file, oldest first: a statement, whose opening balance is
+   * balance_after less amount of its first line. An error ends it before its last line.
+   *
+   * @generated from rpc n8ngateway.v1.CreditService.ExportCreditEntries
+   */
+  exportCreditEntries: {
+    methodKind: "server_streaming";
+    input: typeof ExportCreditEntriesRequestSchema;
+    output: typeof HttpBodySchema;
   },
   /**
    * Sums executions up by the dimensions asked for, in their order.

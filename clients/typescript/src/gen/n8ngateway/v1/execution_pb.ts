@@ -164,7 +164,7 @@ export const ExecutionSchema: GenMessage<Execution> = /*@__PURE__*/
   messageDesc(file_n8ngateway_v1_execution, 0);
 
 /**
- * Where a run stands; the last five are final, except that UNKNOWN can still be resolved.
+ * Where a run stands; the last five are final.
  *
  * @generated from enum n8ngateway.v1.ExecutionState
  */

@@ -1,0 +1,70 @@
+"""The command `n8n-gateway credits`: what the operator of the platform does with credits."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from gateway.platform import DatabaseUrl, Organization, call
+
+application = typer.Typer(help="Credits: add them, show them, prove them.", no_args_is_help=True)
+
+
+@application.command()
+def add(
+    *,
+    organization: Organization,
+    amount: Annotated[int, typer.Option(help="Credits to add; a negative amount takes them.")],
+    reference: Annotated[
+        str, typer.Option(help="What makes the command safe to repeat, such as an invoice's number.")
+    ],
+    description: Annotated[str, typer.Option(help="Shown on the statement.")] = "",
+    database_url: DatabaseUrl,
+) -> None:
+    """Add credits, once for a reference."""
+    added = call(
+        database_url,
+        "add_credits",
+        p_organization_id=organization,
+        p_amount=amount,
+        p_reference=reference,
+        p_description=description,
+    )
+    _balance(added["balance"])
+
+
+@application.command()
+def balance(*, organization: Organization, database_url: DatabaseUrl) -> None:
+    """Show an organization's balance."""
+    _balance(call(database_url, "get_credit_balance", p_organization_id=organization))
+
+
+@application.command()
+def check(
+    *,
+    organization: Annotated[
+        str | None, typer.Option(help="The id of one organization; all of them when it is not given.")
+    ] = None,
+    database_url: DatabaseUrl,
+) -> None:
+    """Prove the ledger, and exit with 1 when it is wrong: balances, reservations, charges, refunds."""
+    proof = call(database_url, "check_credits", p_organization_id=organization)
+    console = Console(highlight=False, soft_wrap=True)
+    for violation in proof["violations"]:
+        where = f"organization {violation['organization_id']}"
+        if violation["execution_id"]:
+            where += f", execution {violation['execution_id']}"
+        console.print(f"  wrong: {violation['rule']} ({where})")
+    if proof["found"]:
+        console.print(f"{proof['found']} violations in {proof['accounts']} accounts.")
+        sys.exit(1)
+    console.print(f"{proof['accounts']} accounts are right.")
+
+
+def _balance(told: dict[str, Any]) -> None:
+    console = Console(highlight=False)
+    for name in ("balance", "reserved", "available"):
+        console.print(f"  {name} {told[name]}")
