@@ -84,6 +84,7 @@ class Servers:
             "parts": lambda: [str(self.directory)],
             "postgrest_alone": lambda: [str(self.directory)],
             "limiter": lambda: [self.parts().redis_url],
+            "signature": lambda: [self.parts().redis_url],
             "fastapi_supabase": lambda: [str(self.directory), self._supabase_url()],
         }
         found = arguments.get(name, list)()

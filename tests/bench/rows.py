@@ -11,6 +11,9 @@ PROJECT = "0190a5b2-7c3d-7e4f-8a1b-2c3d4e5f6a7b"
 TITLE = "Write the report for the third quarter"
 LINES, LINE_BYTES = 100, 1024
 
+SIGNED_BODIES = tuple(b'{"data": "%s"}' % (b"x" * (size - 12)) for size in (256, 64 * 1024))
+"""What is signed: messages of 256 bytes and of 64 KiB."""
+
 _TASK = CreateTaskRequest(
     project=PROJECT,
     title=TITLE,
@@ -114,6 +117,11 @@ def _limited(name: str, port: str) -> Row:
     return Row("limiter", name, "limiter", port, "/", "application/json", b"{}")
 
 
+def _signed(name: str, port: str, body: bytes) -> Row:
+    group = f"signature, {len(body) // 1024} KiB" if len(body) >= 1024 else f"signature, {len(body)} B"
+    return Row(group, name, "signature", port, "/", "application/json", body)
+
+
 def _read(name: str, server: str) -> Row:
     return Row("read", name, server, "http", "/api/v1/workflows", "application/json", b"", tenants="answer")
 
@@ -167,6 +175,11 @@ ROWS: tuple[Row, ...] = (
     _limited("three quotas a call", "limited"),
     _limited("the same without Redis", "alone"),
     _limited("nothing", "open"),
+    *(
+        _signed(name, port, body)
+        for body in SIGNED_BODIES
+        for name, port in (("check and nonce", "once"), ("check alone", "held"), ("nothing", "open"))
+    ),
     _read(_OURS, "gateway"),
     _read(_OVER_REST, "gateway_over_rest"),
     _read(_USUAL, "fastapi_supabase"),
@@ -198,10 +211,13 @@ AIMS: tuple[Aim, ...] = (
 )
 
 
+_ANSWERS = {"limiter": b"admitted", "signature": b"held"}
+
+
 def holds(row: Row, answer: bytes) -> bool:
     """Whether an answer is what the row is measured for."""
-    if row.server == "limiter":
-        return answer == b"admitted"
+    if row.server in _ANSWERS:
+        return answer == _ANSWERS[row.server]
     if not row.body:
         return [workflow["webhook_path"] for workflow in json.loads(answer)["workflows"]] == [row.tenants]
     if row.tenants == "stream":
