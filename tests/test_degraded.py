@@ -19,6 +19,7 @@ import jwt
 import pytest
 import pytest_asyncio
 from cryptography.hazmat.primitives.asymmetric import rsa
+from n8n_gateway_client import RequestSigner
 from prometheus_client.parser import text_string_to_metric_families
 
 from gateway.adapters import jwks
@@ -143,6 +144,29 @@ async def test_redis(world: World) -> None:
         assert "ratelimit-mode" not in again.headers
         assert "gateway-degraded" not in again.headers
     assert world.statuses().keys() == {200}
+
+
+async def test_redis_and_signed_calls(world: World) -> None:
+    """Nobody can tell a replay then: they are told to come back, and none goes on."""
+    valkey = world.dev.stack.valkey
+    assert valkey
+    path = "/api/v1/workflows"
+    signer = RequestSigner(world.ready.api_key, world.ready.client_secret)
+
+    async def signed() -> httpx.Response:
+        parts = signer.headers(http_method="GET", target=path, content_type="", message=b"")
+        return await world.client.get(path, headers=parts)
+
+    async with world.under_load(signed):
+        await world.answered(200)
+        await valkey.stop()
+        await world.answered(503)
+        refused = next(answer for answer in world.answers if answer.status_code != 200)
+        assert reason(refused) == "REPLAY_PROTECTION_AWAY"
+        assert int(refused.headers["retry-after"]) >= 1
+        await valkey.start()
+        await world.answered(200)
+    assert world.statuses().keys() == {200, 503}
 
 
 async def test_postgres(world: World) -> None:

@@ -18,6 +18,7 @@ from typing import Any
 import httpx
 import jwt
 import pytest
+from yarl import URL
 
 from gateway.local.secrets import Secrets
 from tests.conftest import RunningDev
@@ -96,7 +97,7 @@ def start_replica(
     environment = {
         "PATH": os.environ["PATH"],
         "PYTHONPATH": os.pathsep.join(sys.path),
-        "DATABASE_URL": dev.ready["database_url"],
+        "DATABASE_URL": _database_url(dev),
         "REDIS_URL": dev.ready["redis_url"],
         "CLERK_JWT_ISSUER": issuer,
         "CLERK_JWKS_URL": f"{issuer}/.well-known/jwks.json",
@@ -127,6 +128,12 @@ def start_replica(
     for replica in started:
         replica.process.kill()
         replica.process.wait()
+
+
+def _database_url(dev: RunningDev) -> str:
+    """The gateway's own login: the ready file has that of the owner."""
+    password = Secrets(dev.data_dir).get("authenticator_password")
+    return str(URL(dev.ready["database_url"]).with_user("authenticator").with_password(password))
 
 
 def _vault_key(dev: RunningDev) -> str:

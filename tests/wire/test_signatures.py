@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import gzip
 import json
+import re
 import time
 import uuid
 from collections.abc import Iterator
@@ -55,6 +57,24 @@ def test_a_get_of_connect_is_signed_too(world: World, encoding: str) -> None:
     client = ConnectClient(world.dev.ready["http_url"], ProtocolType.CONNECT, encoding, use_get=True)
     assert signed(client, world, request={"page_size": 1}).code is Code.OK
     assert signed(client, world, request={"page_size": 1}, http_method="POST").reason == "SIGNATURE_INVALID"
+
+
+def test_grpc_web_text_is_signed_as_its_binary_form(world: World) -> None:
+    path, message = "/n8ngateway.v1.WorkflowService/ListWorkflows", b"\x10\x01"
+    client = ConnectClient(world.dev.ready["http_url"], ProtocolType.GRPC_WEB, "proto")
+    headers = seeded_key(world).headers(client, METHODS["ListWorkflows"], message)
+    answer = httpx.post(
+        f"{world.dev.ready['http_url']}{path}",
+        content=base64.b64encode(b"\0" + len(message).to_bytes(4, "big") + message),
+        headers=headers | {"Content-Type": "application/grpc-web-text+proto"},
+        timeout=20,
+    )
+    assert b"grpc-status: 0" in b"".join(base64.b64decode(part) for part in _padded(answer.content))
+
+
+def _padded(text: bytes) -> list[bytes]:
+    """Base64 that was put together from parts, each of them padded."""
+    return re.findall(rb"[A-Za-z0-9+/]+={0,2}", text)
 
 
 @pytest.mark.parametrize(
