@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from typing import TYPE_CHECKING
 
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 
 EXECUTION_HEADER = "x-gateway-execution-id"
 
+_SETTLING_PAUSES = (0.2, 0.8, 2.0)
+
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 
 
@@ -57,19 +60,8 @@ class InternalService:
         """Write a failure down for the admins of the organization that it can be proven to be of."""
         error = ReportedError(request)
         owner = self._run_of(request.execution_id, call)
-        organizations = call.caller.organizations
-        matched = orjson.loads(
-            await self._database.call(
-                "match_error",
-                None,
-                p_execution_id=owner.execution_id if owner else None,
-                p_organization_id=owner.organization_id if owner else None,
-                p_n8n_execution_id=error.n8n_execution_id,
-                p_claimed_organization_id=request.org_id or None,
-                p_organization_ids=None if organizations is None else sorted(organizations),
-            )
-        )
-        secrets = await self._secrets_of(matched["organization_id"])
+        matched = await self._matched(error, owner, request.org_id, call)
+        secrets = await self._secrets_of(matched["organization_id"] or request.org_id)
         text = await self._database.call(
             "log_error",
             None,
@@ -78,6 +70,27 @@ class InternalService:
             p_execution_id=matched["execution_id"],
         )
         return LogErrorResponse(id=orjson.loads(text)["id"], execution_id=matched["execution_id"] or "")
+
+    async def _matched(
+        self, error: ReportedError, owner: TokenOwner | None, claimed: str, call: Call
+    ) -> dict[str, str | None]:
+        """Whose it is. The run that n8n's id tells of may be about to be settled, and known only then."""
+        pauses = iter(_SETTLING_PAUSES if owner is None and error.n8n_execution_id else ())
+        while True:
+            text = await self._database.call(
+                "match_error",
+                None,
+                p_execution_id=owner.execution_id if owner else None,
+                p_organization_id=owner.organization_id if owner else None,
+                p_n8n_execution_id=error.n8n_execution_id,
+                p_claimed_organization_id=claimed or None,
+                p_organization_ids=_speaks_for(call),
+            )
+            matched: dict[str, str | None] = orjson.loads(text)
+            pause = next(pauses, None)
+            if matched["execution_id"] is not None or pause is None:
+                return matched
+            await asyncio.sleep(pause)
 
     async def report_progress(self, request: ReportProgressRequest, call: Call) -> ReportProgressResponse:
         """Add what a run has done to its events. Raises PermissionDenied without the run's own token."""
@@ -95,8 +108,8 @@ class InternalService:
             raise _foreign_token()
         return owner
 
-    async def _secrets_of(self, organization_id: str | None) -> list[str]:
-        if organization_id is None:
+    async def _secrets_of(self, organization_id: str) -> list[str]:
+        if not organization_id:
             return [*self._secrets]
         own = await self._vault.reveal(organization_id, prefix=PREFIX)
         n8n = await self._vault.reveal(organization_id, names=[INTERNAL_SECRET, API_KEY])
@@ -120,12 +133,19 @@ class InternalService:
             p_handle_hash=hash_of(request.handle),
             p_execution_id=execution_id,
             p_names=list(request.names),
+            p_organization_ids=_speaks_for(call),
         )
         redeemed = orjson.loads(text)
         values = self._vault.open(redeemed["organization_id"], redeemed["secrets"])
         return RedeemCredentialsResponse(
             credentials={name.removeprefix(PREFIX): value for name, value in values.items()}
         )
+
+
+def _speaks_for(call: Call) -> list[str] | None:
+    """The organizations of the n8n that calls; None for the default one."""
+    organizations = call.caller.organizations
+    return None if organizations is None else sorted(organizations)
 
 
 def _foreign_token() -> PermissionDenied:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import uuid
@@ -17,6 +18,7 @@ from gateway.chain.authenticate import _N8N
 from gateway.executions.token import ExecutionTokens
 from gateway.gen.n8ngateway.v1.internal_service_pb import LogErrorRequest
 from gateway.rpc.errors import NotFound, PermissionDenied
+from gateway.services import internal
 from gateway.services.internal import InternalService
 from tests.adapters.databases import Tenant, cluster, database, new_tenant, superuser, superuser_url, user
 from tests.calls import call_of
@@ -42,7 +44,8 @@ ERROR_TRIGGER = {
 class World:
     def __init__(self, database: PostgresDatabase, superuser: Any, tenant: Tenant, other: Tenant) -> None:
         self.vault = SealedVault(database, [("1", os.urandom(32))])
-        self.service = InternalService(database, self.vault, tokens, [GATEWAYS_SECRET])
+        reports: Any = None  # progress is nobody's business here
+        self.service = InternalService(database, self.vault, tokens, reports, [GATEWAYS_SECRET])
         self.superuser = superuser
         self.tenant = tenant
         self.other = other
@@ -61,6 +64,11 @@ class World:
         )
         assert response.execution_id == str(row["execution_id"] or "")
         return dict(row) | {"metadata": json.loads(row["metadata"])}
+
+
+@pytest.fixture(autouse=True)
+def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(internal, "_SETTLING_PAUSES", (0.3, 0.3))
 
 
 @pytest.fixture
@@ -152,6 +160,13 @@ async def test_n8ns_id_finds_the_run_of_its_own_instance(world: World) -> None:
     # Of two that it could be it is neither.
     await told_n8n_id(world, world.tenant, number)
     assert (await world.report(report))["execution_id"] is None
+
+
+async def test_a_run_that_is_settled_a_moment_later_is_found(world: World) -> None:
+    number = str(uuid.uuid4().int)
+    reporting = asyncio.create_task(world.report({"execution": {"id": number}}))
+    execution_id = await told_n8n_id(world, world.tenant, number)
+    assert str((await reporting)["execution_id"]) == execution_id
 
 
 async def test_an_own_n8n_speaks_for_its_organization_alone(world: World) -> None:

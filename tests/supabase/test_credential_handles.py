@@ -77,6 +77,11 @@ async def test_another_run_is_refused_and_spoils_nothing(begun: Begun) -> None:
     assert await begun.redeem()
 
 
+async def test_an_own_n8n_of_another_organization_is_refused(begun: Begun) -> None:
+    await refused(begun, p_organization_ids=[str(uuid.uuid4())])
+    assert await begun.redeem(p_organization_ids=[begun.tenant.organization_id])
+
+
 async def test_after_5_minutes_it_is_too_late(begun: Begun, superuser: Any) -> None:
     lifetime = await superuser.fetchval(
         "select h.expires_at - e.created_at from credential_handles h"
