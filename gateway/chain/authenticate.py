@@ -27,6 +27,9 @@ KEY_SUBJECT = "key:"
 SIGNED_CLAIM = "gateway_signed"
 """The claim by which the database knows that a user's call is signed; no token may have it."""
 
+_ONCE = {"authorization": "Authorization", "x-api-key": "X-API-Key", "x-tenant-id": "X-Tenant-ID"}
+"""Headers that say who acts and for whom: two of one could be believed by two servers."""
+
 _DEV_ID = re.compile(r"[A-Za-z0-9_.@-]{1,64}")
 
 
@@ -41,9 +44,12 @@ class Authenticate:
         self._by_service = dict(by_service)
 
     async def __call__(self, call: Call) -> None:
-        """Set the call's principal. Raises what its authenticator raises."""
+        """Set the call's principal. Raises InvalidArgument for a header twice, and as its authenticator."""
         authenticator = self._by_service.get(call.method.service, self._default)
         if authenticator is not None:
+            for name, header in _ONCE.items():
+                if "," in call.metadata.get(name, ""):
+                    raise _repeated(header)
             call.principal = await authenticator(call)
 
 
@@ -169,6 +175,11 @@ class DevelopmentHeaders:
             claims=json.dumps(claims),
         )
         return _in_tenant(principal, call)
+
+
+def _repeated(header: str) -> InvalidArgument:
+    problem = "can be sent only once"
+    return InvalidArgument(f"{header} {problem}.", reason="REPEATED_HEADER", fields={header: problem})
 
 
 def _in_tenant(principal: Principal, call: Call) -> Principal:

@@ -200,3 +200,15 @@ async def test_each_service_has_its_own_proof() -> None:
     assert open_call.principal is None
     with pytest.raises(LookupError):
         _ = open_call.caller
+
+
+@pytest.mark.parametrize("header", ["authorization", "x-api-key", "x-tenant-id"])
+async def test_a_header_that_says_who_acts_comes_once(header: str) -> None:
+    async def anyone(_call: Call) -> Principal:
+        raise AssertionError
+
+    headers = {"authorization": "Bearer a"} | {header: "Bearer a, Bearer b"}
+    with pytest.raises(InvalidArgument) as refused:
+        await Authenticate(anyone, {})(call_of(metadata=headers))
+    assert refused.value.reason == "REPEATED_HEADER"
+    assert [name.lower() for name in refused.value.fields] == [header]
