@@ -88,7 +88,6 @@ from gateway.gen.n8ngateway.v1 import (
 from gateway.limits.addresses import AddressWindows
 from gateway.limits.limiter import Limiter
 from gateway.limits.streams import OpenStreams
-from gateway.limits.windows import LocalWindows
 from gateway.rpc.chain import Chain
 from gateway.rpc.degraded import Part, Parts
 from gateway.rpc.methods import MethodTable
@@ -176,7 +175,12 @@ class Gateway:
         self._parts.push_async_callback(database.close)
         redis: Redis = Redis.from_url(settings.redis_url.get_secret_value())
         self._parts.push_async_callback(redis.aclose)
-        replicas = Replicas(redis, expected=settings.rate_limit_replicas, changed=self._report(Part.REDIS))
+        replicas = Replicas(
+            redis,
+            expected=settings.rate_limit_replicas,
+            timeout=max(1.0, settings.redis_timeout_seconds),
+            changed=self._report(Part.REDIS),
+        )
         await replicas.start()
         self._parts.push_async_callback(replicas.close)
         vault = self._vault(database)
@@ -329,7 +333,7 @@ class Gateway:
         settings = self._settings
         if not settings.enable_rate_limiting:
             return []
-        limiter = Limiter(RedisWindows(redis), LocalWindows(), replicas)
+        limiter = Limiter(RedisWindows(redis, timeout=settings.redis_timeout_seconds), replicas)
         rates = Rates(settings.limit, settings.rate_limit_per_workflow, settings.rate_limit_per_address)
         return [RateLimit(limiter, rates, methods)]
 

@@ -133,6 +133,7 @@ class Settings(BaseSettings):
     database_max_connections: PositiveInt = 10
     database_pooled: bool = False
     vault_key: SecretStr | None = None
+    redis_timeout_seconds: PositiveFloat = 0.1
     redis_url: SecretStr = SecretStr("redis://localhost:6379/0")
 
     supabase_anon_key: SecretStr | None = Field(None, validate_default=True)

@@ -106,6 +106,8 @@ class World:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def world(tmp_path_factory: pytest.TempPathFactory, stub_n8n: StubN8n) -> AsyncIterator[World]:
+    patience = pytest.MonkeyPatch()
+    patience.setenv("REDIS_TIMEOUT_SECONDS", "5")  # a busy machine is no Redis that is away
     options = DevOptions(tmp_path_factory.mktemp("degraded"), 0, 0, n8n_url=stub_n8n.url)
     async with Dev(options, lambda _part, _state: None) as dev:
         ready = await dev.start()
@@ -116,6 +118,7 @@ async def world(tmp_path_factory: pytest.TempPathFactory, stub_n8n: StubN8n) -> 
                 headers={"Authorization": f"Bearer {ready.token}"},
             )
             yield World(dev, ready, stub_n8n, client, answer.raise_for_status().json()["id"])
+    patience.undo()
 
 
 def reason(answer: httpx.Response) -> str:

@@ -2,7 +2,8 @@
 --
 -- KEYS  the key of each quota, call after call
 -- ARGV  the time in microseconds, empty for the server's own; a token that no other batch has; then for each call
---       how many quotas it has, and of each how many calls it admits in how many microseconds
+--       how many quotas it has, and of each how many calls it admits in how many microseconds, and how many
+--       were admitted already while they could not be counted here
 --
 -- Answers two numbers for each quota: how many more calls it admits (-1 where it refuses this one), and
 -- microseconds until it admits more.
@@ -15,8 +16,16 @@ if not now then
     now = time[1] * 1000000 + time[2]
 end
 
+local function add_to_log(quota, member, calls)
+    for index = 1, calls do
+        redis.call('ZADD', quota.key, now, member .. ':' .. index)
+    end
+    redis.call('PEXPIRE', quota.key, math.ceil(quota.window / 1000))
+end
+
 -- The times of all calls within the window.
-local function look_at_log(quota)
+local function look_at_log(quota, member)
+    if quota.owed > 0 then add_to_log(quota, member .. ':owed', quota.owed) end
     redis.call('ZREMRANGEBYSCORE', quota.key, '-inf', now - quota.window)
     local count = redis.call('ZCARD', quota.key)
     quota.left = quota.limit - count
@@ -26,17 +35,12 @@ local function look_at_log(quota)
     quota.reset = oldest[2] and oldest[2] + quota.window - now or quota.window
 end
 
-local function add_to_log(quota, member)
-    redis.call('ZADD', quota.key, now, member)
-    redis.call('PEXPIRE', quota.key, math.ceil(quota.window / 1000))
-end
-
 -- Two cells of the window's length: the previous one counts as far as the window still reaches into it.
 local function look_at_counter(quota)
     local kept = redis.call('HMGET', quota.key, 'cell', 'current', 'previous')
     quota.cell = math.floor(now / quota.window)
     local age = quota.cell - (kept[1] or -2)
-    quota.current = age <= 0 and tonumber(kept[2]) or 0
+    quota.current = (age <= 0 and tonumber(kept[2]) or 0) + quota.owed
     quota.previous = age <= 0 and tonumber(kept[3]) or age == 1 and tonumber(kept[2]) or 0
     local gone = now % quota.window / quota.window
     quota.left = quota.limit - quota.current - math.ceil(quota.previous * (1 - gone))
@@ -50,8 +54,8 @@ local function look_at_counter(quota)
     end
 end
 
-local function add_to_counter(quota)
-    redis.call('HSET', quota.key, 'cell', quota.cell, 'current', quota.current + 1, 'previous', quota.previous)
+local function add_to_counter(quota, calls)
+    redis.call('HSET', quota.key, 'cell', quota.cell, 'current', quota.current + calls, 'previous', quota.previous)
     redis.call('PEXPIRE', quota.key, math.ceil(quota.window / 500))
 end
 
@@ -60,26 +64,28 @@ local key, argument, call = 1, 3, 0
 while argument <= #ARGV do
     local quotas, admitted = {}, true
     call = call + 1
+    local member = ARGV[2] .. ':' .. call
     for index = 1, tonumber(ARGV[argument]) do
         local quota = {
             key = KEYS[key],
-            limit = tonumber(ARGV[argument + 2 * index - 1]),
-            window = tonumber(ARGV[argument + 2 * index]),
+            limit = tonumber(ARGV[argument + 3 * index - 2]),
+            window = tonumber(ARGV[argument + 3 * index - 1]),
+            owed = tonumber(ARGV[argument + 3 * index]),
         }
-        if quota.limit <= LOGGED then look_at_log(quota) else look_at_counter(quota) end
+        if quota.limit <= LOGGED then look_at_log(quota, member) else look_at_counter(quota) end
         admitted = admitted and quota.left > 0
         quotas[index] = quota
         key = key + 1
     end
-    argument = argument + 1 + 2 * #quotas
+    argument = argument + 1 + 3 * #quotas
+    local calls = admitted and 1 or 0
     for _, quota in ipairs(quotas) do
-        local refuses = quota.left <= 0
-        if admitted and quota.limit <= LOGGED then
-            add_to_log(quota, ARGV[2] .. ':' .. call)
+        if quota.limit > LOGGED then
+            if calls + quota.owed > 0 then add_to_counter(quota, calls) end
         elseif admitted then
-            add_to_counter(quota)
+            add_to_log(quota, member, calls)
         end
-        answer[#answer + 1] = refuses and -1 or quota.left - (admitted and 1 or 0)
+        answer[#answer + 1] = quota.left <= 0 and -1 or quota.left - calls
         answer[#answer + 1] = math.max(1, math.ceil(quota.reset))
     end
 end

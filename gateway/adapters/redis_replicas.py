@@ -24,7 +24,6 @@ LEASE_SECONDS = 15
 
 _BEAT_SECONDS = 5.0
 _RETRY_SECONDS = 0.5
-_TIMEOUT_SECONDS = 1.0
 _CANCEL_SECONDS = 0.1
 
 _BEAT = """
@@ -39,8 +38,9 @@ return redis.call('ZCARD', KEYS[1])
 class Replicas:
     """This process among the replicas, known to them while it beats.
 
-    It is the breaker of all that has a way to go on without Redis: whoever finds that Redis does not answer
-    says so (`lost`), and nobody asks it again until a beat has got through. `count` is the last number of
+    It is the breaker of all that has a way to go on without Redis: whoever finds that Redis does not answer,
+    or that it does, says so. When nothing has got through for `patience` seconds, nobody asks it again
+    (`is_reachable`) until a beat gets through, which may take `timeout`. `count` is the last number of
     replicas that Redis told, `expected` until it has told one. `changed` hears when Redis goes and comes,
     `after_beat` runs after each beat that gets through.
     """
@@ -50,20 +50,22 @@ class Replicas:
         redis: Redis,
         *,
         expected: int = 1,
+        patience: float = 0.25,
+        timeout: float = 1.0,
         changed: Callable[[bool], None] = lambda _reachable: None,
-        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._redis = redis
         self._beat = redis.register_script(_BEAT)
         self._changed = changed
-        self._clock = clock
         self._name = secrets.token_urlsafe(9)
         self._beating: asyncio.Task[None] | None = None
         self._at_once = asyncio.Event()
         self.after_beat: list[Callable[[], Awaitable[None]]] = []
         self.count = expected
         self.is_reachable = True
-        self.back_since = float("-inf")
+        self._patience = patience
+        self._timeout = timeout
+        self._failing_since: float | None = None
 
     async def start(self) -> None:
         """Beat from now on. Redis may be away."""
@@ -78,14 +80,21 @@ class Replicas:
             await asyncio.wait([self._beating], timeout=_CANCEL_SECONDS)
         if self.is_reachable:
             try:
-                async with asyncio.timeout(_TIMEOUT_SECONDS):
+                async with asyncio.timeout(self._timeout):
                     await self._redis.zrem(KEY, self._name)
             except (RedisError, OSError) as error:
                 log.warning("replica not signed off", error=type(error).__name__)
 
+    def found(self) -> None:
+        """Redis has answered."""
+        self._failing_since = None
+
     def lost(self) -> None:
-        """Redis has not answered: it counts as away until a beat gets through."""
-        if self.is_reachable:
+        """Redis has not answered. That once may be the fault of this process, which was busy meanwhile."""
+        now = time.monotonic()
+        if self._failing_since is None:
+            self._failing_since = now
+        if self.is_reachable and now - self._failing_since >= self._patience:
             self.is_reachable = False
             log.warning("redis does not answer: limits are kept by each replica", replicas=self.count)
             self._changed(False)
@@ -103,15 +112,16 @@ class Replicas:
 
     async def _try(self) -> None:
         try:
-            async with asyncio.timeout(_TIMEOUT_SECONDS):
+            async with asyncio.timeout(self._timeout):
                 self.count = int(await self._beat(keys=[KEY], args=[self._name, LEASE_SECONDS]))
             metrics.REPLICAS.set(self.count)
         except (RedisError, OSError):
+            self._failing_since = float("-inf")
             self.lost()
             return
+        self.found()
         if not self.is_reachable:
             self.is_reachable = True
-            self.back_since = self._clock()
             log.info("redis answers again", replicas=self.count)
             self._changed(True)
         for run in self.after_beat:

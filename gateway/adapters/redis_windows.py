@@ -30,8 +30,9 @@ LOGGED = 1000
 _MOST_CALLS = 64
 """In one batch, because Redis does nothing else meanwhile: about a millisecond."""
 _MICROSECONDS = 1_000_000
+_NOTHING = (0,)
 
-_Waiting = tuple[Sequence[Quota], "asyncio.Future[tuple[Standing, ...]]"]
+_Waiting = tuple[Sequence[Quota], Sequence[int], "asyncio.Future[tuple[Standing, ...]]"]
 
 
 class RedisWindows:
@@ -52,13 +53,15 @@ class RedisWindows:
         self._sending: asyncio.Task[None] | None = None
         self._tokens = map(f"{secrets.token_urlsafe(6)}:{{}}".format, count())
 
-    async def take(self, quotas: Sequence[Quota]) -> tuple[Standing, ...]:
+    async def take(self, quotas: Sequence[Quota], owed: Sequence[int] = ()) -> tuple[Standing, ...]:
         """Count a call by all of its quotas, or by none when one of them refuses it.
 
-        Raises Unavailable when Redis does not answer; the call may have been counted then.
+        `owed` are calls of each quota that were admitted while they could not be counted here: they are
+        now, whatever becomes of this one. Raises Unavailable when Redis does not answer; all may have
+        been counted then.
         """
         counted: asyncio.Future[tuple[Standing, ...]] = asyncio.get_running_loop().create_future()
-        self._waiting.append((quotas, counted))
+        self._waiting.append((quotas, owed or _NOTHING * len(quotas), counted))
         if self._sending is None:
             self._sending = asyncio.create_task(self._send())
         return await counted
@@ -74,15 +77,15 @@ class RedisWindows:
             self._sending = None
 
     async def _run(self, batch: Sequence[_Waiting]) -> None:
-        keys = [_key(quota) for quotas, _ in batch for quota in quotas]
+        keys = [_key(quota) for quotas, _, _ in batch for quota in quotas]
         arguments: list[int | str] = [self._clock(), next(self._tokens)]
-        for quotas, _ in batch:
+        for quotas, owed, _ in batch:
             arguments.append(len(quotas))
-            for quota in quotas:
-                arguments += (quota.requests, quota.seconds * _MICROSECONDS)
+            for quota, calls in zip(quotas, owed, strict=True):
+                arguments += (quota.requests, quota.seconds * _MICROSECONDS, calls)
         async with asyncio.timeout(self._timeout):
             numbers = iter(await self._script(keys=keys, args=arguments))
-        for quotas, counted in batch:
+        for quotas, _, counted in batch:
             standings = tuple(_standing(next(numbers), next(numbers)) for _ in quotas)
             if not counted.done():
                 counted.set_result(standings)
@@ -90,7 +93,7 @@ class RedisWindows:
     def _fail(self, batch: Sequence[_Waiting], why: str) -> None:
         """Whoever waits is told at once: a second try would make it wait again."""
         waiting, self._waiting = self._waiting, []
-        for _, counted in (*batch, *waiting):
+        for *_, counted in (*batch, *waiting):
             if not counted.done():
                 msg = f"Redis does not answer ({why})."
                 counted.set_exception(Unavailable(msg, reason="REDIS_UNREACHABLE", retry_after=1))

@@ -2,72 +2,57 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from gateway.limits.windows import LocalWindows
 from gateway.rpc.errors import Unavailable
 from gateway.rpc.quota import Decision
 
 if TYPE_CHECKING:
     from gateway.adapters.redis_replicas import Replicas
     from gateway.adapters.redis_windows import RedisWindows
-    from gateway.limits.windows import LocalWindows
     from gateway.rpc.quota import Quota
 
 
 class Limiter:
     """Admits calls within their quotas.
 
-    While Redis is away, each replica admits its share: the quota divided by the number of replicas. It also
-    keeps to that share for one window after Redis is back, for Redis does not know what was admitted
-    meanwhile. What it admits through Redis it counts by itself as well, so that going away gives
-    nobody a fresh window.
+    While Redis is away, each replica admits its share: the quota divided by the number of replicas. What it
+    admits through Redis it counts by itself as well, so that going away gives nobody a fresh window; and
+    what it admits alone it owes to Redis, which is told with the next call of that quota.
     """
 
-    def __init__(
-        self,
-        shared: RedisWindows,
-        local: LocalWindows,
-        replicas: Replicas,
-        *,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
+    def __init__(self, shared: RedisWindows, replicas: Replicas) -> None:
         self._shared = shared
-        self._local = local
         self._replicas = replicas
-        self._clock = clock
+        self._own = LocalWindows()
+        self._owed = LocalWindows()
 
     async def take(self, quotas: Sequence[Quota]) -> Decision:
         """Count a call by all of its quotas, or by none when one of them refuses it. Raises nothing."""
         if not self._replicas.is_reachable:
             return self._take_share(quotas)
-        if self._is_wary(quotas):
-            decision = self._share(quotas)
-            if not decision.is_admitted:
-                return decision
+        owed = [self._owed.forget(quota) for quota in quotas] if self._owed else ()
         try:
-            standings = await self._shared.take(quotas)
+            standings = await self._shared.take(quotas, owed)
         except Unavailable:
             self._replicas.lost()
+            for quota, calls in zip(quotas, owed, strict=False):
+                self._owed.count([quota], calls)
             return self._take_share(quotas)
+        self._replicas.found()
         decision = Decision(tuple(quotas), standings, is_shared=True)
         if decision.is_admitted:
-            self._local.count(quotas)
+            self._own.count(quotas)
         return decision
 
     def _take_share(self, quotas: Sequence[Quota]) -> Decision:
-        decision = self._share(quotas)
-        if decision.is_admitted:
-            self._local.count(quotas)
-            standings = (s._replace(remaining=s.remaining - 1) for s in decision.standings)
-            return decision._replace(standings=tuple(standings))
-        return decision
-
-    def _share(self, quotas: Sequence[Quota]) -> Decision:
-        standings = self._local.standings(quotas, share=self._replicas.count)
-        return Decision(tuple(quotas), standings, is_shared=False)
-
-    def _is_wary(self, quotas: Sequence[Quota]) -> bool:
-        since = self._clock() - self._replicas.back_since
-        return any(since < quota.seconds for quota in quotas)
+        standings = self._own.standings(quotas, share=self._replicas.count)
+        decision = Decision(tuple(quotas), standings, is_shared=False)
+        if not decision.is_admitted:
+            return decision
+        self._own.count(quotas)
+        self._owed.count(quotas)
+        left = (standing._replace(remaining=standing.remaining - 1) for standing in standings)
+        return decision._replace(standings=tuple(left))

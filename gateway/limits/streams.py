@@ -62,12 +62,15 @@ class OpenStreams:
     async def _is_room(self, tenant: str, name: str, most: int) -> bool:
         if self._replicas.is_reachable:
             try:
-                return await self._leases.take(tenant, name, most=most)
+                is_room = await self._leases.take(tenant, name, most=most)
             except Unavailable:
                 self._replicas.lost()
             except BaseException:
                 self._give_back(tenant, name)
                 raise
+            else:
+                self._replicas.found()
+                return is_room
         return len(self._open.get(tenant, ())) < max(1, most // self._replicas.count)
 
     def _give_back(self, tenant: str, name: str) -> None:

@@ -49,8 +49,16 @@ class LocalWindows:
             found.append(Standing(max(0, left), reset, left <= 0))
         return tuple(found)
 
-    def count(self, quotas: Iterable[Quota]) -> None:
-        """Count a call by each of its quotas."""
+    def forget(self, quota: Quota) -> int:
+        """Begin a quota anew; how many calls were counted until now."""
+        window = self._windows.pop((quota.key, quota.seconds), None)
+        if window is None:
+            return 0
+        window.turn_to(_slot(self._clock(), quota.seconds))
+        return window.total
+
+    def count(self, quotas: Iterable[Quota], calls: int = 1) -> None:
+        """Count a call, or several, by each of its quotas."""
         now = self._clock()
         for quota in quotas:
             key = quota.key, quota.seconds
@@ -62,7 +70,7 @@ class LocalWindows:
             else:
                 self._windows.move_to_end(key)
             window.turn_to(_slot(now, quota.seconds))
-            window.add()
+            window.add(calls)
 
 
 class _Window:
@@ -82,10 +90,10 @@ class _Window:
             self._counts[passed % _KEPT] = 0
         self._slot = max(self._slot, slot)
 
-    def add(self) -> None:
-        """Count one more."""
-        self._counts[self._slot % _KEPT] += 1
-        self.total += 1
+    def add(self, calls: int) -> None:
+        """Count so many more."""
+        self._counts[self._slot % _KEPT] += calls
+        self.total += calls
 
     def until_less_by(self, calls: int) -> int:
         """The slot from which on at least so many calls fewer are counted."""

@@ -112,6 +112,19 @@ async def test_nothing_is_counted_where_one_quota_refuses(redis: Redis) -> None:
     assert [standing.remaining for standing in await windows.take([log, cells])] == [9 - 3, 5000 - 3]
 
 
+async def test_calls_that_are_owed_are_counted_whatever_becomes_of_the_call(redis: Redis) -> None:
+    clock = Clock()
+    windows = RedisWindows(redis, clock=clock, timeout=30)
+    log, cells = Quota("organization", "l", 10, 60), Quota("address", "c", 5000, 60)
+    answered = await windows.take([log, cells], owed=[4, 100])
+    assert [standing.remaining for standing in answered] == [10 - 4 - 1, 5000 - 100 - 1]
+    answered = await windows.take([log, cells], owed=[20, 200])
+    assert [standing.refused for standing in answered] == [True, False]
+    assert answered[1].remaining == 5000 - 301
+    clock.now += 61 * SECOND
+    assert (await windows.take([log]))[0].remaining == 9
+
+
 async def test_calls_of_one_batch_count_each_other(redis: Redis) -> None:
     windows = RedisWindows(redis, timeout=30)
     quotas = [Quota("organization", "o", 70, 60), Quota("key", "k", 50, 60)]

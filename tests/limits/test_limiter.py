@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,6 @@ from gateway.adapters.redis_replicas import KEY, Replicas
 from gateway.adapters.redis_windows import RedisWindows
 from gateway.limits.limiter import Limiter
 from gateway.limits.streams import OpenStreams
-from gateway.limits.windows import LocalWindows
 from gateway.local.valkey import LocalValkey
 from gateway.rpc.quota import Quota
 
@@ -29,8 +29,8 @@ class Replica:
     def __init__(self, url: str) -> None:
         self.heard: asyncio.Queue[bool] = asyncio.Queue()
         self.redis = Redis.from_url(url)
-        self.replicas = Replicas(self.redis, changed=self.heard.put_nowait)
-        self.limiter = Limiter(RedisWindows(self.redis, timeout=5), LocalWindows(), self.replicas)
+        self.replicas = Replicas(self.redis, patience=0, changed=self.heard.put_nowait)
+        self.limiter = Limiter(RedisWindows(self.redis, timeout=5), self.replicas)
         self.streams = OpenStreams(RedisLeases(self.redis, "streams:"), self.replicas)
         self.replicas.after_beat.append(self.streams.renew)
 
@@ -83,18 +83,33 @@ async def test_a_lone_replica_keeps_its_quota_when_redis_goes_and_comes(valkey: 
         assert await replica.admitted(5) == 5
         await valkey.stop()
         with capture_logs() as logs:
-            decision = await replica.limiter.take([QUOTA])
-        assert decision.is_admitted
-        assert not decision.is_shared
+            decisions = [await replica.limiter.take([QUOTA]) for _ in range(4)]
+        assert all(decision.is_admitted and not decision.is_shared for decision in decisions)
         assert [line["event"] for line in logs] == ["redis does not answer: limits are kept by each replica"]
         assert await replica.heard.get() is False
-        assert await replica.admitted(3) == 3
         await valkey.start()
         async with asyncio.timeout(30):
             assert await replica.heard.get() is True
-        # Redis has forgotten nothing or all, and knows of none of the four calls meanwhile.
+        # It is told of the four calls meanwhile.
         assert await replica.admitted(20) == 12 - 5 - 4
-        assert not (await replica.limiter.take([QUOTA])).is_shared
+        assert (await replica.limiter.take([QUOTA])).is_shared
+
+
+async def test_what_one_replica_admitted_alone_holds_for_all_afterwards(valkey: LocalValkey) -> None:
+    async with running(valkey.url) as (one, other):
+        await valkey.stop()
+        assert await one.admitted(20) == await other.admitted(20) == 6
+        await valkey.start()
+        for replica in (one, other):
+            await until(partial(_is_back, replica))
+        # The first to call has told of its six only, so that one more may get through.
+        assert await one.admitted(20) + await other.admitted(20) <= 6
+        assert await one.admitted(20) + await other.admitted(20) == 0
+
+
+async def _is_back(replica: Replica) -> bool:
+    await replica.beat()
+    return replica.replicas.is_reachable
 
 
 async def test_each_of_two_replicas_admits_its_share_without_redis(valkey: LocalValkey) -> None:

@@ -15,7 +15,6 @@ from redis.asyncio import Redis
 from gateway.adapters.redis_replicas import Replicas
 from gateway.adapters.redis_windows import RedisWindows
 from gateway.limits.limiter import Limiter
-from gateway.limits.windows import LocalWindows
 from gateway.rpc.quota import Quota
 from tests.bench.servers import serving
 
@@ -30,7 +29,7 @@ def _limiter(url: str, *, is_reachable: bool) -> Limiter:
     redis = Redis.from_url(url)
     replicas = Replicas(redis)
     replicas.is_reachable = is_reachable
-    return Limiter(RedisWindows(redis), LocalWindows(), replicas)
+    return Limiter(RedisWindows(redis), replicas)
 
 
 def _application(take: Callable[[], Awaitable[bool]]) -> Any:
