@@ -9,14 +9,15 @@ from types import TracebackType
 class Limit:
     """Cancels the task inside of it at the event loop's time `when`, and makes that a TimeoutError.
 
-    The same as asyncio.timeout_at, for a fraction of its price; None is never.
-    `expired` tells whether the time was over before the block was left.
+    The same as asyncio.timeout_at, for a fraction of its price; None is never. A limit of `limits`
+    runs out when they say so. `expired` tells whether the time was over before the block was left.
     """
 
-    __slots__ = ("_cancelling", "_task", "_timer", "_when", "expired")
+    __slots__ = ("_cancelling", "_limits", "_task", "_timer", "_when", "expired")
 
-    def __init__(self, when: float | None) -> None:
+    def __init__(self, when: float | None, limits: Limits | None = None) -> None:
         self._when = when
+        self._limits = limits
         self._timer: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[object] | None = None
         self._cancelling = 0
@@ -30,12 +31,19 @@ class Limit:
             raise RuntimeError(msg)
         self._task = task
         self._cancelling = task.cancelling()
-        self._start(loop)
+        if self._limits is not None:
+            self._limits.start(self, loop)
+        elif self._when is not None:
+            self._timer = loop.call_at(self._when, self.run_out)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, _traceback: TracebackType | None
     ) -> None:
-        self._stop()
+        if self._limits is not None:
+            self._limits.stop(self)
+        elif self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         task, self._task = self._task, None
         # A cancellation that came from elsewhere meanwhile is not to be swallowed.
         if self.expired and task and task.uncancel() <= self._cancelling and kind is asyncio.CancelledError:
@@ -46,15 +54,6 @@ class Limit:
         if self._task is not None and not self.expired:
             self.expired = True
             self._task.cancel()
-
-    def _start(self, loop: asyncio.AbstractEventLoop) -> None:
-        if self._when is not None:
-            self._timer = loop.call_at(self._when, self.run_out)
-
-    def _stop(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
 
 
 class Limits:
@@ -67,7 +66,7 @@ class Limits:
 
     def limit(self) -> Limit:
         """A limit that starts when it is entered."""
-        return _Shared(self)
+        return Limit(None, self)
 
     def start(self, limit: Limit, loop: asyncio.AbstractEventLoop) -> None:
         """From now on."""
@@ -91,17 +90,3 @@ class Limits:
             del self._ends[limit]
             limit.run_out()
         self._loop = None
-
-
-class _Shared(Limit):
-    __slots__ = ("_limits",)
-
-    def __init__(self, limits: Limits) -> None:
-        super().__init__(None)
-        self._limits = limits
-
-    def _start(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._limits.start(self, loop)
-
-    def _stop(self) -> None:
-        self._limits.stop(self)
