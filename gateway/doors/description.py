@@ -11,13 +11,15 @@ from protobuf import DescService
 from protobuf.wkt.google.protobuf.descriptor_pb import FileDescriptorSet
 
 from gateway.doors.rest import HTTP_STATUS_BY_REASON
-from gateway.gen.n8ngateway.v1 import health_service_pb, internal_service_pb
+from gateway.gen.n8ngateway.v1 import execution_service_pb, health_service_pb, internal_service_pb
 from gateway.rpc.errors import DOMAIN
 from gateway.transcoding import service_bindings
 from gateway.transcoding.fields import Json
 from gateway.transcoding.openapi import About, Comments, openapi_document, openapi_json
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from protobuf import DescMethod
 
     from gateway.transcoding.openapi import Security
@@ -46,6 +48,27 @@ _SECURITY_BY_SERVICE: dict[str, Security] = {
     health_service_pb.desc().services[0].type_name: [],
     internal_service_pb.desc().services[0].type_name: [{"internal": []}],
 }
+_IDEMPOTENCY_KEY: dict[str, Json] = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "description": "In place of `idempotency_key`; where both are given they must be the same.",
+    "schema": {"type": "string", "pattern": "^[ -~]{1,255}$"},
+}
+_LAST_EVENT_ID: dict[str, Json] = {
+    "name": "Last-Event-ID",
+    "in": "header",
+    "description": "The sequence of the last event that the caller has, as an EventSource sends it: "
+    "the stream goes on after it, or after `after_sequence` if that is more.",
+    "schema": {"type": "string", "pattern": "^[0-9]{1,9}$"},
+}
+_HEADERS_BY_METHOD: dict[str, list[dict[str, Json]]] = {
+    "Execute": [_IDEMPOTENCY_KEY],
+    "ExecuteStream": [_IDEMPOTENCY_KEY],
+    "StartExecution": [_IDEMPOTENCY_KEY],
+    "WatchExecution": [_LAST_EVENT_ID],
+}
+_EXECUTIONS = execution_service_pb.desc().services[0].type_name
+
 _ABOUT = """\
 A multi-tenant gateway in front of private n8n instances. Every method is served over REST, at its own path,
 and over Connect, at `/package.Service/Method`.
@@ -72,6 +95,7 @@ def describe_api() -> bytes:
         description=_ABOUT.format(domain=DOMAIN, reasons=reasons),
         security_schemes=_SCHEMES,
         security=_security_of,
+        request_headers=_headers_of,
         error_details=[health_service_pb.GetReadinessResponse.desc()],
     )
     document = openapi_document(
@@ -81,6 +105,10 @@ def describe_api() -> bytes:
         connect=services,
     )
     return openapi_json(document)
+
+
+def _headers_of(method: DescMethod) -> Sequence[dict[str, Json]]:
+    return _HEADERS_BY_METHOD.get(method.name, []) if method.parent.type_name == _EXECUTIONS else []
 
 
 def _security_of(method: DescMethod) -> Security:

@@ -20,6 +20,7 @@ _ALL = "*"
 _LONGEST_SHOWN = 64
 _FIXED = {
     FieldBehavior.OUTPUT_ONLY: "is given by the gateway and cannot be set",
+    FieldBehavior.IDENTIFIER: "is given by the gateway and cannot be set",
     FieldBehavior.IMMUTABLE: "cannot be changed",
 }
 

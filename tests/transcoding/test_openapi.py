@@ -194,6 +194,18 @@ def test_safe_get_has_an_etag_and_can_be_not_modified(shelves: dict[str, Any]) -
     assert "304" not in operation(shelves, "/v1/shelves/{shelf.id}/books", "get")["responses"]
 
 
+def test_headers_that_a_handler_reads_are_parameters() -> None:
+    header = {"name": "X-Reason", "in": "header", "schema": {"type": "string"}}
+    document = describe(
+        SHELVES, connect=True, request_headers=lambda method: [header] if method.name == "Move" else []
+    )
+    validate(document)
+    moved = operation(document, "/v1/books/{id}:move", "post")
+    assert moved["parameters"][-1] == header
+    assert "X-Reason" in parameters(operation(document, "/test.v1.Shelves/Move", "post"))
+    assert "X-Reason" not in parameters(operation(document, "/v1/{name}", "get"))
+
+
 def test_every_operation_may_answer_with_a_status_and_its_details(shelves: dict[str, Any]) -> None:
     got = operation(shelves, "/v1/{name}", "get")
     assert got["responses"]["default"] == {"$ref": "#/components/responses/Error"}

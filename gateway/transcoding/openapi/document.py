@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final, TypeAlias
+from typing import Final, TypeAlias, cast
 
 import orjson
 from protobuf import DescMessage, DescMethod, DescService
@@ -44,8 +44,9 @@ class About:
 
     `security_schemes` are Security Scheme Objects by name, and `security` the
     requirements of a method; an empty sequence is for a method that is open,
-    and without the function nothing is said. `error_details` are the types
-    that errors may carry beside the standard ones.
+    and without the function nothing is said. `request_headers` are Parameter
+    Objects for what a method reads beside its message. `error_details` are the
+    types that errors may carry beside the standard ones.
     """
 
     title: str
@@ -53,6 +54,7 @@ class About:
     description: str = ""
     security_schemes: Mapping[str, Schema] = field(default_factory=dict)
     security: Callable[[DescMethod], Security] | None = None
+    request_headers: Callable[[DescMethod], Sequence[Schema]] | None = None
     error_details: Sequence[DescMessage] = ()
 
 
@@ -150,6 +152,10 @@ class _Document:
 
     def _finish(self, operation: Schema, method: DescMethod, variant: str) -> None:
         operation["operationId"] = self._ids.of(method, variant)
+        headers = self._about.request_headers(method) if self._about.request_headers is not None else ()
+        if headers:
+            known = cast("list[Json]", operation.get("parameters", []))
+            operation["parameters"] = [*known, *headers]
         if self._about.security is not None:
             operation["security"] = [
                 {name: list(scopes) for name, scopes in one.items()} for one in self._about.security(method)
