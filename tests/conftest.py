@@ -13,11 +13,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
+from tests import leaks
 from tests.stub_n8n import StubN8n
 
 START_SECONDS = 90
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(leaks, "leaks")
 
 
 @dataclass(frozen=True)
@@ -50,11 +56,16 @@ def start_dev(directory: Path, *arguments: str, environment: dict[str, str] | No
             process.kill()
             pytest.fail(f"dev did not start:\n{log.read_text()[-4000:]}")
         time.sleep(0.02)
-    return RunningDev(process, json.loads(ready_file.read_text()), log, directory / "data")
+    running = RunningDev(process, json.loads(ready_file.read_text()), log, directory / "data")
+    leaks.remember_ready(running.ready, running.data_dir)
+    leaks.search_log(log)
+    return running
 
 
 def stop_dev(dev: RunningDev) -> None:
     """Stop it as Ctrl-C would, and wait for its end."""
+    if dev.process.poll() is None:
+        leaks.search("dev's metrics", httpx.get(dev.ready["metrics_url"]).text)
     dev.process.send_signal(signal.SIGINT)
     try:
         dev.process.wait(40)

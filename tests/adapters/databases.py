@@ -18,8 +18,10 @@ from gateway.adapters.postgres import PostgresDatabase
 from gateway.local.postgres import LocalPostgres
 from gateway.rpc.api_keys import new_key
 from gateway.rpc.principal import DatabaseRole, Kind, Principal
+from tests import leaks
 
 AUTHENTICATOR_PASSWORD = "it's the authenticator's"
+leaks.remember("the authenticator's password", AUTHENTICATOR_PASSWORD)
 
 
 @dataclass(frozen=True)

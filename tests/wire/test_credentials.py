@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from gateway.rpc.errors import Code
+from tests import leaks
 from tests.wire.clients import Client, Outcome
 from tests.wire.conftest import World, call
 from tests.wire.signing import seeded_key
@@ -18,7 +19,9 @@ from tests.wire.signing import seeded_key
 
 @pytest.fixture
 def secret() -> str:
-    return f"hunter2-{uuid.uuid4().hex}"
+    value = f"hunter2-{uuid.uuid4().hex}"
+    leaks.remember("a credential", value)
+    return value
 
 
 @pytest.fixture
