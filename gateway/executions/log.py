@@ -54,7 +54,7 @@ class EventLog:
     """Events of one execution in order, numbered from `after` + 1.
 
     `capacity` bounds what is kept, in bytes: content, and EVENT_BYTES for each event.
-    `changed` is told of each event, and of the end; it then has to `show` them.
+    `changed` is told of events, of readers and of the end; it then has to `show` the events.
     Without it, events are shown at once.
     """
 
@@ -69,6 +69,8 @@ class EventLog:
         self.execution_id = execution_id
         self.last = after
         self.readers = 0
+        self.is_known = False
+        """Set by `changed` while it needs to be told of no more events."""
         self._capacity = capacity
         self._changed_hook = changed
         self._events: deque[tuple[ExecutionEvent, int]] = deque()
@@ -90,8 +92,10 @@ class EventLog:
         )
         self.end += size + EVENT_BYTES
         self._events.append((message, self.end))
-        self.trim(self.end - self._capacity, self.last - 1)
-        self._tell()
+        if self.end - self._start > self._capacity:
+            self.trim(self.end - self._capacity, self.last - 1)
+        if not self.is_known:
+            self._tell()
 
     def close(self) -> None:
         """Nothing more will come: readers end after the last event."""

@@ -109,6 +109,7 @@ class Publication:
 
     def next_batch(self) -> Batch | None:
         """The events that come next, for one entry."""
+        self.log.is_known = False
         events, end = self.log.kept_after(self._published, BATCH_BYTES)
         if not events:
             return None
@@ -178,6 +179,7 @@ class Publisher:
         if publication.is_over:
             self._end(publication)
             return
+        publication.log.is_known = not self._away
         if self._away:
             publication.log.show(publication.log.last)
         if publication.is_urgent:
@@ -196,7 +198,8 @@ class Publisher:
     def _end(self, publication: Publication) -> None:
         self._waiting.pop(publication, None)
         self._quiet.pop(publication, None)
-        publication.log.show(publication.log.last)
+        if not publication.log.is_abandoned:
+            publication.log.show(publication.log.last)
         publication.ended()
 
     def _ripen(self) -> None:
@@ -273,6 +276,7 @@ class Publisher:
         self._quiet.clear()
         left_over = 0
         for publication in reversed(list(self._waiting)):
+            publication.log.is_known = False
             publication.log.show(publication.log.last)
             if publication.log.is_closed:
                 left_over += publication.log.size

@@ -1,0 +1,159 @@
+"""The queue of runs in a real Valkey: whose turn it is, and what is left of a run that nobody can send."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+from redis.asyncio import Redis
+
+from gateway.adapters.run_queue import CHANNEL, RunQueue, Taken
+from gateway.local.valkey import LocalValkey
+from gateway.rpc.errors import Unavailable
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def url(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[str]:
+    async with LocalValkey(tmp_path_factory.mktemp("valkey")) as server:
+        yield server.url
+
+
+@pytest.fixture
+async def redis(url: str) -> AsyncIterator[Redis]:
+    client = Redis.from_url(url)
+    await client.flushdb()
+    yield client
+    await client.aclose()
+
+
+@pytest.fixture
+def queue(redis: Redis) -> RunQueue:
+    return RunQueue(redis)
+
+
+async def put(queue: RunQueue, *runs: str) -> None:
+    """Queue runs named organization.workflow.number."""
+    for run in runs:
+        organization, workflow, _ = run.split(".")
+        await queue.store(run, organization, workflow, run.encode())
+        assert await queue.enqueue(run)
+
+
+async def taken(queue: RunQueue, *left_out: str) -> list[str]:
+    found = []
+    while run := await queue.take(left_out):
+        found.append(run.execution_id)
+    return found
+
+
+async def test_an_empty_queue_has_nothing(queue: RunQueue) -> None:
+    assert await queue.take() is None
+    assert await queue.organizations() == set()
+
+
+async def test_a_run_comes_with_what_it_is_to_be_sent(queue: RunQueue) -> None:
+    await put(queue, "a.w.1")
+    assert await queue.organizations() == {"a"}
+    assert await queue.take() == Taken("a.w.1", "a", b"a.w.1")
+    assert await queue.take() is None
+    assert await queue.organizations() == set()
+
+
+async def test_one_tenant_s_thousands_do_not_starve_another_s_one(queue: RunQueue) -> None:
+    await put(queue, *(f"a.w.{number:04}" for number in range(1000)))
+    assert await queue.take() is not None
+    await put(queue, "b.w.1", "c.w.1")
+    assert {run.execution_id for run in [await queue.take() for _ in range(3)] if run} >= {"b.w.1", "c.w.1"}
+
+
+async def test_turns_go_round(queue: RunQueue) -> None:
+    await put(queue, "a.w.1", "a.w.2", "a.w.3", "b.w.1", "b.w.2", "c.w.1")
+    found = await taken(queue)
+    assert [run[0] for run in found] == ["a", "b", "c", "a", "b", "a"]
+
+
+async def test_runs_of_an_organization_go_by_age_whatever_their_workflow(queue: RunQueue) -> None:
+    await put(queue, "a.1.9", "a.2.5", "a.1.7", "a.2.8")
+    # The ids of real runs begin with their time; here the workflow's name comes first.
+    assert await taken(queue) == ["a.1.7", "a.1.9", "a.2.5", "a.2.8"]
+
+
+async def test_a_run_is_in_the_queue_once(queue: RunQueue) -> None:
+    await put(queue, "a.w.1")
+    assert await queue.enqueue("a.w.1")
+    assert await taken(queue) == ["a.w.1"]
+
+
+async def test_a_workflow_rests_and_others_go_on(queue: RunQueue) -> None:
+    await put(queue, "a.1.1", "a.1.2", "a.2.1")
+    first = await queue.take()
+    assert first is not None
+    await queue.enqueue(first.execution_id, rest_ms=60_000)
+    assert await taken(queue) == ["a.2.1"]
+    assert await queue.release("a")
+    assert await taken(queue) == ["a.1.1", "a.1.2"]
+    assert not await queue.release("a")
+
+
+async def test_a_rest_ends_by_itself(queue: RunQueue) -> None:
+    await put(queue, "a.1.1")
+    await queue.enqueue("a.1.1", rest_ms=1)
+    while not (run := await queue.take()):
+        pass
+    assert run.execution_id == "a.1.1"
+
+
+async def test_who_has_enough_is_left_out(queue: RunQueue) -> None:
+    await put(queue, "a.w.1", "b.w.1")
+    assert await taken(queue, "a") == ["b.w.1"]
+    assert await taken(queue) == ["a.w.1"]
+
+
+async def test_what_is_not_stored_is_not_queued(queue: RunQueue) -> None:
+    assert not await queue.enqueue("a.w.1")
+    await put(queue, "a.w.1")
+    await queue.drop("a.w.1")
+    assert await queue.take() == Taken("a.w.1", "a", b"")
+
+
+async def test_it_is_told_when_a_run_can_be_taken(queue: RunQueue, redis: Redis) -> None:
+    async with redis.pubsub() as told:
+        await told.subscribe(CHANNEL)
+        await put(queue, "a.w.1")
+        async for message in told.listen():
+            if message["type"] == "message":
+                assert message["data"] == b"a"
+                break
+
+
+async def test_nothing_stays_behind(queue: RunQueue, redis: Redis) -> None:
+    await put(queue, "a.1.1", "a.2.1", "b.1.1")
+    for run in await taken(queue):
+        await queue.drop(run)
+    assert await redis.keys("*") == [b"n8n-gateway:{queue}:turn"]
+
+
+async def test_payloads_go_in_time(queue: RunQueue, redis: Redis) -> None:
+    await put(queue, "a.w.1")
+    [key] = await redis.keys("*run:a.w.1")
+    assert 24 * 3600 < await redis.ttl(key) <= 25 * 3600
+
+
+async def test_without_redis_everything_is_unavailable(tmp_path: Path) -> None:
+    client = Redis.from_url(f"unix://{tmp_path / 'none'}")
+    queue = RunQueue(client)
+    for work in (
+        queue.check(),
+        queue.store("a.w.1", "a", "w", b""),
+        queue.drop("a.w.1"),
+        queue.enqueue("a.w.1"),
+        queue.take(),
+        queue.release("a"),
+        queue.organizations(),
+    ):
+        with pytest.raises(Unavailable) as caught:
+            await work
+        assert caught.value.reason == "REDIS_UNREACHABLE"
+    await client.aclose()
