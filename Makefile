@@ -5,7 +5,7 @@ READY := .venv/.ready
 PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-n8n bench conformance check generate lock clean
+.PHONY: help setup run test test-faults test-n8n bench conformance check generate lock clean
 
 help:  ## Show this list.
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -25,6 +25,9 @@ run: $(READY)  ## Start the gateway with everything it needs on this machine.
 
 test: $(READY)  ## Run the tests.
 	$(BIN)/python -m pytest $(ARGS)
+
+test-faults: $(READY)  ## Break every part under load, and check what is promised. N=1000 runs of each fault.
+	$(BIN)/python -m tests.faults --runs $(or $(N),100) $(ARGS)
 
 test-n8n: $(READY)  ## Install and start a real n8n, and run the gateway against it.
 	$(BIN)/python -m pytest tests/live --live-n8n $(ARGS)
