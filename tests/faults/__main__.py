@@ -36,7 +36,8 @@ async def _run(faults: list[Fault], runs: int, console: Console) -> list[Result]
 def _tell(result: Result, console: Console) -> None:
     for problem in result.problems:
         console.print(f"[red]{result.fault}[/]: {problem}", soft_wrap=True)
-    console.print(f"{result.fault}: {result.runs} runs in {result.seconds:.0f} s")
+    reasons = "".join(f", {count} {reason}" for reason, count in result.refusals.items())
+    console.print(f"{result.fault}: {result.runs} runs in {result.seconds:.0f} s{reasons}")
 
 
 def _table(results: list[Result]) -> Table:

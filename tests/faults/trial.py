@@ -28,7 +28,10 @@ where idempotency_key = any ($1)
 
 @dataclass
 class Result:
-    """`lost`, `doubled` and `unresolved` count broken promises; `problems` say which."""
+    """`lost`, `doubled` and `unresolved` count broken promises; `problems` say which.
+
+    `refusals` counts the reasons of those that did not succeed, and were told so.
+    """
 
     fault: str
     runs: int
@@ -39,6 +42,7 @@ class Result:
     doubled: int = 0
     unresolved: int = 0
     seconds: float = 0.0
+    refusals: Counter[str] = field(default_factory=Counter)
     problems: list[str] = field(default_factory=list)
 
     @property
@@ -59,6 +63,7 @@ async def attempt(system: System, fault: Fault, runs: int) -> Result:
     system.cuts = False
     result.attempts = sum(answer.attempts for answer in answers)
     result.succeeded = sum(answer.success is True for answer in answers)
+    result.refusals = Counter(answer.reason for answer in answers if answer.success is False)
     result.unresolved = await _unresolved(system)
     await _compare(system, answers, result)
     _check_ledger(system, result)
