@@ -450,6 +450,7 @@ class Gateway:
                 keepalive=settings.grpc_keepalive_seconds,
                 max_age=settings.grpc_max_connection_age_seconds,
                 max_concurrent_streams=settings.grpc_max_concurrent_streams,
+                max_connections=settings.grpc_max_connections,
             ),
             channelz=settings.grpc_channelz,
         )

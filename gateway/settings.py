@@ -117,6 +117,7 @@ class Settings(BaseSettings):
     grpc_keepalive_seconds: PositiveFloat = 60
     grpc_max_connection_age_seconds: PositiveFloat | None = None
     grpc_max_concurrent_streams: PositiveInt = 1000
+    grpc_max_connections: PositiveInt = 10_000
     grpc_channelz: bool = False
     cors_origins: CommaList = Field((), validation_alias=_also("CORS_ORIGINS", "ALLOWED_ORIGINS"))
     allowed_hosts: CommaList = ()

@@ -57,12 +57,14 @@ class Connections:
     A connection that is silent for `keepalive` is pinged, and closed if nothing comes
     back; callers may ping every ten seconds. After `max_age` a connection takes no new
     calls, so that callers connect anew and a balancer can spread them; its running calls
-    go on. One connection carries `max_concurrent_streams` calls at once; more wait.
+    go on. One connection carries `max_concurrent_streams` calls at once; more wait. There are at most
+    `max_connections`; more are closed.
     """
 
     keepalive: float = 60
     max_age: float | None = None
     max_concurrent_streams: int = 1000
+    max_connections: int = 10_000
 
     def options(self) -> list[tuple[str, int]]:
         """The same as channel arguments of gRPC core."""
@@ -72,6 +74,7 @@ class Connections:
             ("grpc.keepalive_permit_without_calls", 1),
             ("grpc.http2.min_ping_interval_without_data_ms", _PING_INTERVAL_SECONDS * 1000),
             ("grpc.max_concurrent_streams", self.max_concurrent_streams),
+            ("grpc.max_allowed_incoming_connections", self.max_connections),
         ]
         if self.max_age is not None:
             options.append(("grpc.max_connection_age_ms", round(self.max_age * 1000)))

@@ -15,7 +15,7 @@ from starlette.middleware.cors import CORSMiddleware
 from gateway.doors.asgi import Application, Receive, Scope, Send
 from gateway.doors.docs import FIRST_SEGMENTS, documentation
 from gateway.doors.hosts import AllowedHosts
-from gateway.doors.http_protocol import BoundedHttpProtocol, Bounds
+from gateway.doors.http_protocol import BoundedHttpProtocol, Bounds, Pending
 
 _BACKLOG = 2048
 _EXPOSED_HEADERS = (
@@ -100,7 +100,7 @@ class HttpServer:
         bounds = bounds or Bounds()
         config = uvicorn.Config(
             application,
-            http=partial(BoundedHttpProtocol, bounds),  # type: ignore[arg-type] # what makes one will do
+            http=partial(BoundedHttpProtocol, bounds, Pending()),  # type: ignore[arg-type] # what makes one will do
             headers=_SECURITY_HEADERS + (_OVER_TLS if tls else []),
             timeout_keep_alive=bounds.idle_seconds,
             ws="none",

@@ -37,7 +37,8 @@ class Bounds:
     A request's head (`head_bytes`, `head_count` fields) must be there `head_seconds` after its first
     byte or the connection's begin, its body `body_seconds` later. Between two requests a connection may
     be idle for `idle_seconds`: longer than balancers keep one (60), so that it is they who close it.
-    More than `connections` at once are turned away.
+    More than `connections` at once are turned away. While requests that are not answered yet hold more
+    than `pending_bytes` in bodies, only small ones are taken (`small_bytes`).
     """
 
     head_bytes: int = 64 * 1024
@@ -46,6 +47,15 @@ class Bounds:
     body_seconds: float = 60
     idle_seconds: int = 75
     connections: int = 10_000
+    pending_bytes: int = 256 << 20
+    small_bytes: int = 64 * 1024
+
+
+class Pending:
+    """Bytes of bodies that all connections of a server hold."""
+
+    def __init__(self) -> None:
+        self.size = 0
 
 
 class _RefusedError(Exception):
@@ -98,9 +108,11 @@ class _Alarm:
 class BoundedHttpProtocol(HttpToolsProtocol):
     """uvicorn's protocol; what is too large, too slow or no HTTP is told so, and the connection closed."""
 
-    def __init__(self, bounds: Bounds, **options: Any) -> None:
+    def __init__(self, bounds: Bounds, pending: Pending, **options: Any) -> None:
         super().__init__(**options)
         self._bounds = bounds
+        self._pending = pending
+        self._holds = 0
         self._in_head = True
         self._in_request = False
         self._received = self._body = 0
@@ -113,7 +125,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         """The first request's time starts, unless there are too many connections already."""
         if len(self.connections) >= self._bounds.connections:
             self.transport = transport
-            self._answer(503, "The gateway has as many connections as it can serve.", b"retry-after: 1\r\n")
+            self._answer(503, "The gateway has as many connections as it can serve.")
             return
         super().connection_made(transport)
         self._alarm.set(self._bounds.head_seconds)
@@ -121,6 +133,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Nothing is waited for any more."""
         self._alarm.close()
+        self._free()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -168,6 +181,10 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     def on_body(self, body: bytes) -> None:
         """A part of the body is there."""
         self._body += len(body)
+        self._holds += len(body)
+        self._pending.size += len(body)
+        if self._pending.size > self._bounds.pending_bytes and self._body > self._bounds.small_bytes:
+            self._refuse(503, "The gateway holds as many bodies of requests as it can.")
         if self._held is None:
             super().on_body(body)
         else:
@@ -188,6 +205,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         """The answer has been sent: the next request's turn, or the wait for it."""
         self.server_state.total_requests += 1
+        self._free()
         if self.transport.is_closing():
             return
         self.flow.resume_reading()
@@ -275,8 +293,14 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         cycle = self.cycle
         return bool(self.pipeline or (cycle and not cycle.response_complete and not cycle.more_body))
 
-    def _answer(self, status: int, message: str, fields: bytes = b"") -> None:
+    def _free(self) -> None:
+        """Hold no bodies any more."""
+        self._pending.size -= self._holds
+        self._holds = 0
+
+    def _answer(self, status: int, message: str) -> None:
         body = json.dumps({"code": _CODES[status], "message": message, "details": []}).encode()
+        fields = b"retry-after: 1\r\n" if status == 503 else b""  # noqa: PLR2004 (Service Unavailable)
         lines = b"".join(b"%s: %s\r\n" % header for header in self.server_state.default_headers)
         head = b"content-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n"
         self.transport.write(STATUS_LINE[status] + lines + fields + head % len(body) + body)

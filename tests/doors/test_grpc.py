@@ -25,7 +25,7 @@ from gateway.gen.n8ngateway.v1.execution_service_pb import (
 )
 from gateway.rpc.errors import Cancelled
 from tests.doors.conftest import EXECUTIONS, HEALTH, Doors, serve
-from tests.doors.wire import SECONDS, connect_http2, frame
+from tests.doors.wire import SECONDS, Http2, connect_http2, frame
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -206,3 +206,14 @@ async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, coun
         count[0] += len(data)
         writer.write(data)
     writer.close()
+
+
+async def test_more_connections_than_there_may_be_are_closed() -> None:
+    async with serve(Connections(max_connections=1)) as doors, connect_http2(doors.grpc_port) as first:
+        await first.until(Http2.SETTINGS)
+        async with connect_http2(doors.grpc_port) as second:
+            with pytest.raises((asyncio.IncompleteReadError, ConnectionError)):
+                await second.until(Http2.SETTINGS)
+        first.start(1, EXECUTE)
+        first.send(1, frame(ExecuteRequest(workflow_id="echo").to_binary()))
+        assert b"echo" in await first.ended(1)

@@ -143,3 +143,32 @@ async def _served(port: int) -> None:
                 connection.writer.write(LIVE)
                 if (await connection.answer()).status == 200:
                     return
+
+
+async def test_bodies_of_requests_are_held_within_bounds_and_small_ones_still_taken() -> None:
+    bounds = Bounds(pending_bytes=250_000, small_bytes=50_000)
+    head = SLOW_BODY + b"content-length: 200000\r\n\r\n"
+    async with (
+        serve(Connections(), bounds=bounds) as doors,
+        connect(doors.http_port) as first,
+        connect(doors.http_port) as second,
+        connect(doors.http_port) as third,
+    ):
+        first.writer.write(head + b" " * 190_000)
+        second.writer.write(head + b" " * 190_000)
+        async with asyncio.timeout(SECONDS):
+            done, pending = await asyncio.wait(
+                {asyncio.create_task(first.answer()), asyncio.create_task(second.answer())},
+                return_when=asyncio.FIRST_COMPLETED,
+            )
+        [refused] = [task.result() for task in done]
+        assert (refused.status, json.loads(refused.body)["code"]) == (503, 14)
+        small = b'{"workflow_id": "echo"}'
+        json_type = {"content-type": "application/json"}
+        assert (await third.request("POST", "/api/v1/execute", json_type, small)).status == 200
+        for connection in (first, second):
+            connection.writer.write(b" " * (10_000 - len(small)) + small)
+        [taken] = pending
+        assert (await taken).status == 200
+        large = b" " * 190_000 + small
+        assert (await third.request("POST", "/api/v1/execute", json_type, large)).status == 200
