@@ -35,7 +35,16 @@ _SCHEMES: dict[str, dict[str, Json]] = {
         "type": "apiKey",
         "in": "header",
         "name": "X-API-Key",
-        "description": "A key of an organization, as CreateApiKey shows it once. Send it without a token.",
+        "description": "A key of an organization, as CreateApiKey shows it once, on a signed request.",
+    },
+    "signature": {
+        "type": "apiKey",
+        "in": "header",
+        "name": "X-Signature",
+        "description": (
+            "`v2=` and the hex HMAC-SHA256 of the request by the key's client secret, with `X-Timestamp` and "
+            "`X-Nonce` beside it. Beside a session token as well, where the organization asks for both."
+        ),
     },
     "internal": {
         "type": "apiKey",
@@ -44,6 +53,11 @@ _SCHEMES: dict[str, dict[str, Json]] = {
         "description": "The secret that the gateway shares with n8n.",
     },
 }
+_OF_CALLERS: Security = [
+    {"bearer": []},
+    {"api_key": [], "signature": []},
+    {"bearer": [], "api_key": [], "signature": []},
+]
 _SECURITY_BY_SERVICE: dict[str, Security] = {
     health_service_pb.desc().services[0].type_name: [],
     internal_service_pb.desc().services[0].type_name: [{"internal": []}],
@@ -112,4 +126,4 @@ def _headers_of(method: DescMethod) -> Sequence[dict[str, Json]]:
 
 
 def _security_of(method: DescMethod) -> Security:
-    return _SECURITY_BY_SERVICE.get(method.parent.type_name, [{"bearer": []}, {"api_key": []}])
+    return _SECURITY_BY_SERVICE.get(method.parent.type_name, _OF_CALLERS)

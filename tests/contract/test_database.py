@@ -503,3 +503,21 @@ async def test_after_closing_it_is_unavailable(database: Database) -> None:
     await database.close()
     with pytest.raises(Unavailable):
         await database.ping()
+
+
+async def test_a_users_signed_call_is_told_whichever_way_it_goes(
+    database: Database, user: Any, boss: Any
+) -> None:
+    """A session token cannot say so: the gateway speaks for itself then."""
+    caller = user()
+    made = json.loads(await database.call("create_organization", caller, p_organization={"name": "Signed"}))
+    await boss.execute(
+        "update organizations set auth_policy = 'AUTH_POLICY_JWT_AND_SIGNED' where id = $1",
+        uuid.UUID(made["id"]),
+    )
+    with pytest.raises(PermissionDenied) as refused:
+        await database.call("list_members", caller, p_organization_id=made["id"])
+    assert refused.value.reason == "AUTH_POLICY"
+    claims = json.loads(caller.claims) | {"gateway_signed": {"organization_id": made["id"], "version": 2}}
+    signed = replace(caller, claims=json.dumps(claims), token=None)
+    assert json.loads(await database.call("list_members", signed, p_organization_id=made["id"]))["members"]

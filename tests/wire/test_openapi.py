@@ -85,7 +85,8 @@ def test_methods_ask_for_the_identity_that_the_document_says(dev: RunningDev) ->
     internal = internal_service_pb.desc().services[0].name
     for path, item in DOCUMENT["paths"].items():
         for name, operation in item.items():
-            wanted = [{"bearer": []}, {"api_key": []}]
+            signed: dict[str, list[str]] = {"api_key": [], "signature": []}
+            wanted = [{"bearer": []}, signed, {"bearer": []} | signed]
             if operation["tags"][0].startswith(open_service):
                 wanted = []
             elif operation["tags"][0].startswith(internal):
