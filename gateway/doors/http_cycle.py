@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
@@ -20,6 +21,12 @@ _FIELDS = re.compile(
     rb"(?:(?!connection:|transfer-encoding:)[a-z0-9!#$%&'*+.^_`|~-]++: [^\x00-\x08\x0a-\x1f\x7f]*+\r\n)*+"
 )
 """Header fields that uvicorn sends as they are, and that say nothing of the connection."""
+
+
+@lru_cache(maxsize=8)
+def _lines(*fields: tuple[bytes, bytes]) -> bytes:
+    """The fields that every answer has; the date among them changes each second."""
+    return b"".join([b"%b: %b\r\n" % field for field in fields])
 
 
 class WholeRequestCycle(RequestResponseCycle):
@@ -88,8 +95,8 @@ class WholeRequestCycle(RequestResponseCycle):
             or _FIELDS.fullmatch(fields) is None
         ):
             return False
-        default = [b"%b: %b\r\n" % field for field in self.default_headers]
-        self.transport.write(b"".join((STATUS_LINE[start["status"]], *default, fields, b"\r\n", body)))
+        default = _lines(*self.default_headers)
+        self.transport.write(b"".join((STATUS_LINE[start["status"]], default, fields, b"\r\n", body)))
         self.response_started = self.response_complete = True
         if self._event is not None:
             self._event.set()

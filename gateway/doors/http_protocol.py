@@ -157,16 +157,18 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Take a field of the head; one behind a chunked body must not be taken for one (RFC 9110, 6.5.1)."""
-        if not self._in_head:
-            return
-        if len(self.headers) >= self._bounds.head_count:
-            self._refuse_head()
-        super().on_header(name, value)
+        if self._in_head:
+            name = name.lower()
+            self.headers.append((name, value))
+            if name == b"expect" and value.lower() == b"100-continue":
+                self.expect_100_continue = True
 
     def on_headers_complete(self) -> None:
         """The head is there. What follows an offer to upgrade is not read: the connection is closed."""
         received, self._received, self._body = self._received, 0, 0
-        if received > self._bounds.head_bytes and self._head_size() > self._bounds.head_bytes:
+        if len(self.headers) > self._bounds.head_count or (
+            received > self._bounds.head_bytes and self._head_size() > self._bounds.head_bytes
+        ):
             self._refuse_head()
         self._check_head()
         self._in_head = False
@@ -260,14 +262,19 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         version = self.parser.get_http_version()
         if version not in {"1.1", "1.0"}:
             self._refuse(505, "The gateway speaks HTTP/1.1.")
-        hosts = [value for name, value in self.headers if name == b"host"]
+        hosts: list[bytes] = []
+        codings: list[bytes] = []
+        for name, value in self.headers:
+            if name == b"host":
+                hosts.append(value)
+            elif name == b"transfer-encoding":
+                codings.append(value.lower())
         if len(hosts) != 1 and (hosts or version == "1.1"):
             self._refuse(400, "The request needs one Host header, and no more.")
         if hosts and not _HOST.fullmatch(hosts[0]):
             self._refuse(400, "The Host header is no host with or without a port.")
-        if self.url[:1] not in {b"/", b"*"} and self.url.split(b"/", 3)[2:3] != hosts:
+        if not self.url.startswith((b"/", b"*")) and self.url.split(b"/", 3)[2:3] != hosts:
             self._refuse(400, "The request's target is of another host than the Host header.")
-        codings = [value.lower() for name, value in self.headers if name == b"transfer-encoding"]
         if codings and (codings != [b"chunked"] or version == "1.0"):
             self._refuse(400, "Transfer-Encoding can only be chunked, and not in HTTP/1.0.")
 
