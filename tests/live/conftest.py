@@ -98,7 +98,8 @@ def gateway(
     """Start the gateway in front of the real n8n."""
     progress("starting the gateway")
     arguments = ["--n8n-url", n8n.base_url, "--n8n-internal-secret", n8n.internal_secret]
-    running = start_dev(tmp_path_factory.mktemp("gateway"), *arguments)
+    environment = {"N8N_API_KEY": n8n.api_key}
+    running = start_dev(tmp_path_factory.mktemp("gateway"), *arguments, environment=environment)
     try:
         yield running
     finally:

@@ -27,10 +27,13 @@ SLOW_STREAM = "slow-stream"
 FAIL = "fail"
 HEADER_AUTH = "header-auth"
 INACTIVE = "inactive"
+REPORTING_SLOW = "reporting-slow"
+REPORTING_FAIL = "reporting-fail"
 UNKNOWN = "no-such-webhook"
 
 SECRET_HEADER = "X-N8N-Internal-Auth"
 EXECUTION_ID_HEADER = "X-N8N-Execution-Id"
+TOKEN_HEADER = "X-Gateway-Execution-Token"
 
 PLAIN_TEXT = 'a plain part with "quotes" and unicode: é ☃'
 SLOW_STREAM_PARTS = 6
@@ -39,6 +42,7 @@ FAILURE_MESSAGE = "this workflow fails on purpose"
 UNFINISHED = frozenset({"new", "running", "waiting"})
 """What n8n says of a run that has not ended."""
 
+_WEBHOOK = "n8n-nodes-base.webhook"
 _PAUSE_SECONDS = 1
 _SLOW_SECONDS = 30
 _ROUTE_DEADLINE_SECONDS = 30
@@ -83,6 +87,8 @@ class Workflow:
     name: str
     nodes: Sequence[Node]
     active: bool = True
+    error_workflow: str = ""
+    """n8n's id of what runs when it fails."""
 
     def definition(self) -> dict[str, Any]:
         """Return the workflow as n8n's API takes it."""
@@ -94,7 +100,10 @@ class Workflow:
             "name": self.name,
             "nodes": [node.definition() for node in self.nodes],
             "connections": links,
-            "settings": {"executionOrder": "v1"},
+            "settings": {
+                "executionOrder": "v1",
+                **({"errorWorkflow": self.error_workflow} if self.error_workflow else {}),
+            },
         }
 
 
@@ -129,7 +138,8 @@ class N8nApi:
         created = self._post("/api/v1/workflows", workflow.definition())
         if workflow.active:
             self._post(f"/api/v1/workflows/{created['id']}/activate", {})
-            self._wait_for_route(workflow.name)
+            if workflow.nodes[0].type == _WEBHOOK:
+                self._wait_for_route(workflow.name)
         return str(created["id"])
 
     def execution_status(self, execution_id: str) -> str:
@@ -161,6 +171,36 @@ def create_all(api: N8nApi, internal_secret: str) -> dict[str, str]:
     """Make every workflow of the live tests; return n8n's id of each by its webhook path."""
     credential = api.create_header_credential(SECRET_HEADER, internal_secret)
     return {workflow.name: api.create(workflow) for workflow in _workflows(credential)}
+
+
+def create_reporting(api: N8nApi, gateway_url: str, internal_secret: str) -> dict[str, str]:
+    """Make the workflows that call the gateway, and the one that tells it of their failures."""
+    authenticated = [{"name": SECRET_HEADER, "value": internal_secret}]
+    log_error = f"{gateway_url}/api/v1/internal/log-error"
+    handler = Workflow(
+        "error-handler",
+        [
+            Node("Error Trigger", "n8n-nodes-base.errorTrigger", 1, {}),
+            _post("Tell", log_error, authenticated, "={{ JSON.stringify($json) }}"),
+        ],
+    )
+    handler_id = api.create(handler)
+    own_run = "{{ $json.headers['x-gateway-execution-id'] }}"
+    token = {"name": TOKEN_HEADER, "value": "={{ $json.headers['x-gateway-execution-token'] }}"}
+    report = _post(
+        "Report",
+        f"={gateway_url}/api/v1/internal/executions/{own_run}/events",
+        [*authenticated, token],
+        "={{ JSON.stringify({ n8n_execution_id: $execution.id, node_name: 'Report', text: 'begun' }) }}",
+    )
+    answer = _answer_json("Answer", _ECHO)
+    made = [
+        Workflow(REPORTING_SLOW, [_webhook(REPORTING_SLOW), report, _pause("Pause", _SLOW_SECONDS), answer]),
+        Workflow(
+            REPORTING_FAIL, [_webhook(REPORTING_FAIL), report, _fail(), answer], error_workflow=handler_id
+        ),
+    ]
+    return {workflow.name: api.create(workflow) for workflow in made}
 
 
 def _workflows(header_credential: dict[str, Any]) -> Iterator[Workflow]:
@@ -200,11 +240,25 @@ def _webhook(path: str, mode: str = "responseNode", credentials: dict[str, Any] 
     parameters = {"httpMethod": "POST", "path": path, "responseMode": mode, "options": {}}
     if credentials is not None:
         parameters["authentication"] = "headerAuth"
-    return Node("Webhook", "n8n-nodes-base.webhook", 2.1, parameters, credentials)
+    return Node("Webhook", _WEBHOOK, 2.1, parameters, credentials)
 
 
 def _streaming_webhook(path: str) -> Node:
     return _webhook(path, "streaming")
+
+
+def _post(name: str, url: str, headers: Sequence[dict[str, str]], body: str) -> Node:
+    parameters = {
+        "method": "POST",
+        "url": url,
+        "sendHeaders": True,
+        "headerParameters": {"parameters": [*headers]},
+        "sendBody": True,
+        "specifyBody": "json",
+        "jsonBody": body,
+        "options": {},
+    }
+    return Node(name, "n8n-nodes-base.httpRequest", 4.2, parameters)
 
 
 def _answer_json(name: str, expression: str) -> Node:
