@@ -22,7 +22,7 @@ from gateway.rpc.api_keys import NewKey, new_key, new_secret
 from gateway.rpc.errors import InvalidArgument
 from gateway.rpc.scopes import DEFAULT_SCOPES, GRANTABLE, is_grantable
 from gateway.services.organization_of import organization_of
-from gateway.services.pages import decode_token, page_size, read_page
+from gateway.services.pages import decode_token, page_size, read_message, read_page
 
 if TYPE_CHECKING:
     from gateway.adapters.database import Database
@@ -57,7 +57,7 @@ class ApiKeyService:
             p_client_secret=self._sealed(request.organization_id, made),
         )
         return CreateApiKeyResponse(
-            api_key=ApiKey.from_json(text, ignore_unknown_fields=True),
+            api_key=read_message(text, ApiKey),
             key=made.key,
             client_secret=made.client_secret,
         )
@@ -98,7 +98,7 @@ class ApiKeyService:
         )
         await self._changed(old.public_id)
         return RotateApiKeyResponse(
-            api_key=ApiKey.from_json(text, ignore_unknown_fields=True),
+            api_key=read_message(text, ApiKey),
             key=made.key,
             client_secret=made.client_secret,
         )
@@ -118,7 +118,7 @@ class ApiKeyService:
             p_organization_id=organization_of(request.organization_id, call),
             p_id=request.id,
         )
-        return ApiKey.from_json(text, ignore_unknown_fields=True)
+        return read_message(text, ApiKey)
 
     def _sealed(self, organization_id: str, made: NewKey) -> Envelope:
         return self._vault.seal(organization_id, made.client_secret_name, made.client_secret)

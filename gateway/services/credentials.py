@@ -14,7 +14,7 @@ from gateway.gen.n8ngateway.v1.organization_service_pb import (
     StoreCredentialsResponse,
 )
 from gateway.services.organization_of import organization_of
-from gateway.services.pages import decode_name_token, encode_name_token, page_size, read_page
+from gateway.services.pages import decode_name_token, encode_name_token, page_size, read_message, read_page
 
 if TYPE_CHECKING:
     from gateway.adapters.database import Database
@@ -42,7 +42,7 @@ class Credentials:
                 for name, value in request.credentials.items()
             },
         )
-        return StoreCredentialsResponse.from_json(text, ignore_unknown_fields=True)
+        return read_message(text, StoreCredentialsResponse)
 
     async def list_credentials(self, request: ListCredentialsRequest, call: Call) -> ListCredentialsResponse:
         """One page of names, in alphabetical order."""
@@ -67,4 +67,4 @@ class Credentials:
             p_organization_id=organization_of(request.organization_id, call),
             p_names=list(request.names),
         )
-        return DeleteCredentialsResponse.from_json(text, ignore_unknown_fields=True)
+        return read_message(text, DeleteCredentialsResponse)

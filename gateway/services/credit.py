@@ -29,6 +29,7 @@ from gateway.services.pages import (
     decode_token,
     encode_name_token,
     page_size,
+    read_message,
     read_page,
 )
 from gateway.services.times import time_text
@@ -79,7 +80,7 @@ class CreditService:
             call.caller,
             p_organization_id=organization_of(request.organization_id, call),
         )
-        return GetCreditBalanceResponse(balance=CreditBalance.from_json(text))
+        return GetCreditBalanceResponse(balance=read_message(text, CreditBalance))
 
     async def add_credits(self, request: AddCreditsRequest, call: Call) -> AddCreditsResponse:
         """Add credits, once for an idempotency key. Raises PermissionDenied for all but the platform."""
@@ -93,7 +94,7 @@ class CreditService:
             p_reference=request.idempotency_key,
             p_description=request.description,
         )
-        return AddCreditsResponse.from_json(text)
+        return read_message(text, AddCreditsResponse)
 
     async def list_credit_entries(
         self, request: ListCreditEntriesRequest, call: Call

@@ -24,7 +24,7 @@ from gateway.gen.n8ngateway.v1.organization_service_pb import (
     UpdateMemberResponse,
 )
 from gateway.services.organization_of import organization_of
-from gateway.services.pages import decode_token, page_size, read_page
+from gateway.services.pages import decode_token, page_size, read_message, read_page
 from gateway.services.update_mask import masked_fields
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ class Members:
             p_profile_id=member.profile_id,
             p_role=_role(member),
         )
-        return AddMemberResponse(member=Member.from_json(text, ignore_unknown_fields=True))
+        return AddMemberResponse(member=read_message(text, Member))
 
     async def list_members(self, request: ListMembersRequest, call: Call) -> ListMembersResponse:
         """One page, oldest first."""
@@ -71,7 +71,7 @@ class Members:
             p_organization_id=organization_of(request.organization_id, call),
             p_profile_id=request.profile_id,
         )
-        return GetMemberResponse(member=Member.from_json(text, ignore_unknown_fields=True))
+        return GetMemberResponse(member=read_message(text, Member))
 
     async def update_member(self, request: UpdateMemberRequest, call: Call) -> UpdateMemberResponse:
         """Give it another role, the one thing about it that can change."""
@@ -84,7 +84,7 @@ class Members:
             p_profile_id=member.profile_id,
             p_role=_role(member),
         )
-        return UpdateMemberResponse(member=Member.from_json(text, ignore_unknown_fields=True))
+        return UpdateMemberResponse(member=read_message(text, Member))
 
     async def remove_member(self, request: RemoveMemberRequest, call: Call) -> RemoveMemberResponse:
         """End its membership, or withdraw its invitation."""
@@ -114,7 +114,7 @@ class Members:
         text = await self._database.call(
             "accept_invitation", call.caller, p_organization_id=request.organization_id
         )
-        return AcceptInvitationResponse(member=Member.from_json(text, ignore_unknown_fields=True))
+        return AcceptInvitationResponse(member=read_message(text, Member))
 
     async def decline_invitation(
         self, request: DeclineInvitationRequest, call: Call

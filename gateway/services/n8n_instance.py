@@ -17,6 +17,7 @@ from gateway.gen.n8ngateway.v1.organization_service_pb import (
 )
 from gateway.rpc.errors import InvalidArgument
 from gateway.services.organization_of import organization_of
+from gateway.services.pages import read_message
 
 if TYPE_CHECKING:
     from gateway.adapters.addresses import Networks
@@ -55,7 +56,7 @@ class N8nInstanceSettings:
         text = await self._database.call(
             "get_n8n_instance", call.caller, p_organization_id=organization_of(request.organization_id, call)
         )
-        return GetN8nInstanceResponse(n8n_instance=N8nInstance.from_json(text, ignore_unknown_fields=True))
+        return GetN8nInstanceResponse(n8n_instance=read_message(text, N8nInstance))
 
     async def set_n8n_instance(self, request: SetN8nInstanceRequest, call: Call) -> SetN8nInstanceResponse:
         """Set it for the runs that begin from now on, on other replicas within 5 s at the latest."""
@@ -82,7 +83,7 @@ class N8nInstanceSettings:
             p_secret_digest=(self._tokens.digest(wanted.internal_secret) if wanted.internal_secret else None),
         )
         await self._n8n_changed(organization_id)
-        return SetN8nInstanceResponse(n8n_instance=N8nInstance.from_json(text, ignore_unknown_fields=True))
+        return SetN8nInstanceResponse(n8n_instance=read_message(text, N8nInstance))
 
     async def delete_n8n_instance(
         self, request: DeleteN8nInstanceRequest, call: Call

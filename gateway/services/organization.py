@@ -22,7 +22,7 @@ from gateway.services.credentials import Credentials
 from gateway.services.members import Members
 from gateway.services.n8n_instance import N8nInstanceSettings
 from gateway.services.organization_of import organization_of
-from gateway.services.pages import decode_token, page_size, read_page
+from gateway.services.pages import decode_token, page_size, read_message, read_page
 from gateway.services.security_events import SecurityEvents
 from gateway.services.update_mask import changes, masked_fields
 
@@ -74,9 +74,7 @@ class OrganizationService(Members, Credentials, AuditEvents, SecurityEvents, N8n
             call.caller,
             p_organization=organization.to_json(use_proto_field_name=True),
         )
-        return CreateOrganizationResponse(
-            organization=Organization.from_json(text, ignore_unknown_fields=True)
-        )
+        return CreateOrganizationResponse(organization=read_message(text, Organization))
 
     async def list_organizations(
         self,
@@ -97,7 +95,7 @@ class OrganizationService(Members, Credentials, AuditEvents, SecurityEvents, N8n
         text = await self._database.call(
             "get_organization", call.caller, p_id=organization_of(request.id, call, "id")
         )
-        return GetOrganizationResponse(organization=Organization.from_json(text, ignore_unknown_fields=True))
+        return GetOrganizationResponse(organization=read_message(text, Organization))
 
     async def update_organization(
         self, request: UpdateOrganizationRequest, call: Call
@@ -112,7 +110,7 @@ class OrganizationService(Members, Credentials, AuditEvents, SecurityEvents, N8n
             p_id=organization_of(organization.id, call, "organization.id"),
             p_changes=changes(organization, names),
         )
-        updated = Organization.from_json(text, ignore_unknown_fields=True)
+        updated = read_message(text, Organization)
         await self._changed(updated.id)
         return UpdateOrganizationResponse(organization=updated)
 

@@ -64,6 +64,11 @@ def decode_name_token(of_list: str, token: str) -> str | None:
     return last.decode()
 
 
+def read_message(text: str, message_type: type[M]) -> M:
+    """The database's ProtoJSON as a message; fields that a newer schema has are passed over."""
+    return message_type.from_json(text, ignore_unknown_fields=True)
+
+
 def read_page(
     text: str, message_type: type[M], of_list: str, encode: Callable[[str, str | None], str] = encode_token
 ) -> M:

@@ -26,7 +26,7 @@ from gateway.gen.n8ngateway.v1.webhook_service_pb import (
 )
 from gateway.rpc.errors import InvalidArgument
 from gateway.services.organization_of import organization_of
-from gateway.services.pages import decode_token, page_size, read_page
+from gateway.services.pages import decode_token, page_size, read_message, read_page
 from gateway.services.update_mask import changes, masked_fields
 from gateway.webhooks.signature import new_secret
 
@@ -64,9 +64,7 @@ class WebhookService:
             p_secret_id=secret_id,
             p_secret=envelope,
         )
-        return CreateWebhookResponse(
-            webhook=Webhook.from_json(text, ignore_unknown_fields=True), secret=secret
-        )
+        return CreateWebhookResponse(webhook=read_message(text, Webhook), secret=secret)
 
     async def list_webhooks(self, request: ListWebhooksRequest, call: Call) -> ListWebhooksResponse:
         """One page, oldest first."""
@@ -89,7 +87,7 @@ class WebhookService:
             p_organization_id=organization_of(request.organization_id, call),
             p_id=request.id,
         )
-        return GetWebhookResponse(webhook=Webhook.from_json(text, ignore_unknown_fields=True))
+        return GetWebhookResponse(webhook=read_message(text, Webhook))
 
     async def update_webhook(self, request: UpdateWebhookRequest, call: Call) -> UpdateWebhookResponse:
         """Change the fields of the mask, all or none. Enabled again, it is given another chance of days."""
@@ -107,7 +105,7 @@ class WebhookService:
             p_id=webhook.id,
             p_changes=changes(webhook, names),
         )
-        return UpdateWebhookResponse(webhook=Webhook.from_json(text, ignore_unknown_fields=True))
+        return UpdateWebhookResponse(webhook=read_message(text, Webhook))
 
     async def delete_webhook(self, request: DeleteWebhookRequest, call: Call) -> DeleteWebhookResponse:
         """Remove it with its deliveries. One that is under way may still arrive."""
@@ -137,9 +135,7 @@ class WebhookService:
                 request.overlap_seconds if request.has_field("overlap_seconds") else DEFAULT_OVERLAP_SECONDS
             ),
         )
-        return RotateWebhookSecretResponse(
-            webhook=Webhook.from_json(text, ignore_unknown_fields=True), secret=secret
-        )
+        return RotateWebhookSecretResponse(webhook=read_message(text, Webhook), secret=secret)
 
     async def list_webhook_deliveries(
         self, request: ListWebhookDeliveriesRequest, call: Call
@@ -170,7 +166,7 @@ class WebhookService:
             p_webhook_id=request.webhook_id,
             p_delivery_id=request.delivery_id,
         )
-        return RedeliverWebhookResponse(delivery=WebhookDelivery.from_json(text, ignore_unknown_fields=True))
+        return RedeliverWebhookResponse(delivery=read_message(text, WebhookDelivery))
 
     def _sealed(self, organization_id: str, secret: str) -> tuple[str, Envelope]:
         secret_id = str(uuid.uuid4())

@@ -23,7 +23,7 @@ from gateway.gen.n8ngateway.v1.workflow_service_pb import (
 )
 from gateway.services.not_served import refuse_unserved
 from gateway.services.organization_of import organization_of
-from gateway.services.pages import decode_token, page_size, read_page
+from gateway.services.pages import decode_token, page_size, read_message, read_page
 from gateway.services.update_mask import changes, masked_fields
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ class WorkflowService:
             call.caller,
             p_workflow=workflow.to_json(use_proto_field_name=True),
         )
-        return RegisterWorkflowResponse(workflow=Workflow.from_json(text, ignore_unknown_fields=True))
+        return RegisterWorkflowResponse(workflow=read_message(text, Workflow))
 
     async def list_workflows(self, request: ListWorkflowsRequest, call: Call) -> ListWorkflowsResponse:
         """One page, newest first."""
@@ -74,7 +74,7 @@ class WorkflowService:
     async def get_workflow(self, request: GetWorkflowRequest, call: Call) -> GetWorkflowResponse:
         """One workflow, by its id."""
         text = await self._database.call("get_workflow", call.caller, p_id=request.id)
-        return GetWorkflowResponse(workflow=Workflow.from_json(text, ignore_unknown_fields=True))
+        return GetWorkflowResponse(workflow=read_message(text, Workflow))
 
     async def update_workflow(self, request: UpdateWorkflowRequest, call: Call) -> UpdateWorkflowResponse:
         """Change the fields of the mask, all or none. Runs under way keep what they began with."""
@@ -84,7 +84,7 @@ class WorkflowService:
         text = await self._database.call(
             "update_workflow", call.caller, p_id=workflow.id, p_changes=changes(workflow, names)
         )
-        return UpdateWorkflowResponse(workflow=Workflow.from_json(text, ignore_unknown_fields=True))
+        return UpdateWorkflowResponse(workflow=read_message(text, Workflow))
 
     async def delete_workflow(self, request: DeleteWorkflowRequest, call: Call) -> DeleteWorkflowResponse:
         """Archive it: its executions stay, and it runs no more."""
@@ -107,4 +107,4 @@ class WorkflowService:
         text = await self._database.call(
             "set_workflow_active", call.caller, p_id=workflow_id, p_active=active
         )
-        return Workflow.from_json(text, ignore_unknown_fields=True)
+        return read_message(text, Workflow)

@@ -5,29 +5,55 @@ from __future__ import annotations
 import json
 import os
 import uuid
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
+import pytest_asyncio
 from structlog.testing import capture_logs
+from yarl import URL
 
+from gateway.adapters.database import Database
 from gateway.adapters.postgres import PostgresDatabase
 from gateway.adapters.vault import SealedVault, SupabaseVault, Vault
 from gateway.rpc.errors import FailedPrecondition, PermissionDenied
-from tests.adapters.databases import Tenant, new_tenant
+from tests.adapters.databases import Tenant, login, new_tenant
+from tests.adapters.postgrest import Postgrests, Project
 
 KEYS = [("2", os.urandom(32)), ("1", os.urandom(32))]
 VALUES = ["x", "hunter2 ☃ \n\"quoted\" \\ 'it''s'", "é" * 32768, json.dumps({"plain": "nested"})]
 
-Make = Callable[[PostgresDatabase], Vault]
+Make = Callable[[Database], Vault]
 
 
-def sealed(database: PostgresDatabase) -> Vault:
+def sealed(database: Database) -> Vault:
     return SealedVault(database, KEYS)
 
 
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def upstream(superuser_url: URL, postgrests: Postgrests) -> str:
+    """A PostgREST in front of the database."""
+    return (await postgrests.serve(superuser_url)).url
+
+
+@pytest.fixture(params=["direct", "rest"])
+async def database(
+    request: pytest.FixtureRequest, superuser_url: URL, upstream: str
+) -> AsyncIterator[Database]:
+    """Both ways to it."""
+    if request.param == "direct":
+        opened: Database = PostgresDatabase(login(superuser_url))
+        yield opened
+        await opened.close()
+        return
+    async with Project(upstream) as project:
+        opened = project.database()
+        yield opened
+        await opened.close()
+
+
 @pytest.fixture(params=[SupabaseVault, sealed], ids=["supabase", "sealed"])
-def vault(request: pytest.FixtureRequest, database: PostgresDatabase) -> Vault:
+def vault(request: pytest.FixtureRequest, database: Database) -> Vault:
     made: Vault = request.param(database)
     return made
 
@@ -46,15 +72,13 @@ async def reveal(vault: Vault, tenant: Tenant) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("value", VALUES, ids=["short", "odd", "longest", "like an envelope"])
-async def test_what_is_kept_is_revealed(database: PostgresDatabase, vault: Vault, value: str) -> None:
+async def test_what_is_kept_is_revealed(database: Database, vault: Vault, value: str) -> None:
     tenant = await new_tenant(database)
     await keep(vault, tenant, TOKEN=value)
     assert await reveal(vault, tenant) == {"TOKEN": value}
 
 
-async def test_names_are_revealed_exactly_and_prefixes_whole(
-    database: PostgresDatabase, vault: Vault
-) -> None:
+async def test_names_are_revealed_exactly_and_prefixes_whole(database: Database, vault: Vault) -> None:
     tenant = await new_tenant(database)
     await keep(vault, tenant, A="1", AB="2", B="3")
     names = ["credential/A", "credential/missing"]
@@ -66,9 +90,7 @@ async def test_names_are_revealed_exactly_and_prefixes_whole(
     assert await vault.reveal(tenant.organization_id) == {}
 
 
-async def test_a_value_is_replaced_and_forgotten(
-    database: PostgresDatabase, vault: Vault, superuser: Any
-) -> None:
+async def test_a_value_is_replaced_and_forgotten(database: Database, vault: Vault, superuser: Any) -> None:
     tenant = await new_tenant(database)
     await keep(vault, tenant, TOKEN="old", OTHER="kept")
     await keep(vault, tenant, TOKEN="new")
@@ -86,7 +108,7 @@ async def test_a_value_is_replaced_and_forgotten(
     assert left == []
 
 
-async def test_tenants_have_their_own(database: PostgresDatabase, vault: Vault) -> None:
+async def test_tenants_have_their_own(database: Database, vault: Vault) -> None:
     tenant, other = await new_tenant(database), await new_tenant(database)
     await keep(vault, tenant, TOKEN="mine")
     assert await reveal(vault, other) == {}
@@ -94,7 +116,7 @@ async def test_tenants_have_their_own(database: PostgresDatabase, vault: Vault) 
     assert await reveal(vault, tenant) == {"TOKEN": "mine"}
 
 
-async def test_one_vault_takes_over_what_another_kept(database: PostgresDatabase) -> None:
+async def test_one_vault_takes_over_what_another_kept(database: Database) -> None:
     tenant = await new_tenant(database)
     vaults = [SupabaseVault(database), sealed(database)]
     for vault in (*vaults, *vaults):
@@ -108,14 +130,14 @@ async def test_one_vault_takes_over_what_another_kept(database: PostgresDatabase
         assert "hunter22" not in str(logs)
 
 
-async def test_only_the_gateway_reveals(database: PostgresDatabase, vault: Vault) -> None:
+async def test_only_the_gateway_reveals(database: Database, vault: Vault) -> None:
     tenant = await new_tenant(database)
     await keep(vault, tenant, TOKEN="mine")
     with pytest.raises(PermissionDenied):
         await tenant.call("reveal_secrets", p_organization_id=tenant.organization_id, p_prefix="credential/")
 
 
-async def test_a_sealed_value_is_not_in_the_database(database: PostgresDatabase, superuser: Any) -> None:
+async def test_a_sealed_value_is_not_in_the_database(database: Database, superuser: Any) -> None:
     tenant = await new_tenant(database)
     await keep(sealed(database), tenant, TOKEN="hunter2-hunter2")
     row = await superuser.fetchrow(
@@ -126,13 +148,13 @@ async def test_a_sealed_value_is_not_in_the_database(database: PostgresDatabase,
     assert "hunter2" not in str(dict(row))
 
 
-async def test_sealing_twice_gives_two_ciphertexts(database: PostgresDatabase) -> None:
+async def test_sealing_twice_gives_two_ciphertexts(database: Database) -> None:
     vault, organization_id = sealed(database), str(uuid.uuid4())
     envelopes = {vault.seal(organization_id, "credential/A", "same")["sealed"] for _ in range(100)}
     assert len(envelopes) == 100
 
 
-async def test_an_older_key_still_opens_and_an_unknown_one_does_not(database: PostgresDatabase) -> None:
+async def test_an_older_key_still_opens_and_an_unknown_one_does_not(database: Database) -> None:
     tenant = await new_tenant(database)
     await keep(SealedVault(database, KEYS[1:]), tenant, TOKEN="old")
     assert await reveal(sealed(database), tenant) == {"TOKEN": "old"}
@@ -144,7 +166,7 @@ async def test_an_older_key_still_opens_and_an_unknown_one_does_not(database: Po
 
 @pytest.mark.parametrize("change", ["another name", "another tenant", "another byte", "cut"])
 async def test_a_ciphertext_that_was_moved_or_changed_does_not_open(
-    database: PostgresDatabase, superuser: Any, change: str
+    database: Database, superuser: Any, change: str
 ) -> None:
     tenant, other = await new_tenant(database), await new_tenant(database)
     vault = sealed(database)
@@ -165,7 +187,7 @@ async def test_a_ciphertext_that_was_moved_or_changed_does_not_open(
     assert raised.value.reason == "SECRET_UNREADABLE"
 
 
-async def test_without_a_vault_nothing_is_kept_in_plain(superuser: Any, database: PostgresDatabase) -> None:
+async def test_without_a_vault_nothing_is_kept_in_plain(superuser: Any, database: Database) -> None:
     tenant = await new_tenant(database)
     await superuser.execute("alter schema vault rename to hidden")
     try:
