@@ -117,6 +117,10 @@ def _limited(name: str, port: str) -> Row:
     return Row("limiter", name, "limiter", port, "/", "application/json", b"{}")
 
 
+def _authenticated(name: str, port: str) -> Row:
+    return Row("authentication", name, "authentication", port, "/", "application/json", b"{}")
+
+
 def _signed(name: str, port: str, body: bytes) -> Row:
     group = f"signature, {len(body) // 1024} KiB" if len(body) >= 1024 else f"signature, {len(body)} B"
     return Row(group, name, "signature", port, "/", "application/json", body)
@@ -175,6 +179,10 @@ ROWS: tuple[Row, ...] = (
     _limited("three quotas a call", "limited"),
     _limited("the same without Redis", "alone"),
     _limited("nothing", "open"),
+    _authenticated("a session token that is known", "known"),
+    _authenticated("a session token that is new", "unknown"),
+    _authenticated("an API key that is known", "key"),
+    _authenticated("nothing", "open"),
     *(
         _signed(name, port, body)
         for body in SIGNED_BODIES
@@ -211,7 +219,7 @@ AIMS: tuple[Aim, ...] = (
 )
 
 
-_ANSWERS = {"limiter": b"admitted", "signature": b"held"}
+_ANSWERS = {"authentication": b"known", "limiter": b"admitted", "signature": b"held"}
 
 
 def holds(row: Row, answer: bytes) -> bool:
