@@ -14,6 +14,7 @@ from gateway.executions.output import Output
 from gateway.executions.run import Job
 from gateway.executions.runner import may_repeat
 from gateway.executions.settlement import Outcome, settle
+from gateway.executions.tasks import stop
 from gateway.gen.n8ngateway.v1.workflow_pb import Workflow
 from gateway.rpc.errors import DataLoss, RpcError, Unavailable
 
@@ -106,9 +107,7 @@ class Dispatcher:
 
     async def close(self) -> None:
         """Take no more runs: others will."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait([self._task])
+        await stop(self._task)
         if self._starting:
             await asyncio.wait(self._starting.values())
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 import orjson
 import structlog
 
+from gateway.executions.tasks import stop
 from gateway.rpc.errors import RpcError, Unavailable
 
 if TYPE_CHECKING:
@@ -46,9 +47,7 @@ class Leases:
 
     async def close(self) -> None:
         """Stop renewing."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait([self._task])
+        await stop(self._task)
 
     async def _run(self) -> None:
         while True:

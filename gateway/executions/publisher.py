@@ -21,6 +21,7 @@ import structlog
 
 from gateway.adapters.event_streams import Batch
 from gateway.executions.log import EventLog
+from gateway.executions.tasks import stop
 from gateway.rpc.errors import Unavailable
 
 log = structlog.get_logger("gateway.executions")
@@ -157,9 +158,7 @@ class Publisher:
                     await asyncio.sleep(_TURN_SECONDS)
         if self._timer is not None:
             self._timer.cancel()
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait([self._task])
+        await stop(self._task)
 
     async def claim(self, execution_id: str) -> int:
         """Take over a run's stream; the sequence of its newest event, or 0. Raises Unavailable."""

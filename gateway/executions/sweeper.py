@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import orjson
 import structlog
 
+from gateway.executions.tasks import stop
 from gateway.rpc.errors import RpcError
 
 if TYPE_CHECKING:
@@ -43,9 +44,7 @@ class Sweeper:
 
     async def close(self) -> None:
         """Stop sweeping."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait([self._task])
+        await stop(self._task)
 
     async def _run(self) -> None:
         while True:
