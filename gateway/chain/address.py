@@ -54,13 +54,13 @@ class ClientAddress:
         self._trusted = tuple(trusted)
         self._readers = [reader for name, reader in _READERS.items() if header in {None, name}]
         self._is_trusted = lru_cache(_REMEMBERED)(self._look_up)
+        self._peer = lru_cache(_REMEMBERED)(self._look_at_peer)
 
     async def __call__(self, call: Call) -> None:
         """Set the call's address; it stays empty where the peer has none (a Unix socket)."""
-        peer = _peer_address(call.peer)
-        if peer is None:
-            return
-        call.address = str(self._behind(peer, call) if self._is_trusted(peer) else peer)
+        call.address, proxy = self._peer(call.peer)
+        if proxy is not None:
+            call.address = str(self._behind(proxy, call))
 
     def _behind(self, proxy: Address, call: Call) -> Address:
         told = {
@@ -80,6 +80,13 @@ class ClientAddress:
                 return address
             nearest = address
         return nearest
+
+    def _look_at_peer(self, peer: str | None) -> tuple[str, Address | None]:
+        """The address of a peer as text, and the address itself if the peer is a trusted proxy."""
+        address = _peer_address(peer)
+        if address is None:
+            return "", None
+        return str(address), address if self._is_trusted(address) else None
 
     def _look_up(self, address: Address) -> bool:
         return any(address in network for network in self._trusted)
@@ -132,7 +139,6 @@ def _node(text: str) -> Address | None:
     return _address(match[1] if match else text)
 
 
-@lru_cache(_REMEMBERED)
 def _peer_address(peer: str | None) -> Address | None:
     """The address of `192.0.2.1:5`, `2001:db8::1:5` (HTTP doors) or `ipv6:[2001:db8::1]:5` (gRPC)."""
     if peer is None:

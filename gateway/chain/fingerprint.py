@@ -21,10 +21,9 @@ import re
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import lru_cache
 from ipaddress import ip_network
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import orjson
 
@@ -48,11 +47,9 @@ _LONGEST_AGENT = 512
 _VERSION = re.compile(r"/\S+|\d[\w.]*")
 _KEY_ID, _PART = 8, 28
 """Characters of a fingerprint: the id of its key, then the network, then the user agent."""
-_WATCHED = {Kind.USER, Kind.API_KEY}
 
 
-@dataclass(frozen=True, slots=True)
-class Subject:
+class Subject(NamedTuple):
     """Whose calls are compared: a session of a user (the user itself where its token names none), or a key.
 
     `proof` tells a rotated key from what it was before.
@@ -115,13 +112,14 @@ class Fingerprints:
     async def __call__(self, call: Call) -> None:
         """Raises PermissionDenied (FINGERPRINT_CHANGED, REVERIFICATION_REQUIRED), Unavailable."""
         principal, policy = call.principal, call.policy
-        if principal is None or policy is None or principal.kind not in _WATCHED:
+        if principal is None or policy is None:
+            return
+        if principal.kind is not Kind.USER and principal.kind is not Kind.API_KEY:
             return
         agent = call.metadata.get("user-agent", "")[:_LONGEST_AGENT]
         fingerprint = self._fingerprint(policy.organization_id, call.address, agent)
         subject = self._subject(call, principal, policy.organization_id)
-        is_strict = policy.fingerprint_policy in {FingerprintPolicy.CHALLENGE, FingerprintPolicy.DENY}
-        baseline = await self._baseline(call, subject, fingerprint, is_strict=is_strict)
+        baseline = await self._baseline(call, subject, fingerprint, policy.fingerprint_policy)
         if baseline is None or baseline == fingerprint:
             return
         signals = _signals(baseline, fingerprint)
@@ -149,7 +147,7 @@ class Fingerprints:
             await self._baselines.replace(self._name(subject), fingerprint)
 
     async def _baseline(
-        self, call: Call, subject: Subject, fingerprint: str, *, is_strict: bool
+        self, call: Call, subject: Subject, fingerprint: str, policy: FingerprintPolicy
     ) -> str | None:
         """What to compare with; None where nothing is known, and where it need not be."""
         try:
@@ -159,7 +157,7 @@ class Fingerprints:
                 if baseline == fingerprint:
                     self._tell(call, subject, fingerprint, (), "logged", status=BASELINE)
         except Unavailable:
-            if not is_strict:
+            if policy is not FingerprintPolicy.CHALLENGE and policy is not FingerprintPolicy.DENY:
                 return None
             baseline = await self._recorded.get(subject)
             if baseline is None:
@@ -213,11 +211,11 @@ class Fingerprints:
     def _subject(self, call: Call, principal: Principal, organization_id: str) -> Subject:
         proof = ""
         if principal.kind is Kind.API_KEY:
-            proof = _mac(self._key, "proof", call.metadata.get("x-api-key", ""))
+            proof = hashlib.sha256(call.metadata.get("x-api-key", "").encode()).hexdigest()
         return Subject(organization_id, principal.subject, principal.session or "", proof)
 
     def _name(self, subject: Subject) -> str:
-        return _mac(self._key, "subject", subject.organization_id, subject.id, subject.session, subject.proof)
+        return _mac(self._key, "subject", *subject)
 
     def _make(self, organization_id: str, address: str, agent: str) -> str:
         network = _mac(self._key, "network", organization_id, _network(address))
