@@ -223,7 +223,7 @@ async def test_n8n_is_unavailable_before_and_after_it_serves(
                 reasons.add(error.reason)
                 await asyncio.sleep(POLL_SECONDS)
             assert error.reason == "N8N_WEBHOOK_NOT_REGISTERED"
-            assert reasons <= {"N8N_UNREACHABLE", "N8N_STARTING", "N8N_CONNECTION_LOST"}
+            assert reasons <= {"N8N_UNREACHABLE", "N8N_CIRCUIT_OPEN", "N8N_STARTING", "N8N_CONNECTION_LOST"}
             server.wait_until_ready()
             await asyncio.to_thread(server.stop)
             error = await _failure(adapter, workflows.UNKNOWN)
