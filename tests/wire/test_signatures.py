@@ -382,3 +382,18 @@ def test_a_header_cannot_bring_another(world: World, name: str, injected: str) -
         connection.sendall(request.encode())
         status = connection.recv(4096).split(b" ")[1]
     assert status in {b"400", b"401"}
+
+
+def test_a_head_request_is_signed_as_the_page_says(world: World) -> None:
+    url, key = world.dev.ready["http_url"], seeded_key(world)
+    rest = RestClient(url)
+    target = "/api/v1/workflows?page_size=1"
+    headers = key.headers(
+        rest, METHODS["ListWorkflows"], b"", http_method="HEAD", target=target, content_type=""
+    )
+    assert httpx.head(url + target, headers=headers).status_code == 200
+    path = "/n8ngateway.v1.WorkflowService/ListWorkflows"
+    connect = ConnectClient(url, ProtocolType.CONNECT, "json", use_get=True)
+    headers = key.headers(connect, METHODS["ListWorkflows"], b"{}")
+    query = {"connect": "v1", "encoding": "json", "message": "{}"}
+    assert httpx.head(url + path, params=query, headers=headers).status_code == 200
