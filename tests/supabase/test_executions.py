@@ -25,6 +25,7 @@ NOT_CHARGED = ["FAILED", "CANCELLED", "TIMED_OUT"]
 
 
 async def ledger(superuser: Any, tenant: Tenant) -> list[tuple[str, int, int]]:
+    await superuser.execute("select gateway.post_charges($1)", uuid.UUID(tenant.organization_id))
     rows = await superuser.fetch(
         "select kind::text, amount, balance_after from credit_entries where organization_id = $1 order by id",
         tenant.organization_id,
@@ -39,7 +40,9 @@ async def available(superuser: Any, tenant: Tenant) -> int:
     row = await superuser.fetchrow(
         "select a.balance, a.reserved, (select coalesce(sum(amount), 0) from credit_entries e"
         " where e.organization_id = a.organization_id) as sum, (select coalesce(sum(amount), 0)"
-        " from reservations r where r.organization_id = a.organization_id and r.state = 'HELD') as held"
+        " from reservations r where r.organization_id = a.organization_id and r.state = 'HELD')"
+        " + (select coalesce(sum(credits), 0) from unposted_charges u"
+        " where u.organization_id = a.organization_id) as held"
         " from credit_accounts a where organization_id = $1",
         tenant.organization_id,
     )

@@ -71,6 +71,7 @@ CLOSED = {
     "webhook_deliveries": "organization_id",
     "reservations": "organization_id",
     "outbox_events": "organization_id",
+    "unposted_charges": "organization_id",
     "audit_events": "organization_id",
     "security_logs": "organization_id",
     "role_limits": "organization_id",

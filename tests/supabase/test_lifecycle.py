@@ -465,6 +465,7 @@ async def test_an_unknown_outcome_is_charged_in_full_or_not_at_all(
 
 
 async def events(superuser: Any, tenant: Tenant) -> list[tuple[str, Any]]:
+    await superuser.execute("select gateway.post_charges($1)", uuid.UUID(tenant.organization_id))
     rows = await superuser.fetch(
         "select type, payload from outbox_events where organization_id = $1 order by id",
         tenant.organization_id,
@@ -488,6 +489,7 @@ async def test_a_low_balance_is_told_once_until_it_is_high_again(
 
     async def run(state: str) -> None:
         await tenant.settle((await begin(tenant))["execution_id"], state)
+        await events(superuser, tenant)
 
     await run("COMPLETED")
     await run("FAILED")
@@ -522,6 +524,35 @@ async def test_a_threshold_that_is_raised_above_the_balance_is_told_at_once(
         assert changed["low_balance_threshold"] == threshold
     told = [payload["low_balance_threshold"] for _, payload in await events(superuser, tenant)]
     assert told == [6, 6]
+
+
+async def test_charges_are_posted_together_by_who_reads_and_who_sweeps(
+    database: PostgresDatabase, superuser: Any
+) -> None:
+    tenant = await new_tenant(database, balance=20, price=2)
+    organization = {"p_organization_id": tenant.organization_id}
+
+    async def run_some() -> None:
+        begun = await asyncio.gather(*(begin(tenant) for _ in range(3)))
+        await asyncio.gather(*(tenant.settle(run["execution_id"]) for run in begun))
+
+    async def posted() -> int:
+        count: int = await superuser.fetchval(
+            "select count(*) from credit_entries where organization_id = $1 and amount < 0",
+            tenant.organization_id,
+        )
+        return count
+
+    await run_some()
+    assert (await posted(), await available(superuser, tenant)) == (0, 14)
+    balance = await tenant.call("get_credit_balance", **organization)
+    assert (balance["balance"], balance["reserved"], balance["available"]) == (14, 0, 14)
+    assert await posted() == 3
+    await run_some()
+    await sweep(tenant)
+    assert await posted() == 6
+    entries = (await tenant.call("list_credit_entries", **organization))["entries"]
+    assert [entry["balance_after"] for entry in entries] == [8, 10, 12, 14, 16, 18, 20]
 
 
 async def test_the_end_of_a_run_is_told_once_to_who_listens(
