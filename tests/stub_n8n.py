@@ -9,6 +9,8 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 
 JSON = "application/json; charset=utf-8"
+FLOOD_LINES, FLOOD_LINE = 1600, 1 << 14
+"""What `flood` streams: 25 MiB, more than is kept of a run."""
 
 
 def _answer(status: str, body: bytes, content_type: str | None = JSON) -> bytes:
@@ -67,7 +69,7 @@ class StubN8n:
 
     `calls` counts the requests to each webhook path. The path `gated` streams one item
     and holds the rest back until `open_gate`; `hang` never answers; `endless` streams
-    one item and never ends.
+    one item and never ends; `flood` streams FLOOD_LINES items.
     """
 
     def __init__(self) -> None:
@@ -156,6 +158,7 @@ class StubN8n:
             "hang": self._hang,
             "endless": self._endless,
             "cut": self._cut,
+            "flood": self._flood,
         }
         if path in scripts:
             await scripts[path](writer)
@@ -185,6 +188,13 @@ class StubN8n:
         await writer.drain()
         await self._gate.wait()
         writer.write(_chunk(line("item", "B", "second")) + b"0\r\n\r\n")
+
+    async def _flood(self, writer: asyncio.StreamWriter) -> None:
+        writer.write(_STREAM_HEAD)
+        for number in range(FLOOD_LINES):
+            writer.write(_chunk(line("item", "A", f"{number:>{FLOOD_LINE}}")))
+            await writer.drain()
+        writer.write(b"0\r\n\r\n")
 
     async def _hang(self, _writer: asyncio.StreamWriter) -> None:
         await asyncio.Event().wait()
