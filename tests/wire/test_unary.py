@@ -259,14 +259,6 @@ def test_a_deadline_ends_the_call_and_not_the_run(client: Client, world: World) 
     world.stub.open_gate()
 
 
-def test_what_comes_later_says_so(client: Client, world: World) -> None:
-    organization = world.dev.ready["organization_id"]
-    outcome = call(client, world, "GetCreditBalance", {"organization_id": organization})
-    assert outcome.code is Code.UNIMPLEMENTED
-    assert "UNIMPLEMENTED" in outcome.message
-    assert outcome.http_status in (None, 501)
-
-
 def test_n8n_has_to_show_its_secret(client: Client, world: World) -> None:
     request = {"org_id": world.dev.ready["organization_id"], "error_message": "boom"}
     outcome = call(client, world, "LogError", request)
