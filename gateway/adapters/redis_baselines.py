@@ -49,10 +49,12 @@ class RedisBaselines:
             raise _unreachable()
         try:
             async with asyncio.timeout(_TIMEOUT_SECONDS):
-                return await ask()
+                answer = await ask()
         except (RedisError, OSError):
             self._replicas.lost()
             raise _unreachable() from None
+        self._replicas.found()
+        return answer
 
 
 def _unreachable() -> Unavailable:

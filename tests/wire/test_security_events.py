@@ -15,7 +15,7 @@ import pytest
 from gateway.rpc.errors import Code
 from tests.wire.clients import Client, Outcome, RestClient
 from tests.wire.conftest import METHODS, Mint, World, call
-from tests.wire.signing import SigningKey
+from tests.wire.signing import SigningKey, seeded_key
 
 SECONDS = 20
 
@@ -180,9 +180,7 @@ def test_they_are_for_admins_of_the_organization(
     asked = {"organization_id": world.dev.ready["organization_id"]}
     outcome = call(client, world, "ListSecurityEvents", asked, headers=other_tenant.dev.bearer)
     assert (outcome.code, outcome.reason) == (Code.NOT_FOUND, "ORGANIZATION_NOT_FOUND")
-    outcome = call(
-        client, world, "ListSecurityEvents", asked, headers={"x-api-key": world.dev.ready["api_key"]}
-    )
+    outcome = call(client, world, "ListSecurityEvents", asked, headers={}, signed=seeded_key(world).headers)
     assert (outcome.code, outcome.reason) == (Code.PERMISSION_DENIED, "SCOPE_MISSING")
     member = {"authorization": f"Bearer {mint('user_plain', organization_id='org_other', role='member')}"}
     [own] = call(client, other_tenant, "ListOrganizations", {}).messages[0]["organizations"]
