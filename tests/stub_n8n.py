@@ -51,6 +51,7 @@ _NOT_REGISTERED = {
 _HTML = b"<!DOCTYPE html><html><head><title>Error</title></head><body><pre>Cannot POST /x</pre></body></html>"
 
 _FIXED: dict[str, bytes] = {
+    "/api/v1/executions/77/stop": _json("200 OK", {"id": "77", "status": "canceled"}),
     "n404": _json("404 Not Found", _NOT_REGISTERED),
     "n403": _answer("403 Forbidden", b"Authorization data is wrong!", None),
     "n500": _json("500 Internal Server Error", {"message": "Error in workflow"}),

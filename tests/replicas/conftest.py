@@ -27,7 +27,7 @@ from tests.stub_n8n import StubN8n
 SECONDS = 60
 LEASE_SECONDS = 3
 INTERNAL_SECRET = "Replicas-and-n8n-" * 4
-"""Begins as no output of the scripted n8n ends: what may begin a secret would come in a chunk of its own."""
+"""In every encoding it begins as no output ends: what may begin a secret would come in a chunk of its own."""
 
 
 @dataclass
@@ -106,6 +106,7 @@ def start_replica(
         "N8N_BASE_URL": stub_n8n.url,
         "N8N_INTERNAL_AUTH_SECRET": INTERNAL_SECRET,
         "EXECUTION_LEASE_SECONDS": str(LEASE_SECONDS),
+        "N8N_API_KEY": "Scripted-n8n-api-key",
         "VAULT_KEY": _vault_key(dev),
         "RATE_LIMIT_REQUESTS": "1000000",
         "HTTP_PORT": "0",

@@ -54,6 +54,22 @@ def test_a_report_is_a_chunk_of_the_stream(
         assert refused.json()["code"] == Code.FAILED_PRECONDITION
 
 
+def test_a_run_whose_n8n_id_was_reported_is_stopped_in_n8n_too(
+    first: Replica, second: Replica, workflows: dict[str, str], stub_n8n: StubN8n
+) -> None:
+    before = stub_n8n.calls["/api/v1/executions/77/stop"]
+    with first.stream({"workflow_id": workflows["endless"]}) as lines:
+        run = next(lines)["execution_id"]
+        next(lines)
+        token = stub_n8n.headers["endless"]["x-gateway-execution-token"]
+        n8n = {"X-N8N-Internal-Auth": INTERNAL_SECRET, "X-Gateway-Execution-Token": token}
+        assert report(second, run, {"n8n_execution_id": "77"}, **n8n).json()["sequence"] == 2
+        cancelled = second.post(f"/executions/{run}/cancel", {}).raise_for_status().json()
+        assert cancelled["n8n_stopped"]
+        assert cancelled["execution"]["state"] == "EXECUTION_STATE_CANCELLED"
+    assert stub_n8n.calls["/api/v1/executions/77/stop"] == before + 1
+
+
 def test_a_report_needs_the_token_of_its_run(
     first: Replica, workflows: dict[str, str], stub_n8n: StubN8n
 ) -> None:
