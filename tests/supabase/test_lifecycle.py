@@ -152,6 +152,18 @@ async def test_a_limit_holds_however_many_start_at_once(
     assert await available(superuser, tenant) == 80
 
 
+@pytest.mark.parametrize("price", [0, 1])
+async def test_a_limit_holds_however_many_begin_at_once(
+    database: PostgresDatabase, superuser: Any, price: int
+) -> None:
+    """Also where a run costs nothing, so that it would not have to wait for the account."""
+    for _ in range(5):
+        tenant = await new_tenant(database, balance=100, price=price)
+        await limit(superuser, tenant, organization=2)
+        begun = await asyncio.gather(*(begin(tenant) for _ in range(20)))
+        assert [run["state"] for run in begun].count(RUNNING) == 2
+
+
 async def test_who_waits_for_its_workflow_does_not_hold_up_other_workflows(
     database: PostgresDatabase, superuser: Any
 ) -> None:
