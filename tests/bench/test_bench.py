@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[2]
 @pytest.mark.parametrize("loader", ["bundled", "found"])
 def test_rows_of_the_gateway_run(tmp_path: Path, loader: str) -> None:
     results, chart = tmp_path / "results.json", tmp_path / "chart.svg"
-    command = [sys.executable, "-m", "tests.bench", "--rounds", "1", "--seconds", "0.2"]
+    command = [sys.executable, "-m", "tests.bench", "--rounds", "1", "--seconds", "1"]
     command += ["--only", "REST: n8n-gateway", "--only", "stream, gRPC: n8n-gateway"]
     command += ["--only", "execute: n8n-gateway", "--only", "execute, stream: n8n-gateway"]
     command += ["--json", str(results), "--chart", str(chart)]

@@ -30,11 +30,11 @@ type N8NInstance struct {
 	// Scheme, host and optional path before "/webhook/…"; no user, query or fragment. Private addresses need
 	// leave.
 	BaseUrl string `protobuf:"bytes,2,opt,name=base_url,json=baseUrl,proto3" json:"base_url,omitempty"`
-	// Sent to n8n as X-N8N-Internal-Auth; kept in the vault, never returned, and left as it is when empty.
-	InternalSecret string `protobuf:"bytes,3,opt,name=internal_secret,json=internalSecret,proto3" json:"internal_secret,omitempty"`
+	// Sent to n8n as X-N8N-Internal-Auth; kept in the vault, never returned, and left as it is when absent.
+	InternalSecret *string `protobuf:"bytes,3,opt,name=internal_secret,json=internalSecret,proto3,oneof" json:"internal_secret,omitempty"`
 	// Key of n8n's public API, needed to cancel; kept in the vault, never returned, and left as it is when
-	// empty.
-	ApiKey string `protobuf:"bytes,4,opt,name=api_key,json=apiKey,proto3" json:"api_key,omitempty"`
+	// absent.
+	ApiKey *string `protobuf:"bytes,4,opt,name=api_key,json=apiKey,proto3,oneof" json:"api_key,omitempty"`
 	// Whether an internal secret is stored.
 	HasInternalSecret bool `protobuf:"varint,5,opt,name=has_internal_secret,json=hasInternalSecret,proto3" json:"has_internal_secret,omitempty"`
 	// Whether an API key is stored; without one CancelExecution cannot stop a run inside n8n.
@@ -92,15 +92,15 @@ func (x *N8NInstance) GetBaseUrl() string {
 }
 
 func (x *N8NInstance) GetInternalSecret() string {
-	if x != nil {
-		return x.InternalSecret
+	if x != nil && x.InternalSecret != nil {
+		return *x.InternalSecret
 	}
 	return ""
 }
 
 func (x *N8NInstance) GetApiKey() string {
-	if x != nil {
-		return x.ApiKey
+	if x != nil && x.ApiKey != nil {
+		return *x.ApiKey
 	}
 	return ""
 }
@@ -137,18 +137,21 @@ var File_n8ngateway_v1_n8n_instance_proto protoreflect.FileDescriptor
 
 const file_n8ngateway_v1_n8n_instance_proto_rawDesc = "" +
 	"\n" +
-	" n8ngateway/v1/n8n_instance.proto\x12\rn8ngateway.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xef\x02\n" +
+	" n8ngateway/v1/n8n_instance.proto\x12\rn8ngateway.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x99\x03\n" +
 	"\vN8nInstance\x12)\n" +
 	"\x0forganization_id\x18\x01 \x01(\tB\x00R\x0eorganizationId\x12\x1b\n" +
-	"\bbase_url\x18\x02 \x01(\tB\x00R\abaseUrl\x12,\n" +
-	"\x0finternal_secret\x18\x03 \x01(\tB\x03\x80\x01\x01R\x0einternalSecret\x12\x1c\n" +
-	"\aapi_key\x18\x04 \x01(\tB\x03\x80\x01\x01R\x06apiKey\x120\n" +
+	"\bbase_url\x18\x02 \x01(\tB\x00R\abaseUrl\x121\n" +
+	"\x0finternal_secret\x18\x03 \x01(\tB\x03\x80\x01\x01H\x00R\x0einternalSecret\x88\x01\x01\x12!\n" +
+	"\aapi_key\x18\x04 \x01(\tB\x03\x80\x01\x01H\x01R\x06apiKey\x88\x01\x01\x120\n" +
 	"\x13has_internal_secret\x18\x05 \x01(\bB\x00R\x11hasInternalSecret\x12 \n" +
 	"\vhas_api_key\x18\x06 \x01(\bB\x00R\thasApiKey\x12;\n" +
 	"\n" +
 	"created_at\x18\a \x01(\v2\x1a.google.protobuf.TimestampB\x00R\tcreatedAt\x12;\n" +
 	"\n" +
-	"updated_at\x18\b \x01(\v2\x1a.google.protobuf.TimestampB\x00R\tupdatedAtB\x1cZ\x1an8ngateway/v1;n8ngatewayv1b\x06proto3"
+	"updated_at\x18\b \x01(\v2\x1a.google.protobuf.TimestampB\x00R\tupdatedAtB\x12\n" +
+	"\x10_internal_secretB\n" +
+	"\n" +
+	"\b_api_keyB\x1cZ\x1an8ngateway/v1;n8ngatewayv1b\x06proto3"
 
 var (
 	file_n8ngateway_v1_n8n_instance_proto_rawDescOnce sync.Once
@@ -182,6 +185,7 @@ func file_n8ngateway_v1_n8n_instance_proto_init() {
 	if File_n8ngateway_v1_n8n_instance_proto != nil {
 		return
 	}
+	file_n8ngateway_v1_n8n_instance_proto_msgTypes[0].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{

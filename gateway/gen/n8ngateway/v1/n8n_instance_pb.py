@@ -47,17 +47,17 @@ class N8nInstance(Message[_N8nInstanceFields]):
             string base_url = 2;
             ```
         internal_secret:
-            Sent to n8n as X-N8N-Internal-Auth; kept in the vault, never returned, and left as it is when empty.
+            Sent to n8n as X-N8N-Internal-Auth; kept in the vault, never returned, and left as it is when absent.
 
             ```proto
-            string internal_secret = 3;
+            optional string internal_secret = 3;
             ```
         api_key:
             Key of n8n's public API, needed to cancel; kept in the vault, never returned, and left as it is when
-            empty.
+            absent.
 
             ```proto
-            string api_key = 4;
+            optional string api_key = 4;
             ```
         has_internal_secret:
             Whether an internal secret is stored.
@@ -94,8 +94,8 @@ class N8nInstance(Message[_N8nInstanceFields]):
             *,
             organization_id: str = "",
             base_url: str = "",
-            internal_secret: str = "",
-            api_key: str = "",
+            internal_secret: str | None = None,
+            api_key: str | None = None,
             has_internal_secret: bool = False,
             has_api_key: bool = False,
             created_at: Timestamp | None = None,
@@ -114,7 +114,7 @@ class N8nInstance(Message[_N8nInstanceFields]):
 
 
 _DESC = file_desc(
-    b'\n n8ngateway/v1/n8n_instance.proto\x12\rn8ngateway.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto"\xff\x03\n\x0bN8nInstance\x128\n\x0forganization_id\x18\x01 \x01(\tR\x0eorganizationIdB\x0f\xe2A\x01\x05\xbaH\x08\xd8\x01\x01r\x03\xb0\x01\x01\x12L\n\x08base_url\x18\x02 \x01(\tR\x07baseUrlB1\xe2A\x01\x02\xbaH*\xd8\x01\x01r%\x18\x80\x102\x1d^https?://[^/?#@]+(/[^?#]*)?$\x88\x01\x01\x12M\n\x0finternal_secret\x18\x03 \x01(\tR\x0einternalSecretB$\x80\x01\x01\xe2A\x01\x04\xbaH\x1a\xd8\x01\x01r\x15\x10\x10\x18\x80\x082\x0e^[\\x21-\\x7e]+$\x12;\n\x07api_key\x18\x04 \x01(\tR\x06apiKeyB"\x80\x01\x01\xe2A\x01\x04\xbaH\x18\xd8\x01\x01r\x13\x18\x80 2\x0e^[\\x21-\\x7e]+$\x124\n\x13has_internal_secret\x18\x05 \x01(\x08R\x11hasInternalSecretB\x04\xe2A\x01\x03\x12$\n\x0bhas_api_key\x18\x06 \x01(\x08R\thasApiKeyB\x04\xe2A\x01\x03\x12?\n\ncreated_at\x18\x07 \x01(\x0b2\x1a.google.protobuf.TimestampR\tcreatedAtB\x04\xe2A\x01\x03\x12?\n\nupdated_at\x18\x08 \x01(\x0b2\x1a.google.protobuf.TimestampR\tupdatedAtB\x04\xe2A\x01\x03b\x06proto3',
+    b'\n n8ngateway/v1/n8n_instance.proto\x12\rn8ngateway.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto"\xa3\x04\n\x0bN8nInstance\x128\n\x0forganization_id\x18\x01 \x01(\tR\x0eorganizationIdB\x0f\xe2A\x01\x05\xbaH\x08\xd8\x01\x01r\x03\xb0\x01\x01\x12L\n\x08base_url\x18\x02 \x01(\tR\x07baseUrlB1\xe2A\x01\x02\xbaH*\xd8\x01\x01r%\x18\x80\x102\x1d^https?://[^/?#@]+(/[^?#]*)?$\x88\x01\x01\x12O\n\x0finternal_secret\x18\x03 \x01(\tH\x00R\x0einternalSecretB!\x80\x01\x01\xe2A\x01\x04\xbaH\x17r\x15\x10\x10\x18\x80\x082\x0e^[\\x21-\\x7e]+$\x88\x01\x01\x12=\n\x07api_key\x18\x04 \x01(\tH\x01R\x06apiKeyB\x1f\x80\x01\x01\xe2A\x01\x04\xbaH\x15r\x13\x18\x80 2\x0e^[\\x21-\\x7e]+$\x88\x01\x01\x124\n\x13has_internal_secret\x18\x05 \x01(\x08R\x11hasInternalSecretB\x04\xe2A\x01\x03\x12$\n\x0bhas_api_key\x18\x06 \x01(\x08R\thasApiKeyB\x04\xe2A\x01\x03\x12?\n\ncreated_at\x18\x07 \x01(\x0b2\x1a.google.protobuf.TimestampR\tcreatedAtB\x04\xe2A\x01\x03\x12?\n\nupdated_at\x18\x08 \x01(\x0b2\x1a.google.protobuf.TimestampR\tupdatedAtB\x04\xe2A\x01\x03B\x12\n\x10_internal_secretB\n\n\x08_api_keyb\x06proto3',
     [
         validate_pb.desc(),
         field_behavior_pb.desc(),

@@ -26,7 +26,7 @@ from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior_
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(n8n_gateway_client/v1/n8n_instance.proto\x12\rn8ngateway.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x8f\x03\n\x0bN8nInstance\x12-\n\x0forganization_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x05R\x0eorganizationId\x12\x1f\n\x08\x62\x61se_url\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02R\x07\x62\x61seUrl\x12\x30\n\x0finternal_secret\x18\x03 \x01(\tB\x07\x80\x01\x01\xe2\x41\x01\x04R\x0einternalSecret\x12 \n\x07\x61pi_key\x18\x04 \x01(\tB\x07\x80\x01\x01\xe2\x41\x01\x04R\x06\x61piKey\x12\x34\n\x13has_internal_secret\x18\x05 \x01(\x08\x42\x04\xe2\x41\x01\x03R\x11hasInternalSecret\x12$\n\x0bhas_api_key\x18\x06 \x01(\x08\x42\x04\xe2\x41\x01\x03R\thasApiKey\x12?\n\ncreated_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03R\tcreatedAt\x12?\n\nupdated_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03R\tupdatedAtb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(n8n_gateway_client/v1/n8n_instance.proto\x12\rn8ngateway.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xb9\x03\n\x0bN8nInstance\x12-\n\x0forganization_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x05R\x0eorganizationId\x12\x1f\n\x08\x62\x61se_url\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02R\x07\x62\x61seUrl\x12\x35\n\x0finternal_secret\x18\x03 \x01(\tB\x07\x80\x01\x01\xe2\x41\x01\x04H\x00R\x0einternalSecret\x88\x01\x01\x12%\n\x07\x61pi_key\x18\x04 \x01(\tB\x07\x80\x01\x01\xe2\x41\x01\x04H\x01R\x06\x61piKey\x88\x01\x01\x12\x34\n\x13has_internal_secret\x18\x05 \x01(\x08\x42\x04\xe2\x41\x01\x03R\x11hasInternalSecret\x12$\n\x0bhas_api_key\x18\x06 \x01(\x08\x42\x04\xe2\x41\x01\x03R\thasApiKey\x12?\n\ncreated_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03R\tcreatedAt\x12?\n\nupdated_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03R\tupdatedAtB\x12\n\x10_internal_secretB\n\n\x08_api_keyb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -50,5 +50,5 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_N8NINSTANCE'].fields_by_name['updated_at']._loaded_options = None
   _globals['_N8NINSTANCE'].fields_by_name['updated_at']._serialized_options = b'\342A\001\003'
   _globals['_N8NINSTANCE']._serialized_start=126
-  _globals['_N8NINSTANCE']._serialized_end=525
+  _globals['_N8NINSTANCE']._serialized_end=567
 # @@protoc_insertion_point(module_scope)

@@ -12,7 +12,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file n8ngateway/v1/n8n_instance.proto.
  */
 export const file_n8ngateway_v1_n8n_instance: GenFile = /*@__PURE__*/
-  fileDesc("CiBuOG5nYXRld2F5L3YxL244bl9pbnN0YW5jZS5wcm90bxINbjhuZ2F0ZXdheS52MSKKAgoLTjhuSW5zdGFuY2USGQoPb3JnYW5pemF0aW9uX2lkGAEgASgJQgASEgoIYmFzZV91cmwYAiABKAlCABIcCg9pbnRlcm5hbF9zZWNyZXQYAyABKAlCA4ABARIUCgdhcGlfa2V5GAQgASgJQgOAAQESHQoTaGFzX2ludGVybmFsX3NlY3JldBgFIAEoCEIAEhUKC2hhc19hcGlfa2V5GAYgASgIQgASMAoKY3JlYXRlZF9hdBgHIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXBCABIwCgp1cGRhdGVkX2F0GAggASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcEIAQhxaGm44bmdhdGV3YXkvdjE7bjhuZ2F0ZXdheXYxYgZwcm90bzM", [file_google_protobuf_timestamp]);
+  fileDesc("CiBuOG5nYXRld2F5L3YxL244bl9pbnN0YW5jZS5wcm90bxINbjhuZ2F0ZXdheS52MSK0AgoLTjhuSW5zdGFuY2USGQoPb3JnYW5pemF0aW9uX2lkGAEgASgJQgASEgoIYmFzZV91cmwYAiABKAlCABIhCg9pbnRlcm5hbF9zZWNyZXQYAyABKAlCA4ABAUgAiAEBEhkKB2FwaV9rZXkYBCABKAlCA4ABAUgBiAEBEh0KE2hhc19pbnRlcm5hbF9zZWNyZXQYBSABKAhCABIVCgtoYXNfYXBpX2tleRgGIAEoCEIAEjAKCmNyZWF0ZWRfYXQYByABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wQgASMAoKdXBkYXRlZF9hdBgIIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXBCAEISChBfaW50ZXJuYWxfc2VjcmV0QgoKCF9hcGlfa2V5QhxaGm44bmdhdGV3YXkvdjE7bjhuZ2F0ZXdheXYxYgZwcm90bzM", [file_google_protobuf_timestamp]);
 
 /**
  * An n8n of an organization's own, used in place of the gateway's default one.
@@ -36,19 +36,19 @@ export type N8nInstance = Message<"n8ngateway.v1.N8nInstance"> & {
   baseUrl: string;
 
   /**
-   * Sent to n8n as X-N8N-Internal-Auth; kept in the vault, never returned, and left as it is when empty.
+   * Sent to n8n as X-N8N-Internal-Auth; kept in the vault, never returned, and left as it is when absent.
    *
-   * @generated from field: string internal_secret = 3;
+   * @generated from field: optional string internal_secret = 3;
    */
-  internalSecret: string;
+  internalSecret?: string | undefined;
 
   /**
    * Key of n8n's public API, needed to cancel; kept in the vault, never returned, and left as it is when
-   * empty.
+   * absent.
    *
-   * @generated from field: string api_key = 4;
+   * @generated from field: optional string api_key = 4;
    */
-  apiKey: string;
+  apiKey?: string | undefined;
 
   /**
    * Whether an internal secret is stored.
