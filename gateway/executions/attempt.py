@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from gateway.adapters.n8n import Timeouts
+from gateway.adapters.n8n import StopResult, Timeouts
 from gateway.adapters.n8n.body import NodeError
 from gateway.executions.credentials import grant
 from gateway.executions.output import event_of
@@ -48,7 +48,7 @@ class Caller:
     def __init__(
         self, n8n_for: N8nFor, limits: Limits, credentials: Credentials, tokens: ExecutionTokens
     ) -> None:
-        self.n8n_for = n8n_for
+        self._n8n_for = n8n_for
         self._limits = limits
         self._credentials = credentials
         self._tokens = tokens
@@ -65,7 +65,7 @@ class Caller:
         failed: NodeError | None = None
         granted = await grant(self._credentials, job)
         async with (
-            self.n8n_for(job.organization_id) as n8n,
+            self._n8n_for(job.organization_id) as n8n,
             n8n.run(
                 job.workflow.webhook_path,
                 granted.payload,
@@ -74,6 +74,7 @@ class Caller:
                 secrets=[token, *granted.secrets],
             ) as response,
         ):
+            run.n8n = n8n
             run.n8n_execution_id = run.n8n_execution_id or response.n8n_execution_id
             async for pieces in response.pieces:
                 for piece in pieces:
@@ -86,6 +87,19 @@ class Caller:
             name = failed.node.name
             msg = f'The workflow failed in its node "{name}".'
             raise Unknown(msg, reason="WORKFLOW_FAILED", metadata={"node": name})
+
+    async def stop(self, run: Run, *, timeout_seconds: float) -> bool:
+        """Stop a run where it was sent to; whether that has stopped it. Raises what `N8n.stop` raises.
+
+        Its organization may have another n8n by now, where the same id is somebody else's run.
+        """
+        if not run.n8n_execution_id:
+            return False
+        async with self._n8n_for(run.job.organization_id) as n8n:
+            if n8n is not run.n8n:
+                return False
+            answer = await n8n.stop(run.n8n_execution_id, timeout_seconds=timeout_seconds)
+        return answer is StopResult.STOPPED
 
     def _timeouts(self, workflow: Workflow) -> Timeouts:
         return Timeouts(

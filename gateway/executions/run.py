@@ -20,6 +20,7 @@ from gateway.rpc.status import status_of
 if TYPE_CHECKING:
     import asyncio
 
+    from gateway.adapters.n8n import N8n
     from gateway.executions.publisher import Publication
     from gateway.executions.settlement import Outcome, Settlement
     from gateway.gen.n8ngateway.v1.workflow_pb import Workflow
@@ -55,6 +56,8 @@ class Run:
         self.job = job
         self.log = publication.log
         self.publication = publication
+        self.n8n: N8n | None = None
+        """Where it was sent."""
         self.n8n_execution_id: str | None = None
         self.units: int | None = None
         self.leased_at = time.monotonic()

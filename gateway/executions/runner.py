@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, TypeVar
 
 import structlog
 
-from gateway.adapters.n8n import StopResult
 from gateway.executions.output import Output
 from gateway.executions.publisher import Publication
 from gateway.executions.run import Run, Stop, completed, failed, started
@@ -138,13 +137,10 @@ class Runner:
     async def _cancel(self, run: Run) -> bool:
         """Stop a run in n8n, if that can be, and here; whether n8n has stopped it."""
         is_stopped = False
-        if run.n8n_execution_id:
-            try:
-                async with self._caller.n8n_for(run.job.organization_id) as n8n:
-                    answer = await n8n.stop(run.n8n_execution_id, timeout_seconds=STOP_SECONDS)
-                is_stopped = answer is StopResult.STOPPED
-            except RpcError as error:
-                log.info("run not stopped in n8n", execution_id=run.job.execution_id, reason=error.reason)
+        try:
+            is_stopped = await self._caller.stop(run, timeout_seconds=STOP_SECONDS)
+        except RpcError as error:
+            log.info("run not stopped in n8n", execution_id=run.job.execution_id, reason=error.reason)
         self._cut(run)
         return is_stopped
 

@@ -24,6 +24,7 @@ from gateway.gen.n8ngateway.v1.execution_event_pb import ExecutionEvent
 from gateway.gen.n8ngateway.v1.execution_pb import ExecutionState
 from gateway.gen.n8ngateway.v1.workflow_pb import CredentialMode, Workflow
 from gateway.rpc.errors import (
+    Cancelled,
     Code,
     DeadlineExceeded,
     FailedPrecondition,
@@ -520,3 +521,28 @@ async def test_a_run_whose_credentials_cannot_be_read_is_not_sent_and_costs_noth
     assert (error.reason, stub_n8n.calls["echo"]) == ("SECRET_UNREADABLE", before)
     assert run.settlement is not None
     assert run.settlement.credits_used == 0
+
+
+async def test_a_run_is_stopped_in_no_other_n8n_than_it_was_sent_to(
+    accounts: Accounts, publisher: Publisher, stub_n8n: StubN8n
+) -> None:
+    stops = stub_n8n.calls["/api/v1/executions/77/stop"]
+    async with (
+        N8n(stub_n8n.url, internal_secret="s" * 64, api_key="own") as own,
+        N8n(stub_n8n.url, internal_secret="s" * 64, api_key="default") as default,
+    ):
+        n8ns = [own]
+        sending = Caller(lambda _: nullcontext(n8ns[-1]), Limits(), stored, ExecutionTokens("t" * 64))
+        runner = Runner(accounts, sending, publisher, replica="this replica")
+        for changed, stopped in ((False, "true"), (True, "false")):
+            run = runner.start(job("endless"))
+            await until_first(run, "chunk")
+            run.n8n_execution_id = "77"
+            if changed:
+                n8ns.append(default)
+            assert runner.cancel("run of endless")
+            with pytest.raises(Cancelled) as cancelled:
+                await run.ended()
+            assert cancelled.value.metadata["n8n_stopped"] == stopped
+        await runner.drain(GRACE)
+    assert stub_n8n.calls["/api/v1/executions/77/stop"] == stops + 1
