@@ -132,6 +132,15 @@ async def test_the_body_is_not_believed(world: World) -> None:
             await world.report(body, shown)
 
 
+async def test_ids_from_an_n8n_that_was_the_organizations_own_are_not_the_default_ones(world: World) -> None:
+    named = {"p_organization_id": world.tenant.organization_id}
+    await world.tenant.call("set_n8n_instance", p_base_url="https://n8n.example.com", **named)
+    await told_n8n_id(world, world.tenant, "231")
+    await world.tenant.call("delete_n8n_instance", **named)
+    row = await world.report(ERROR_TRIGGER)
+    assert (row["organization_id"], row["execution_id"]) == (None, None)
+
+
 async def test_a_token_of_a_run_that_is_not_there_is_refused(world: World) -> None:
     with pytest.raises(NotFound):
         await world.report({}, tokens.of(str(uuid.uuid4()), world.tenant.organization_id))

@@ -86,6 +86,21 @@ async def test_where_only_keys_sign_admins_administrate_and_others_are_refused(
     await make_key(tenant, callers["ADMIN"])
 
 
+async def test_where_only_keys_sign_nothing_is_run_with_a_session_token(
+    database: PostgresDatabase, superuser: Any
+) -> None:
+    tenant = await new_tenant(database, balance=5)
+    key = await add_api_key(superuser, tenant.organization_id)
+    await ask_for(superuser, tenant, "SIGNED_KEY")
+    run = (await tenant.begin(key))["execution_id"]
+    with pytest.raises(PermissionDenied) as refused:
+        await tenant.begin()
+    assert refused.value.reason == "AUTH_POLICY"
+    assert await outcome(database, tenant.owner, "get_execution", p_id=run) == "OK"
+    assert await outcome(database, tenant.owner, "cancel_execution", p_id=run) == "AUTH_POLICY"
+    assert await outcome(database, key, "cancel_execution", p_id=run) == "OK"
+
+
 async def test_an_invitation_decides_before_the_tokens_role(
     database: PostgresDatabase, superuser: Any
 ) -> None:
