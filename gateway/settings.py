@@ -455,3 +455,8 @@ def _faults(error: ValidationError) -> list[str]:
         text = "is missing" if fault["type"] == "missing" else fault["msg"].removeprefix("Value error, ")
         lines.append(f"{str(fault['loc'][0]).upper()} {text}")
     return lines
+
+
+def plain(secret: SecretStr | None) -> str:
+    """The secret itself; empty for one that is not set."""
+    return "" if secret is None else secret.get_secret_value()
