@@ -47,8 +47,10 @@ class Database(Protocol):
 
 
 def request_headers(principal: Principal | None) -> dict[str, str]:
-    """What SQL reads of a call beside who calls, by gateway.request_header(): its request and its tenant."""
+    """What SQL reads of a call beside who calls, by gateway.request_header(): request, tenant, and policy."""
     headers = {"x-gateway-request-id": current_request_id.get()}
     if principal is not None and principal.tenant is not None:
         headers["x-gateway-tenant"] = principal.tenant
+    if principal is not None and principal.held_to is not None:
+        headers["x-gateway-policy"] = principal.held_to or "none"
     return headers

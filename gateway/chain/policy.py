@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import orjson
@@ -24,7 +25,9 @@ class Policies:
 
     This is the one that X-Tenant-ID names, else the token's, else the user's only one. An organization
     that the user does not belong to sets none, whether it exists or not: to refuse it is for those who are
-    asked for what it has. (An API key brings the policy of its organization with it.)
+    asked for what it has. The principal is marked with whose policy it was, so that the database lets the
+    call reach no other organization that has rules of its own. (An API key brings the policy of its
+    organization with it.)
     """
 
     def __init__(self, database: Database, *, clock: Callable[[], float] = time.monotonic) -> None:
@@ -37,7 +40,8 @@ class Policies:
         """Set the call's policy. Raises Unavailable when it is not known and the database is away."""
         principal = call.principal
         if principal is not None and principal.kind is Kind.USER:
-            call.policy = await self._found.get((principal.claims, principal.tenant))
+            call.policy = policy = await self._found.get((principal.claims, principal.tenant))
+            call.principal = replace(principal, held_to=policy.organization_id if policy else "")
 
     async def still(self, call: Call) -> None:
         """Check again that the user of a call that goes on acts for the organization, and that it is active.

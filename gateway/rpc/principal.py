@@ -31,8 +31,9 @@ class Principal:
     `impersonator` is who acts in the subject's name, where somebody does; `scopes` are what an API
     key was given, None for callers that need none. `claims` is the JSON text that the database reads
     as `request.jwt.claims`; `tenant` the organization that the caller chose with X-Tenant-ID, if it
-    did; `organizations` those that an n8n of their own speaks for, None where that does not confine it;
-    `token` the bearer token as sent, never to be logged.
+    did; `held_to` the one whose policy a user's call was held to, empty for none and None where nobody
+    looked; `organizations` those that an n8n of their own speaks for, None where that does not confine
+    it; `token` the bearer token as sent, never to be logged.
     """
 
     kind: Kind
@@ -40,6 +41,7 @@ class Principal:
     database_role: DatabaseRole
     claims: str
     tenant: str | None = None
+    held_to: str | None = None
     session: str | None = None
     permissions: frozenset[str] = frozenset()
     impersonator: str | None = None

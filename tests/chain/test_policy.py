@@ -85,6 +85,17 @@ async def test_a_user_acts_for_the_only_organization_it_belongs_to(desk: Desk) -
     )
 
 
+async def test_the_database_is_told_whose_policy_it_was(desk: Desk, database: PostgresDatabase) -> None:
+    for principal, held_to in ((desk.tenant.owner, desk.tenant.organization_id), (user(), "")):
+        call = acting(principal)
+        await desk.policies(call)
+        assert call.caller.held_to == held_to
+    other = await new_tenant(database)
+    call = acting(desk.tenant.owner, other.organization_id)
+    await desk.policies(call)
+    assert call.caller.held_to == ""
+
+
 async def test_what_the_organization_set_is_told(desk: Desk, superuser: Any) -> None:
     await superuser.execute(
         "update organizations set auth_policy = 'AUTH_POLICY_JWT_AND_SIGNED', minimum_signature_version = 2,"

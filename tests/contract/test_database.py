@@ -60,7 +60,8 @@ FUNCTIONS = f"""
     begin
         return jsonb_build_object(
             'request', gateway.request_header('x-gateway-request-id'),
-            'tenant', gateway.request_header('x-gateway-tenant')
+            'tenant', gateway.request_header('x-gateway-tenant'),
+            'policy', gateway.request_header('x-gateway-policy')
         );
     end $$;
     grant execute on function gateway.request_header(text) to authenticated, service_role;
@@ -192,12 +193,17 @@ async def test_a_call_runs_as_its_principal(database: Database, user: Any) -> No
     assert seen == {"user": "service_role", "role": "service_role", "sub": None}
 
 
-async def test_a_call_tells_its_request_and_its_tenant(database: Database, user: Any) -> None:
+async def test_a_call_tells_its_request_its_tenant_and_whose_policy_it_met(
+    database: Database, user: Any
+) -> None:
     caller, tenant = user(), str(uuid.uuid4())
     current_request_id.set("request-1")
-    assert json.loads(await database.call("heard", caller)) == {"request": "request-1", "tenant": None}
+    untold = {"request": "request-1", "tenant": None, "policy": None}
+    assert json.loads(await database.call("heard", caller)) == untold
     assert json.loads(await database.call("heard", replace(caller, tenant=tenant)))["tenant"] == tenant
-    assert json.loads(await database.call("heard", None)) == {"request": "request-1", "tenant": None}
+    for held_to, told in ((tenant, tenant), ("", "none")):
+        assert json.loads(await database.call("heard", replace(caller, held_to=held_to)))["policy"] == told
+    assert json.loads(await database.call("heard", None)) == untold
 
 
 async def test_every_function_of_a_tenants_life(database: Database, user: Any) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import uuid
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ import pytest
 from gateway.adapters.postgres import PostgresDatabase
 from gateway.gen.n8ngateway.v1.organization_pb import AuthPolicy, Organization
 from gateway.rpc.api_keys import new_key
-from gateway.rpc.errors import FailedPrecondition, PermissionDenied, RpcError
+from gateway.rpc.errors import FailedPrecondition, InvalidArgument, PermissionDenied, RpcError
 from gateway.rpc.principal import Principal
 from tests.adapters.databases import Tenant, add_api_key, add_member, new_tenant, user
 
@@ -199,3 +200,36 @@ async def test_the_only_organization_is_none_that_asks_for_more(
     assert await outcome(database, tenant.owner, "list_workflows") == "ORGANIZATION_REQUIRED"
     # It is there all the same, to be chosen.
     assert await outcome(database, tenant.owner, "get_organization", p_id=tenant.organization_id) == "OK"
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        "fingerprint_policy = 'FINGERPRINT_POLICY_DENY'",
+        "rate_limit_requests = 5, rate_limit_period_seconds = 60",
+        "max_open_streams = 2",
+    ],
+)
+async def test_an_organization_with_rules_is_not_reached_on_a_call_that_was_held_to_others(
+    database: PostgresDatabase, superuser: Any, rule: str
+) -> None:
+    tenant, other = await new_tenant(database, balance=5), await new_tenant(database)
+    of, run = {"p_organization_id": tenant.organization_id}, {"p_id": (await tenant.begin())["execution_id"]}
+    for held_to in (other.organization_id, "", tenant.organization_id, None):
+        caller = replace(tenant.owner, held_to=held_to)
+        assert await outcome(database, caller, "list_workflows", **of) == "OK"
+    await superuser.execute(
+        f"update organizations set {rule} where id = $1", uuid.UUID(tenant.organization_id)
+    )
+    for held_to in (other.organization_id, ""):
+        caller = replace(tenant.owner, held_to=held_to)
+        assert await outcome(database, caller, "list_workflows", **of) == "TENANT_REQUIRED"
+        assert await outcome(database, caller, "get_execution", **run) == "EXECUTION_NOT_FOUND"
+        assert await outcome(database, caller, "cancel_execution", **run) == "EXECUTION_NOT_FOUND"
+        with pytest.raises(InvalidArgument):
+            await tenant.begin(caller)
+        assert await outcome(database, caller, "get_organization", p_id=tenant.organization_id) == "OK"
+    key = await add_api_key(superuser, tenant.organization_id)
+    for caller in (replace(tenant.owner, held_to=tenant.organization_id), tenant.owner, key):
+        assert await outcome(database, caller, "get_execution", **run) == "OK"
+        assert await outcome(database, caller, "list_workflows", **of) == "OK"
