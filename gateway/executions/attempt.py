@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from contextlib import AbstractAsyncContextManager
 
-    from gateway.adapters.n8n import N8n
+    from gateway.adapters.n8n import N8n, Response
     from gateway.adapters.n8n.body import Piece
     from gateway.executions.credentials import Credentials
     from gateway.executions.run import Run
@@ -62,27 +62,19 @@ class Caller:
             EXECUTION_HEADER: job.execution_id,
             TOKEN_HEADER: token,
         }
-        failed: NodeError | None = None
         granted = await grant(self._credentials, job)
-        async with (
-            self._n8n_for(job.organization_id) as n8n,
-            n8n.run(
+        secrets = [token, *granted.secrets]
+        async with self._n8n_for(job.organization_id) as n8n:
+            run.sent_to(n8n, secrets)
+            sending = n8n.run(
                 job.workflow.webhook_path,
                 granted.payload,
                 headers=headers | dict(granted.headers),
                 timeouts=self._timeouts(job.workflow),
-                secrets=[token, *granted.secrets],
-            ) as response,
-        ):
-            run.n8n = n8n
-            run.n8n_execution_id = run.n8n_execution_id or response.n8n_execution_id
-            async for pieces in response.pieces:
-                for piece in pieces:
-                    if isinstance(piece, NodeError):
-                        failed = failed or piece
-                    else:
-                        hear(run, outcome, piece)
-                await run.room()
+                secrets=secrets,
+            )
+            async with sending as response:
+                failed = await _hear_out(run, outcome, response)
         if failed is not None:
             name = failed.node.name
             msg = f'The workflow failed in its node "{name}".'
@@ -107,6 +99,20 @@ class Caller:
             idle=workflow.idle_timeout_seconds or self._limits.idle,
             total=workflow.timeout_seconds or self._limits.total,
         )
+
+
+async def _hear_out(run: Run, outcome: Outcome, response: Response) -> NodeError | None:
+    """Take all that n8n puts out; the first node that failed, if one did."""
+    run.n8n_execution_id = run.n8n_execution_id or response.n8n_execution_id
+    failed: NodeError | None = None
+    async for pieces in response.pieces:
+        for piece in pieces:
+            if isinstance(piece, NodeError):
+                failed = failed or piece
+            else:
+                hear(run, outcome, piece)
+        await run.room()
+    return failed
 
 
 def hear(run: Run, outcome: Outcome, piece: Piece) -> None:

@@ -12,11 +12,12 @@ from protobuf.wkt import Value
 from gateway.executions.stored import has_ended, read_stored
 from gateway.gen.n8ngateway.v1.execution_event_pb import ExecutionChunk
 from gateway.gen.n8ngateway.v1.internal_service_pb import ReportProgressRequest
-from gateway.rpc.errors import FailedPrecondition, Unavailable
+from gateway.rpc.errors import FailedPrecondition, InvalidArgument, Unavailable
 
 if TYPE_CHECKING:
     from gateway.adapters.database import Database
     from gateway.adapters.event_streams import Progress
+    from gateway.adapters.n8n import Redactor
     from gateway.executions.peers import Peers
     from gateway.executions.run import Run
     from gateway.executions.runner import Runner
@@ -79,28 +80,40 @@ def _take(run: Run, report: ReportProgressRequest) -> int:
     run.n8n_execution_id = run.n8n_execution_id or report.n8n_execution_id or None
     if report.has_field("units"):
         run.units = max(run.units or 0, report.units)
-    event = _event(report)
+    event = _event(report, run.redactor)
     if event is not None:
         run.log.append(event, size=len(report.to_binary()))
     return run.log.last
 
 
-def _event(report: ReportProgressRequest) -> Oneof[Literal["chunk"], ExecutionChunk] | None:
+def _event(
+    report: ReportProgressRequest, redactor: Redactor
+) -> Oneof[Literal["chunk"], ExecutionChunk] | None:
     content = report.content
     if content is None:
         return None
-    chunk = ExecutionChunk(node_name=report.node_name)
+    chunk = ExecutionChunk(node_name=redactor.clean_text(report.node_name))
     match content.field:
         case "text":
-            chunk.content = Oneof[Literal["text"], str]("text", content.value)
+            chunk.content = Oneof[Literal["text"], str]("text", redactor.clean_text(content.value))
             chunk.content_type = report.content_type or "text/plain"
         case "json":
-            chunk.content = Oneof[Literal["json"], Value]("json", content.value)
+            chunk.content = Oneof[Literal["json"], Value]("json", _clean_value(content.value, redactor))
             chunk.content_type = report.content_type or "application/json"
         case "data":
-            chunk.content = Oneof[Literal["data"], bytes]("data", content.value)
+            chunk.content = Oneof[Literal["data"], bytes]("data", redactor.clean_bytes(content.value))
             chunk.content_type = report.content_type or "application/octet-stream"
     return Oneof("chunk", chunk)
+
+
+def _clean_value(value: Value, redactor: Redactor) -> Value:
+    try:
+        text = value.to_json()
+    except ValueError:
+        problem = "holds a number that is none: JSON has no words for it"
+        raise InvalidArgument(f"json {problem}.", reason="INVALID_FIELD", fields={"json": problem}) from None
+    clean = redactor.clean_text(text)
+    return value if clean == text else Value.from_json(clean)
 
 
 def _ended() -> FailedPrecondition:

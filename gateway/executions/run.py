@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 from protobuf import Oneof
 
+from gateway.adapters.n8n import Redactor
 from gateway.gen.n8ngateway.v1.execution_event_pb import (
     ExecutionCompleted,
     ExecutionFailed,
@@ -19,6 +20,7 @@ from gateway.rpc.status import status_of
 
 if TYPE_CHECKING:
     import asyncio
+    from collections.abc import Sequence
 
     from gateway.adapters.n8n import N8n
     from gateway.executions.publisher import Publication
@@ -56,8 +58,10 @@ class Run:
         self.job = job
         self.log = publication.log
         self.publication = publication
+        self._secrets: Sequence[str] = ()
+        self._redactor: Redactor | None = None
         self.n8n: N8n | None = None
-        """Where it was sent."""
+        """Where it was sent to."""
         self.n8n_execution_id: str | None = None
         self.units: int | None = None
         self.leased_at = time.monotonic()
@@ -77,6 +81,17 @@ class Run:
     def is_leased(self) -> bool:
         """Whether it is this replica's to settle."""
         return not self.log.is_closed
+
+    def sent_to(self, n8n: N8n, secrets: Sequence[str]) -> None:
+        """Note which n8n the run is sent to, and what it is sent that must not come back."""
+        self.n8n, self._secrets, self._redactor = n8n, secrets, None
+
+    @property
+    def redactor(self) -> Redactor:
+        """What takes the run's secrets out of what is told of it, made when it is first needed."""
+        if self._redactor is None:
+            self._redactor = self.n8n.redactor(self._secrets) if self.n8n else Redactor(self._secrets)
+        return self._redactor
 
     async def room(self) -> None:
         """See `Publication.room`."""

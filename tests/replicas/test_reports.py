@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import uuid
 from collections.abc import Iterator
 from typing import Any
@@ -68,6 +69,30 @@ def test_a_run_whose_n8n_id_was_reported_is_stopped_in_n8n_too(
         assert cancelled["n8n_stopped"]
         assert cancelled["execution"]["state"] == "EXECUTION_STATE_CANCELLED"
     assert stub_n8n.calls["/api/v1/executions/77/stop"] == before + 1
+
+
+def test_a_report_tells_no_secret_of_its_run(
+    first: Replica, second: Replica, workflows: dict[str, str], stub_n8n: StubN8n
+) -> None:
+    with first.stream({"workflow_id": workflows["gated"]}) as lines:
+        run = next(lines)["execution_id"]
+        next(lines)
+        token = stub_n8n.headers["gated"]["x-gateway-execution-token"]
+        n8n = {"X-N8N-Internal-Auth": INTERNAL_SECRET, "X-Gateway-Execution-Token": token}
+        both = f"<{token}> and <{INTERNAL_SECRET}>"
+        data = base64.b64encode(both.encode()).decode()
+        for replica, body in (
+            (first, {"text": both}),
+            (second, {"json": {"a": both}}),
+            (first, {"data": data}),
+        ):
+            report(replica, run, body | {"node_name": token}, **n8n).raise_for_status()
+        stub_n8n.open_gate()
+        chunks = [event["chunk"] for event in lines if "chunk" in event]
+    clean = "<[redacted]> and <[redacted]>"
+    assert [chunk["node_name"] for chunk in chunks[:3]] == ["[redacted]"] * 3
+    assert (chunks[0]["text"], chunks[1]["json"]) == (clean, {"a": clean})
+    assert base64.b64decode(chunks[2]["data"]).decode() == clean
 
 
 def test_a_report_needs_the_token_of_its_run(

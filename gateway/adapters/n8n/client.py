@@ -180,7 +180,7 @@ class N8n:
         headers that must not come back: they are taken out of the answer, from 8 characters.
         """
         request = Request("POST", self._webhook(path), self._headers(headers or {}), payload)
-        redactor = self._redactor.with_more([*secrets])
+        redactor = self.redactor(secrets)
         if wait := await self._breaker.admit():
             raise faults.circuit_open(wait)
         await self._take_slot(timeouts.connect)
@@ -193,6 +193,10 @@ class N8n:
                 answer.close()
         finally:
             self._slots.release()
+
+    def redactor(self, secrets: Iterable[str]) -> Redactor:
+        """Takes these secrets and those of this n8n out of what comes from it."""
+        return self._redactor.with_more([*secrets])
 
     async def stop(self, n8n_execution_id: str, *, timeout_seconds: float = 10.0) -> StopResult:
         """Stop a run through n8n's public API.

@@ -73,10 +73,15 @@ class Redactor:
 
     def clean_document(self, document: Document) -> None:
         """Take the secrets out of a document."""
+        document.data = self.clean_bytes(document.data)
+
+    def clean_bytes(self, data: bytes) -> bytes:
+        """Take the secrets out of bytes that are whole."""
         for form, mask in self._forms:
-            data = form.encode()
-            if data in document.data:
-                document.data = document.data.replace(data, mask.encode())
+            secret = form.encode()
+            if secret in data:
+                data = data.replace(secret, mask.encode())
+        return data
 
     def clean_fault(self, fault: N8nFault) -> N8nFault:
         """Take the secrets out of n8n's own words, which may have been cut within one."""
