@@ -114,5 +114,5 @@ def _retry_after(response: aiohttp.ClientResponse) -> float:
         return float(value[:9])
     try:
         return max(0.0, parsedate_to_datetime(value).timestamp() - time())
-    except ValueError:
+    except (ValueError, OverflowError):
         return 0.0

@@ -37,7 +37,10 @@ AWAY_SECONDS = 5.0
 AT_ONCE = 64
 """Deliveries under way in one replica; half of them at most to endpoints that failed last."""
 EACH = 8
-"""Deliveries under way to one endpoint, in all replicas; one to an endpoint that failed last."""
+"""Deliveries under way to one endpoint, in all replicas; one to an endpoint that failed last.
+
+An organization has twice as many under way, whatever its endpoints: its slow ones hold up nobody else.
+"""
 LEASE_SECONDS = 60
 """Longer than an attempt can take, and its note in the database."""
 FIRST_RETRY_SECONDS = 5

@@ -15,7 +15,7 @@ from gateway.adapters.addresses import Networks
 from gateway.adapters.webhook_sender import WebhookSender
 from gateway.rpc.errors import FailedPrecondition, NotFound
 from gateway.webhooks import deliverer as deliverer_module
-from gateway.webhooks.deliverer import EACH, LONGEST_RETRY_SECONDS, retry_seconds
+from gateway.webhooks.deliverer import AT_ONCE, EACH, LONGEST_RETRY_SECONDS, retry_seconds
 from gateway.webhooks.signature import signed_headers
 from tests.adapters.n8n_server import Peer, http
 from tests.webhooks.conftest import Outbox
@@ -302,6 +302,30 @@ async def test_an_endpoint_that_hangs_holds_up_nobody_else(outbox: Outbox, recei
     await running.close(30)
 
 
+async def test_many_endpoints_that_hang_hold_up_no_other_organization(
+    outbox: Outbox, receiver: Receiver
+) -> None:
+    greedy, modest = await outbox.tenant(), await outbox.tenant()
+    for _ in range(AT_ONCE // EACH + 1):
+        await outbox.webhook(greedy, receiver.url("/dead"))
+    await outbox.webhook(modest, receiver.url("/alive"))
+    receiver.hold("/dead")
+    for _ in range(EACH):
+        await outbox.emit(greedy)
+    running = outbox.deliverer()
+    while await running.deliver_due():
+        pass
+    await receiver.received(2 * EACH, "/dead")
+    await outbox.emit(modest)
+    await running.deliver_due()
+    await receiver.received(1, "/alive")
+    assert len(receiver.at("/dead")) == 2 * EACH
+    receiver.hold("/dead").set()
+    running.start()
+    await receiver.received((AT_ONCE // EACH + 1) * EACH, "/dead")
+    await running.close(30)
+
+
 async def test_one_that_failed_last_is_tried_one_at_a_time(outbox: Outbox, receiver: Receiver) -> None:
     tenant = await outbox.tenant()
     await outbox.webhook(tenant, receiver.url())
@@ -373,6 +397,19 @@ async def test_an_organization_has_20_at_most(outbox: Outbox, receiver: Receiver
     with pytest.raises(FailedPrecondition) as caught:
         await outbox.webhook(tenant, receiver.url())
     assert caught.value.reason == "WEBHOOKS_FULL"
+
+
+async def test_a_time_that_is_none_is_not_waited_for(outbox: Outbox, receiver: Receiver) -> None:
+    tenant = await outbox.tenant()
+    webhook = await outbox.webhook(tenant, receiver.url())
+    when = b"Mon, 01 Jan 2001 00:00:00 +99999999999999999999"
+    receiver.answers["/hook"] = [
+        b"HTTP/1.1 503 No\r\nRetry-After: " + when + b"\r\nContent-Length: 0\r\n\r\n"
+    ]
+    await outbox.emit(tenant)
+    await outbox.deliver()
+    (delivery,) = await outbox.deliveries(tenant, webhook)
+    assert delivery["response_status"] == 503
 
 
 async def test_an_endless_answer_ends(
