@@ -10,7 +10,7 @@ from gateway.adapters.n8n.body import NodeError
 from gateway.executions.credentials import grant
 from gateway.executions.output import event_of
 from gateway.executions.token import HEADER as TOKEN_HEADER
-from gateway.rpc.errors import Unknown
+from gateway.rpc.errors import FailedPrecondition, Unknown
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -65,6 +65,9 @@ class Caller:
         granted = await grant(self._credentials, job)
         secrets = [token, *granted.secrets]
         async with self._n8n_for(job.organization_id) as n8n:
+            if run.n8n not in {None, n8n}:
+                msg = "The organization has another n8n than the one that the run was sent to."
+                raise FailedPrecondition(msg, reason="N8N_CHANGED")
             run.sent_to(n8n, secrets)
             sending = n8n.run(
                 job.workflow.webhook_path,

@@ -22,7 +22,7 @@ from gateway.executions.runner import Runner
 from gateway.executions.token import ExecutionTokens
 from gateway.gen.n8ngateway.v1.execution_event_pb import ExecutionEvent
 from gateway.gen.n8ngateway.v1.execution_pb import ExecutionState
-from gateway.gen.n8ngateway.v1.workflow_pb import CredentialMode, Workflow
+from gateway.gen.n8ngateway.v1.workflow_pb import CredentialMode, UnknownOutcomePolicy, Workflow
 from gateway.rpc.errors import (
     Cancelled,
     Code,
@@ -549,3 +549,22 @@ async def test_a_run_is_stopped_in_no_other_n8n_than_it_was_sent_to(
             assert cancelled.value.metadata["n8n_stopped"] == stopped
         await runner.drain(GRACE)
     assert stub_n8n.calls["/api/v1/executions/77/stop"] == stops + 1
+
+
+async def test_a_run_is_not_sent_again_to_another_n8n(
+    accounts: Accounts, publisher: Publisher, stub_n8n: StubN8n
+) -> None:
+    calls = stub_n8n.calls["cut"]
+    async with (
+        N8n(stub_n8n.url, internal_secret=None) as own,
+        N8n(stub_n8n.url, internal_secret=None) as default,
+    ):
+        n8ns = [default, default, own]
+        sending = Caller(lambda _: nullcontext(n8ns.pop()), Limits(), stored, ExecutionTokens("t" * 64))
+        runner = Runner(accounts, sending, publisher, replica="this replica")
+        repeatable = {"is_idempotent": True, "unknown_outcome_policy": UnknownOutcomePolicy.RETRY}
+        _, error = await failure(runner.start(job("cut", **repeatable)))
+        await runner.drain(GRACE)
+    assert error.reason == "N8N_CHANGED"
+    assert stub_n8n.calls["cut"] == calls + 1
+    assert accounts.settled["run of cut"]["p_state"] == "EXECUTION_STATE_FAILED"

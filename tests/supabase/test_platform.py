@@ -183,3 +183,25 @@ async def test_who_has_an_n8n_of_its_own_goes_on_until_it_leaves_it(database: Po
     }
     assert states == {own["id"]: False, tenant.workflow_id: False, sold["id"]: True}
     await refused(tenant, "set_workflow_active", p_id=own["id"], p_active=True)
+
+
+async def test_runs_that_wait_for_an_n8n_of_ones_own_do_not_go_to_the_shared_one(
+    database: PostgresDatabase,
+) -> None:
+    tenant = await new_tenant(database, balance=5)
+    organization = {"p_organization_id": tenant.organization_id}
+    await settle(database, "workflow_management", "platform")
+    begun = [(await tenant.begin(p_queue=True))["execution_id"] for _ in range(2)]
+    # What was registered before goes on.
+    assert (await started(database, begun[0]))["started"]
+    await tenant.call("set_n8n_instance", **organization, p_base_url="https://n8n.example.com")
+    await tenant.call("delete_n8n_instance", **organization)
+    assert await started(database, begun[1]) == {"started": False, "reason": "ENDED"}
+    run = await tenant.call("get_execution", p_id=begun[1])
+    assert (run["state"], run["credits_used"]) == ("EXECUTION_STATE_FAILED", 0)
+    assert run["error"]["details"][0]["reason"] == "N8N_CHANGED"
+    assert (await tenant.call("get_credit_balance", **organization))["reserved"] == 1
+
+
+async def started(database: PostgresDatabase, execution_id: str) -> Any:
+    return await as_platform(database, "start_execution", p_execution_id=execution_id, p_runner="here")
