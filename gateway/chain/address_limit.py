@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger("gateway.limits")
 
-_CREDENTIALS = ("authorization", "x-api-key", "x-n8n-internal-auth")
+_CREDENTIALS = ("authorization", "x-api-key", "x-n8n-internal-auth", "x-platform-token")
 _REMEMBERED = 10_000
 
 

@@ -45,6 +45,15 @@ async def test_some_are_never_turned_away(address: str) -> None:
     assert [await is_let_in(limit, call(address)) for _ in range(3)] == [True] * 3
 
 
+async def test_guesses_at_the_platforms_token_count_too() -> None:
+    limit = FailedAuthentications(AddressWindows(3, 60, clock=clock))
+    guesses = [call_of(metadata={"x-platform-token": f"guess {n}"}, address="192.0.2.1") for n in range(4)]
+    for guessed in guesses[:3]:
+        assert await is_let_in(limit, guessed)
+        limit.observe(guessed, Unauthenticated("No."))
+    assert not await is_let_in(limit, guesses[3])
+
+
 def guess(limit: FailedAuthentications, credentials: str, address: str = "192.0.2.1") -> None:
     limit.observe(call(address, credentials), Unauthenticated("No."))
 
