@@ -9,6 +9,7 @@ comes first, and of its runs that wait for nothing else the oldest one.
     lanes:<organization>             its workflows with runs
     lane:<organization>:<workflow>   their ids, which order by time
     rest:<organization>              until when workflows wait, because a limit was reached
+    kept:<organization>              bytes to send, by the hour in which they were stored
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from gateway.adapters.redis import told
+from gateway.rpc.errors import ResourceExhausted
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -27,12 +29,54 @@ CHANNEL = "n8n-gateway:queue"
 """Where the id of an organization is told when one of its runs may be taken."""
 KEPT_SECONDS = 25 * 3600
 """What is to be sent is kept for longer than a run can wait."""
+MOST_BYTES = 256 << 20
+"""To send of one organization, so that none takes the memory that all share."""
 CALL_SECONDS = 2.0
 
+_FULL_SECONDS = 5.0
 _PREFIX = "n8n-gateway:{queue}:"
 _TIME = """
 local P, now = KEYS[1], redis.call('TIME')
 now = now[1] * 1000 + math.floor(now[2] / 1000)
+"""
+
+# ARGV: id, organization, workflow, what to send, seconds to keep, most bytes. Answers whether there is room.
+# What nobody drops is counted for as long as it is kept.
+_STORE = (
+    _TIME
+    + """
+local run, kept, hour = P .. 'run:' .. ARGV[1], P .. 'kept:' .. ARGV[2], math.floor(now / 3600000)
+local size, sum = #ARGV[4] - redis.call('HSTRLEN', run, 'data'), 0
+local hours = redis.call('HGETALL', kept)
+for i = 1, #hours, 2 do
+    if tonumber(hours[i]) < hour - math.ceil(ARGV[5] / 3600) then
+        redis.call('HDEL', kept, hours[i])
+    else
+        sum = sum + hours[i + 1]
+    end
+end
+if sum + size > tonumber(ARGV[6]) then return 0 end
+local stored = redis.call('HGET', run, 'hour') or hour
+redis.call('HSET', run, 'organization', ARGV[2], 'workflow', ARGV[3], 'data', ARGV[4], 'hour', stored)
+redis.call('EXPIRE', run, ARGV[5])
+redis.call('HINCRBY', kept, stored, size)
+redis.call('EXPIRE', kept, ARGV[5] + 3600)
+return 1
+"""
+)
+
+# ARGV: id.
+_DROP = """
+local P = KEYS[1]
+local run = P .. 'run:' .. ARGV[1]
+local known = redis.call('HMGET', run, 'organization', 'hour')
+if known[2] then
+    local kept = P .. 'kept:' .. known[1]
+    if redis.call('HINCRBY', kept, known[2], -redis.call('HSTRLEN', run, 'data')) <= 0 then
+        redis.call('HDEL', kept, known[2])
+    end
+end
+redis.call('DEL', run)
 """
 
 # ARGV: id, milliseconds to rest, channel. Answers whether what is to be sent is known.
@@ -112,6 +156,8 @@ class RunQueue:
 
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
+        self._store = redis.register_script(_STORE)
+        self._drop = redis.register_script(_DROP)
         self._enqueue = redis.register_script(_ENQUEUE)
         self._take = redis.register_script(_TAKE)
         self._release = redis.register_script(_RELEASE)
@@ -123,22 +169,19 @@ class RunQueue:
                 await self._redis.ping()
 
     async def store(self, execution_id: str, organization_id: str, workflow_id: str, data: bytes) -> None:
-        """Keep what a run is to be sent."""
-        with told():
-            async with asyncio.timeout(CALL_SECONDS), self._redis.pipeline(transaction=True) as pipeline:
-                key = f"{_PREFIX}run:{execution_id}"
-                pipeline.hset(
-                    key,
-                    mapping={"organization": organization_id, "workflow": workflow_id, "data": data},
-                )
-                pipeline.expire(key, KEPT_SECONDS)
-                await pipeline.execute()
+        """Keep what a run is to be sent. Raises ResourceExhausted above MOST_BYTES of the organization."""
+        arguments = (execution_id, organization_id, workflow_id, data, KEPT_SECONDS, MOST_BYTES)
+        if not await self._run(self._store, *arguments):
+            raise ResourceExhausted(
+                "As much waits to be sent for the organization as may: try again when some of it has been.",
+                reason="QUEUE_FULL",
+                metadata={"limit_bytes": str(MOST_BYTES)},
+                retry_after=_FULL_SECONDS,
+            )
 
     async def drop(self, execution_id: str) -> None:
         """Forget what a run is to be sent."""
-        with told():
-            async with asyncio.timeout(CALL_SECONDS):
-                await self._redis.delete(f"{_PREFIX}run:{execution_id}")
+        await self._run(self._drop, execution_id)
 
     async def enqueue(self, execution_id: str, *, rest_ms: int = 0) -> bool:
         """Let a stored run wait for its turn, its workflow for so long; False when it is not stored."""
@@ -160,7 +203,7 @@ class RunQueue:
                 found: Any = await self._redis.zrange(f"{_PREFIX}ring", 0, -1)
         return {member.decode() for member in found}
 
-    async def _run(self, script: Any, *arguments: str | int) -> Any:
+    async def _run(self, script: Any, *arguments: str | int | bytes) -> Any:
         with told():
             async with asyncio.timeout(CALL_SECONDS):
                 return await script(keys=[_PREFIX], args=arguments)

@@ -16,7 +16,7 @@ from gateway.executions.runner import may_repeat
 from gateway.executions.settlement import Outcome, settle
 from gateway.executions.tasks import stop
 from gateway.gen.n8ngateway.v1.workflow_pb import Workflow
-from gateway.rpc.errors import DataLoss, RpcError, Unavailable
+from gateway.rpc.errors import DataLoss, ResourceExhausted, RpcError, Unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -44,7 +44,7 @@ class Queue(Protocol):
         ...
 
     async def store(self, execution_id: str, organization_id: str, workflow_id: str, data: bytes) -> None:
-        """Keep what a run is to be sent."""
+        """Keep what a run is to be sent. Raises ResourceExhausted for too much of one organization."""
         ...
 
     async def drop(self, execution_id: str) -> None:
@@ -129,12 +129,12 @@ class Dispatcher:
     async def _keep(self, run: Run) -> None:
         try:
             await self.store(run.job)
-        except Unavailable:
+        except (Unavailable, ResourceExhausted):
             return
         run.is_stored = True
 
     async def store(self, job: Job) -> None:
-        """Keep what a run is to be sent. Raises Unavailable without Redis."""
+        """Keep what a run is to be sent. Raises Unavailable without Redis, ResourceExhausted without room."""
         parcel = {"payload": job.payload.decode(), "traceparent": job.traceparent}
         envelope = self._vault.seal(
             job.organization_id, _name(job.execution_id), orjson.dumps(parcel).decode()

@@ -25,7 +25,7 @@ from gateway.executions.settlement import LeaseLost, Outcome, Stopped, settle
 from gateway.executions.tasks import Tasks
 from gateway.gen.n8ngateway.v1.execution_pb import ExecutionState
 from gateway.gen.n8ngateway.v1.workflow_pb import UnknownOutcomePolicy
-from gateway.rpc.errors import Cancelled, Internal, NotFound, RpcError, Unavailable
+from gateway.rpc.errors import Cancelled, Internal, NotFound, ResourceExhausted, RpcError, Unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -155,7 +155,7 @@ class Runner:
         try:
             with self.tasks.may_be_cut():
                 return await begin()
-        except Unavailable as error:
+        except (Unavailable, ResourceExhausted) as error:  # the latter when there is no room to let it wait
             self.tasks.spawn(self._give_back(execution_id, error))
             raise
         except RpcError:

@@ -9,9 +9,10 @@ import pytest
 import pytest_asyncio
 from redis.asyncio import Redis
 
+from gateway.adapters import run_queue
 from gateway.adapters.run_queue import CHANNEL, RunQueue, Taken
 from gateway.local.valkey import LocalValkey
-from gateway.rpc.errors import Unavailable
+from gateway.rpc.errors import ResourceExhausted, Unavailable
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
@@ -66,6 +67,30 @@ async def test_one_tenant_s_thousands_do_not_starve_another_s_one(queue: RunQueu
     assert await queue.take() is not None
     await put(queue, "b.w.1", "c.w.1")
     assert {run.execution_id for run in [await queue.take() for _ in range(3)] if run} >= {"b.w.1", "c.w.1"}
+
+
+async def test_one_organization_does_not_take_all_the_room(
+    queue: RunQueue, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run_queue, "MOST_BYTES", 10)
+    await queue.store("a.w.1", "a", "w", b"12345")
+    await queue.store("a.w.2", "a", "w", b"1234")
+    with pytest.raises(ResourceExhausted):
+        await queue.store("a.w.3", "a", "w", b"12")
+    await queue.store("b.w.1", "b", "w", b"1234567890")
+    await queue.store("a.w.1", "a", "w", b"123456")  # in place of what it was
+    with pytest.raises(ResourceExhausted):
+        await queue.store("a.w.3", "a", "w", b"1")
+    for _ in range(2):
+        await queue.drop("a.w.1")
+    await queue.store("a.w.3", "a", "w", b"123456")
+    with pytest.raises(ResourceExhausted):
+        await queue.store("a.w.4", "a", "w", b"1")
+    # What was never dropped is counted no longer than it is kept.
+    [(hour, held)] = (await redis.hgetall("n8n-gateway:{queue}:kept:a")).items()
+    await redis.delete("n8n-gateway:{queue}:kept:a")
+    await redis.hset("n8n-gateway:{queue}:kept:a", str(int(hour) - 26), held)
+    await queue.store("a.w.4", "a", "w", b"1234567890")
 
 
 async def test_turns_go_round(queue: RunQueue) -> None:

@@ -30,6 +30,7 @@ from gateway.rpc.errors import (
     FailedPrecondition,
     Internal,
     NotFound,
+    ResourceExhausted,
     RpcError,
     Unavailable,
     Unknown,
@@ -568,3 +569,16 @@ async def test_a_run_is_not_sent_again_to_another_n8n(
     assert error.reason == "N8N_CHANGED"
     assert stub_n8n.calls["cut"] == calls + 1
     assert accounts.settled["run of cut"]["p_state"] == "EXECUTION_STATE_FAILED"
+
+
+async def test_a_beginning_without_room_to_wait_is_given_back(n8n: N8n, publisher: Publisher) -> None:
+    accounts = Accounts()
+    runner = Runner(accounts, caller(n8n), publisher, replica="this replica")
+
+    async def work() -> str:
+        raise ResourceExhausted("the queue is full", reason="QUEUE_FULL")
+
+    with pytest.raises(ResourceExhausted):
+        await runner.begin("e", work)
+    await runner.drain(GRACE)
+    assert accounts.settled["e"]["p_state"] == "EXECUTION_STATE_FAILED"
