@@ -185,10 +185,10 @@ class StubN8n:
         writer.write(_chunk(line("error", "Stop and Error")) + b"0\r\n\r\n")
 
     async def _gated(self, writer: asyncio.StreamWriter) -> None:
-        writer.write(_STREAM_HEAD + _chunk(line("item", "A", "first")))
+        writer.write(_STREAM_HEAD + _chunk(line("item", "A", "first!")))
         await writer.drain()
         await self._gate.wait()
-        writer.write(_chunk(line("item", "B", "second")) + b"0\r\n\r\n")
+        writer.write(_chunk(line("item", "B", "second!")) + b"0\r\n\r\n")
 
     async def _flood(self, writer: asyncio.StreamWriter) -> None:
         writer.write(_STREAM_HEAD)
@@ -201,11 +201,11 @@ class StubN8n:
         await asyncio.Event().wait()
 
     async def _endless(self, writer: asyncio.StreamWriter) -> None:
-        writer.write(_STREAM_HEAD + _chunk(line("item", "A", "first")))
+        writer.write(_STREAM_HEAD + _chunk(line("item", "A", "first!")))
         await writer.drain()
         await asyncio.Event().wait()
 
     async def _cut(self, writer: asyncio.StreamWriter) -> None:
-        writer.write(_STREAM_HEAD + _chunk(line("item", "A", "first")))
+        writer.write(_STREAM_HEAD + _chunk(line("item", "A", "first!")))
         await writer.drain()
         writer.transport.abort()

@@ -416,7 +416,7 @@ def test_serve_drains_on_sigterm(dev: RunningDev, stub_n8n: StubN8n, tmp_path: P
         process.kill()
         process.wait()
     [answer] = answers
-    assert (answer.status_code, answer.json()["data"]) == (200, ["first", "second"])
+    assert (answer.status_code, answer.json()["data"]) == (200, ["first!", "second!"])
 
 
 def _wait_until_refused(url: str) -> None:

@@ -104,13 +104,14 @@ def once(row: Row, port: int, token: str) -> bytes:
 
 def run(row: Row, port: int, tokens: Sequence[str], seconds: float, tool: str, scratch: Path) -> Result:
     """Load the row's server for that long, by callers in turns. Raises BenchError when calls fail."""
-    for _ in range(_ATTEMPTS):
+    for attempt in range(_ATTEMPTS):
+        seconds *= 1 + attempt
         if tool == "bundled":
             result = _bundled(row, port, tokens, seconds)
         else:
             generate = _h2load if row.http2 else _wrk
             result = generate(row, port, tokens, seconds, scratch)
-        if result.calls or result.errors:  # a busy machine may not even have started the generator
+        if result.calls or result.errors:  # on a busy machine no call may have had the time to end
             break
     if result.errors or not result.calls:
         raise BenchError(f"{row.key}: {result.errors} errors in {result.calls} calls")

@@ -176,7 +176,7 @@ def test_page_of_an_allowed_origin(visit: Any, origins: Origins, page: str) -> N
     assert executed["data"]["echo"] == {"message": "hello ☃"}
 
     streamed = seen["streamed"]["value"]
-    assert streamed["texts"] == ["first", "second"]
+    assert streamed["texts"] == ["first!", "second!"]
     assert (streamed["kinds"][0], streamed["kinds"][-1]) == ("started", "completed")
 
     refused = seen["refused"]["error"]

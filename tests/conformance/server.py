@@ -61,7 +61,7 @@ async def serve(registry: Registry) -> None:
     chain = PlainChain(_no_context, guards=[_decode], observers=[], timeout=30)
     limit = wanted.message_receive_limit or UNLIMITED
     if int(wanted.protocol) == GRPC:
-        port = await GrpcDoor(methods, chain, max_message_bytes=limit).start(f"{HOST}:0")
+        port = await GrpcDoor(methods, chain, max_message_bytes=limit).start(HOST, 0)
     else:
         application = http_application(
             ConnectDoor(methods, chain, max_message_bytes=limit),

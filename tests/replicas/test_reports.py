@@ -48,7 +48,7 @@ def test_a_report_is_a_chunk_of_the_stream(
     assert (events[2]["chunk"]["text"], events[2]["chunk"]["node_name"]) == ("half way", "N")
     assert events[3]["chunk"]["json"] == {"n": 1}
     stored = first.get(f"/executions/{run}").json()
-    assert (stored["result"], stored["n8n_execution_id"]) == (["first", "second"], "77")
+    assert (stored["result"], stored["n8n_execution_id"]) == (["first!", "second!"], "77")
     assert second.events(run) == events
     for replica in (first, second):
         refused = report(replica, run, {"text": "too late"}, **n8n)

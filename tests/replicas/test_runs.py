@@ -102,7 +102,7 @@ def test_a_key_waits_for_the_run_it_began(
         answers += answer
     assert [answer.status_code for answer in answers] == [200] * 3
     first_answer = answers[0].json()
-    assert first_answer["data"] == ["first", "second"]
+    assert first_answer["data"] == ["first!", "second!"]
     assert all(answer.json() == first_answer for answer in answers)
     assert {event["execution_id"] for event in events} == {first_answer["execution_id"]}
     assert kinds(events) == ["started", "chunk", "chunk", "completed"]
@@ -157,7 +157,7 @@ def test_limits_hold_and_those_that_wait_go_on(first: Replica, second: Replica, 
     assert {until(first, run, PENDING)["state"] for run in runs[2:]} == {PENDING}
     stub_n8n.open_gate()
     for run in runs:
-        assert until(second, run, COMPLETED)["result"] == ["first", "second"]
+        assert until(second, run, COMPLETED)["result"] == ["first!", "second!"]
 
 
 def test_a_call_at_the_limit_waits_for_its_turn(first: Replica, second: Replica, stub_n8n: StubN8n) -> None:
@@ -169,7 +169,7 @@ def test_a_call_at_the_limit_waits_for_its_turn(first: Replica, second: Replica,
         assert thread.is_alive()
     stub_n8n.open_gate()
     thread.join(SECONDS)
-    assert (answers[0].status_code, answers[0].json()["data"]) == (200, ["first", "second"])
+    assert (answers[0].status_code, answers[0].json()["data"]) == (200, ["first!", "second!"])
 
 
 def test_a_run_that_waits_is_cancelled_at_once(first: Replica, second: Replica, stub_n8n: StubN8n) -> None:

@@ -139,4 +139,4 @@ def test_the_newest_sequence_is_told_where_the_run_is(
         stub_n8n.open_gate()
         list(here)
     ended = first.get(f"/executions/{run}").json()
-    assert (ended["state"], ended["result"]) == ("EXECUTION_STATE_COMPLETED", ["first", "second"])
+    assert (ended["state"], ended["result"]) == ("EXECUTION_STATE_COMPLETED", ["first!", "second!"])

@@ -100,7 +100,7 @@ def test_a_deadline_ends_the_stream(stream_client: Client, world: World) -> None
     outcome = call(stream_client, world, "ExecuteStream", world.request("gated"), timeout=0.5)
     world.stub.open_gate()
     assert outcome.code is Code.DEADLINE_EXCEEDED
-    assert contents(outcome.messages) == ["first"]
+    assert contents(outcome.messages) == ["first!"]
 
 
 def test_a_replay_is_the_stored_result(stream_client: Client, world: World) -> None:
@@ -133,12 +133,12 @@ def test_events_arrive_while_n8n_still_runs(world: World, accept: str, start: st
         assert response.headers["content-type"].startswith(accept)
         for text in response.iter_text():
             received += text
-            if '"first"' in received and not opened.is_set():
-                assert '"second"' not in received
+            if '"first!"' in received and not opened.is_set():
+                assert '"second!"' not in received
                 opened.set()
                 world.stub.open_gate()
     assert opened.is_set()
-    assert '"second"' in received
+    assert '"second!"' in received
     assert start in received
 
 
@@ -171,7 +171,7 @@ def test_a_caller_that_leaves_does_not_stop_the_run(world: World) -> None:
     url = f"{world.dev.ready['http_url']}/api/v1/execute"
     headers = world.dev.bearer | {"accept": "application/x-ndjson"}
     with httpx.stream("POST", f"{url}/stream", json=request, headers=headers, timeout=20) as response:
-        next(line for line in response.iter_lines() if '"first"' in line)
+        next(line for line in response.iter_lines() if '"first!"' in line)
     world.stub.open_gate()
     answer = httpx.post(url, json=request, headers=world.dev.bearer, timeout=20)
-    assert answer.raise_for_status().json()["data"] == ["first", "second"]
+    assert answer.raise_for_status().json()["data"] == ["first!", "second!"]
