@@ -79,7 +79,7 @@ async def test_a_queued_run_holds_its_price_and_starts_once(
     begun = await begin(tenant, p_queue=True, p_runner=None)
     assert (begun["state"], begun["credits_remaining"]) == (PENDING, 7)
     stored = await get(tenant, begun["execution_id"])
-    assert (stored.state, stored.started_at) == (ExecutionState.PENDING, None)
+    assert (stored.state, stored.started_at, stored.execution_time_ms) == (ExecutionState.PENDING, None, 0)
     results = await asyncio.gather(
         *(start(tenant, begun["execution_id"], f"runner-{number}") for number in range(10))
     )
