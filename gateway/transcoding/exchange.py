@@ -13,6 +13,7 @@ from protobuf import DescMethod, Message
 from gateway.transcoding.body import Disconnected, content_coding, read_body
 from gateway.transcoding.client_stream import request_stream
 from gateway.transcoding.errors import Code, StatusError
+from gateway.transcoding.json_check import shown
 from gateway.transcoding.metadata import Headers, RequestMetadata, parse_timeout
 from gateway.transcoding.negotiation import accepts_gzip, is_json, is_ndjson, negotiate
 from gateway.transcoding.options import Options
@@ -199,7 +200,8 @@ class Exchange:
             return
         if route.client_streaming and is_ndjson(content_type):
             return
-        problem = "the Content-Type must be application/json, in UTF-8"
+        given = shown(content_type.decode("latin-1"))
+        problem = f"the Content-Type must be application/json, in UTF-8, not {given}"
         raise StatusError(
             Code.INVALID_ARGUMENT, problem, headers={"accept": "application/json"}, http_status=415
         )

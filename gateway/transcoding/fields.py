@@ -123,7 +123,7 @@ def is_http_body(message: DescMessage) -> bool:
 def expected(kind: ScalarType | DescEnum | DescMessage) -> str:
     """What JSON a value of this kind is written as, for an error text."""
     if isinstance(kind, DescEnum):
-        return f"a value of {kind.type_name}"
+        return " or ".join(value.name for value in kind.values)
     if isinstance(kind, DescMessage):
         wrapped = _WRAPPERS.get(kind.type_name)
         return _EXPECTED.get(kind.type_name, "a JSON object") if wrapped is None else expected(wrapped)
