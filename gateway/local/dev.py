@@ -18,6 +18,8 @@ from gateway.adapters import migrations
 from gateway.adapters.postgres import PostgresDatabase
 from gateway.adapters.vault import SealedVault
 from gateway.app import Gateway
+from gateway.local import ports
+from gateway.local.errors import LocalError
 from gateway.local.seed import CLERK_ORGANIZATION, USER, Seeded, seed
 from gateway.local.stack import LocalStack
 from gateway.settings import Environment, Rate, RateOrOff, Settings
@@ -115,11 +117,24 @@ class Dev:
     ) -> None:
         await self.stop()
 
+    def _check_ports(self) -> None:
+        options = self._options
+        for door, option, port in (
+            ("HTTP", "--http-port", options.http_port),
+            ("gRPC", "--grpc-port", options.grpc_port),
+        ):
+            if not ports.is_free(port):
+                raise LocalError(
+                    f"cannot listen for {door} on {ports.LOOPBACK}:{port}: it is in use; "
+                    f"choose another with {option}, or 0 for a free one"
+                )
+
     async def _start(self) -> Ready:
         stack = await self._parts.enter_async_context(self.stack)
         if stack.issuer is None:
             msg = "dev runs with its own issuer"
             raise RuntimeError(msg)
+        self._check_ports()
         database_url = await self._migrated()
         seeded = await self._seeded(database_url)
         self._progress("gateway", "starting")

@@ -26,7 +26,7 @@ class Ports:
         Somebody may take it before the part binds it: then the part fails to start, and one chooses again.
         """
         remembered = read_strings(self._path).get(part, "")
-        if remembered.isdigit() and int(remembered) > 0 and _is_free(int(remembered)):
+        if remembered.isdigit() and int(remembered) > 0 and is_free(int(remembered)):
             return int(remembered)
         with socket.socket() as probe:
             probe.bind((LOOPBACK, 0))
@@ -40,7 +40,8 @@ class Ports:
             write_strings(self._path, values | {part: str(port)})
 
 
-def _is_free(port: int) -> bool:
+def is_free(port: int) -> bool:
+    """Whether a server could listen there now."""
     with socket.socket() as probe, contextlib.suppress(OSError, OverflowError):
         # As the servers do: without it, connections in TIME_WAIT would make the part move after every stop.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

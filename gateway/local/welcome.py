@@ -18,7 +18,7 @@ n8n-gateway serves (after {seconds:.1f} s)
 
 Paste into another terminal:
 
-  export GATEWAY={http_url} TOKEN={token}
+  export GATEWAY={http_url} ORG={organization_id} TOKEN={token}
 
   # run a workflow
   curl -s $GATEWAY/api/v1/execute -H "Authorization: Bearer $TOKEN" -H 'Content-Type: application/json' \\
@@ -66,6 +66,7 @@ def welcome(ready: Ready, *, seconds: float) -> str:
         n8n_url=ready.n8n_url,
         database_url=ready.database_url,
         redis_url=ready.redis_url,
+        organization_id=ready.organization_id,
         token=ready.token,
         api_key=ready.api_key,
         client_secret=ready.client_secret,
