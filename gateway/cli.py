@@ -22,9 +22,7 @@ from rich.markup import escape
 from gateway import logs, platform
 from gateway.adapters import migrations
 from gateway.adapters.migrations import MigrationError
-from gateway.app import Gateway
 from gateway.credits import application as credits_application
-from gateway.doors.description import describe_api
 from gateway.rpc.errors import RpcError
 from gateway.settings import Settings, SettingsError
 
@@ -126,6 +124,8 @@ def migrate(
 @application.command()
 def openapi() -> None:
     """Print the OpenAPI document of the API, REST and Connect."""
+    from gateway.doors.description import describe_api  # noqa: PLC0415 - for this command alone
+
     sys.stdout.buffer.write(describe_api())
 
 
@@ -186,6 +186,8 @@ def _run(work: Coroutine[Any, Any, T]) -> T:
 
 
 async def _serve(settings: Settings) -> None:
+    from gateway.app import Gateway  # noqa: PLC0415 - takes seconds, which `sign` and others need not wait
+
     gateway = Gateway(settings)
     stopping = _on_signals()
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from typing import Annotated, Any
+from uuid import UUID
 
 import typer
 from rich.console import Console
@@ -46,7 +47,7 @@ def balance(*, organization: Organization, database_url: DatabaseUrl) -> None:
 def check(
     *,
     organization: Annotated[
-        str | None, typer.Option(help="The id of one organization; all of them when it is not given.")
+        UUID | None, typer.Option(help="The id of one organization; all of them when it is not given.")
     ] = None,
     database_url: DatabaseUrl,
 ) -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from typing import Annotated, Any
+from uuid import UUID
 
 import typer
 import uvloop
 from rich.console import Console
 
+from gateway.adapters import migrations
 from gateway.adapters.postgres import PostgresDatabase
 from gateway.settings import parse_rate
 
@@ -17,7 +19,7 @@ application = typer.Typer(
 )
 
 DatabaseUrl = Annotated[str, typer.Option(help="The database, as its owner or the gateway's own login.")]
-Organization = Annotated[str, typer.Option(help="The organization's id.")]
+Organization = Annotated[UUID, typer.Option(help="The organization's id.")]
 
 
 @application.command()
@@ -64,7 +66,7 @@ def register_workflow(
 ) -> None:
     """Register a workflow for an organization."""
     workflow = {
-        "organization_id": organization,
+        "organization_id": str(organization),
         "name": name,
         "description": description,
         "webhook_path": webhook_path,
@@ -76,7 +78,7 @@ def register_workflow(
 @application.command()
 def update_workflow(
     *,
-    workflow: Annotated[str, typer.Option(help="The workflow's id.")],
+    workflow: Annotated[UUID, typer.Option(help="The workflow's id.")],
     webhook_path: Annotated[str | None, typer.Option(help="What follows /webhook/ in n8n.")] = None,
     credits_: Annotated[int | None, typer.Option("--credits", help="What a run costs.")] = None,
     active: Annotated[bool | None, typer.Option("--active/--inactive", help="Whether it can be run.")] = None,
@@ -125,9 +127,10 @@ def limit(
 
 
 def call(database_url: str, function: str, **arguments: Any) -> Any:
-    """Call a function of the database as the platform. Raises RpcError."""
+    """Call a function of the database as the platform. Raises RpcError and MigrationError."""
 
     async def called() -> Any:
+        await migrations.reach(database_url)
         database = PostgresDatabase(database_url, max_connections=1)
         try:
             return json.loads(await database.call(function, None, **arguments))

@@ -146,6 +146,12 @@ async def _applied(connection: Connection) -> set[str]:
     return {row["version"] for row in rows}
 
 
+async def reach(url: str) -> None:
+    """Connect once and leave again. Raises MigrationError with what is wrong with the URL or the way."""
+    async with _connected(url):
+        pass
+
+
 @asynccontextmanager
 async def _connected(url: str) -> AsyncIterator[Connection]:
     try:
