@@ -134,36 +134,35 @@ class Dev:
         if stack.issuer is None:
             msg = "dev runs with its own issuer"
             raise RuntimeError(msg)
-        self._check_ports()
         database_url = await self._migrated()
         seeded = await self._seeded(database_url)
         self._progress("gateway", "starting")
         internal_secret = self._options.n8n_internal_secret or stack.internal_secret
         platform_token = self.stack.secrets.get("platform_token")
         origins = self._options.cors_origins
-        gateway = Gateway(
-            DevSettings.load(
-                environment=Environment.DEVELOPMENT,
-                shutdown_grace_seconds=SHUTDOWN_GRACE_SECONDS,
-                http_port=self._options.http_port,
-                grpc_port=self._options.grpc_port,
-                tls_cert_file=None,
-                tls_key_file=None,
-                grpc_client_ca_file=None,
-                database_url=database_url,
-                redis_url=stack.redis_url,
-                clerk_jwt_issuer=stack.issuer.url,
-                clerk_jwks_url=stack.issuer.jwks_url,
-                n8n_base_url=stack.n8n_url,
-                n8n_allowed_networks=LOOPBACK,
-                webhook_allowed_networks=LOOPBACK,
-                vault_key=self.stack.vault_key,
-                n8n_internal_auth_secret=internal_secret,
-                platform_token=platform_token,
-                **({} if stack.n8n is None else {"n8n_api_key": stack.n8n_api_key}),
-                **({} if origins is None else {"cors_origins": origins}),
-            )
+        settings = DevSettings.load(
+            environment=Environment.DEVELOPMENT,
+            shutdown_grace_seconds=SHUTDOWN_GRACE_SECONDS,
+            http_port=self._options.http_port,
+            grpc_port=self._options.grpc_port,
+            tls_cert_file=None,
+            tls_key_file=None,
+            grpc_client_ca_file=None,
+            database_url=database_url,
+            redis_url=stack.redis_url,
+            clerk_jwt_issuer=stack.issuer.url,
+            clerk_jwks_url=stack.issuer.jwks_url,
+            n8n_base_url=stack.n8n_url,
+            n8n_allowed_networks=LOOPBACK,
+            webhook_allowed_networks=LOOPBACK,
+            vault_key=self.stack.vault_key,
+            n8n_internal_auth_secret=internal_secret,
+            platform_token=platform_token,
+            **({} if stack.n8n is None else {"n8n_api_key": stack.n8n_api_key}),
+            **({} if origins is None else {"cors_origins": origins}),
         )
+        self._check_ports()
+        gateway = Gateway(settings)
         await gateway.start()
         self._parts.push_async_callback(gateway.stop)
         self._progress("gateway", "ready")
