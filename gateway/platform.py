@@ -108,7 +108,10 @@ def limit(
     ] = 0,
     database_url: DatabaseUrl,
 ) -> None:
-    """Set what an organization may take; it holds within five seconds."""
+    """Set what an organization may take, all at once: what is not given goes back to its default.
+
+    It holds within five seconds.
+    """
     try:
         requests, seconds = (None, None) if rate == "default" else parse_rate(rate)
     except ValueError as error:
