@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from gateway.limits.limiter import Limiter
     from gateway.rpc.call import Call
     from gateway.rpc.methods import Method
+    from gateway.rpc.principal import Principal
     from gateway.rpc.quota import Decision
 
     Rate = tuple[int, int]
@@ -27,6 +28,10 @@ if TYPE_CHECKING:
 _decisions = cache(metrics.RATE_LIMIT.labels)
 
 _LIMITED = frozenset({Kind.USER, Kind.API_KEY})
+_WRITTEN_DOWN = "LogError"
+"""What n8n has kept for weeks: an n8n that tenants have chosen may not fill the database with it."""
+_REPORTS = 10
+"""So many times as often as others call."""
 _LONGEST_ID = 64
 
 
@@ -43,7 +48,9 @@ class Rates:
 
 
 class RateLimit:
-    """Counts calls of users and keys; n8n's and the platform's own are not limited.
+    """Counts calls of users and keys, and what an n8n of an organization's own has written down.
+
+    All else that n8n calls, and the platform, is not limited.
 
     A call for an organization is counted by it, any other by its user. Requests to run a workflow name it,
     so they are decoded here where workflows are limited. Where the call stands is told in the fields of
@@ -57,7 +64,8 @@ class RateLimit:
 
     async def __call__(self, call: Call) -> None:
         """Raises ResourceExhausted when a quota is used up; the call is then counted by none."""
-        if call.principal is None or call.principal.kind not in _LIMITED:
+        principal = call.principal
+        if principal is None or not (principal.kind in _LIMITED or _is_written_down(call, principal)):
             return
         decision = await self._limiter.take(tuple(self._quotas(call)))
         call.response_metadata += _fields(decision)
@@ -67,6 +75,10 @@ class RateLimit:
 
     def _quotas(self, call: Call) -> Iterator[Quota]:
         principal, policy, rates = call.caller, call.policy, self._rates
+        if principal.organizations is not None:
+            requests, seconds = rates.tenant
+            yield Quota("n8n", f"n8n:{min(principal.organizations)}", _REPORTS * requests, seconds)
+            return
         tenant = tenant_of(call)
         own = policy.rate_limit if policy and policy.rate_limit else (0, 0)
         yield Quota("organization" if policy else "user", tenant, *_filled(own, rates.tenant))
@@ -76,6 +88,10 @@ class RateLimit:
             yield Quota("workflow", f"{tenant}:workflow:{_workflow(call)}", *rates.workflow)
         if rates.address and call.address:
             yield Quota("address", f"address:{network_of(call.address)}", *rates.address)
+
+
+def _is_written_down(call: Call, principal: Principal) -> bool:
+    return principal.organizations is not None and call.method.name == _WRITTEN_DOWN
 
 
 def tenant_of(call: Call) -> str:

@@ -9,11 +9,13 @@ import pytest
 
 from gateway.chain.rate_limit import RateLimit, Rates
 from gateway.chain.stream_limit import StreamLimit
+from gateway.gen.n8ngateway.v1 import internal_service_pb
 from gateway.gen.n8ngateway.v1.execution_service_pb import ExecuteRequest
 from gateway.gen.n8ngateway.v1.organization_pb import AuthPolicy, FingerprintPolicy
 from gateway.limits.windows import LocalWindows
 from gateway.rpc.call import Call
 from gateway.rpc.errors import InvalidArgument, ResourceExhausted, RpcError
+from gateway.rpc.methods import MethodTable
 from gateway.rpc.policy import Policy
 from gateway.rpc.principal import DatabaseRole, Kind, Principal
 from gateway.rpc.quota import Decision, Quota
@@ -76,6 +78,23 @@ async def test_an_organization_s_own_limit_takes_the_place_of_the_gateway_s(
 ) -> None:
     ((_, _, *found),) = await quotas(call_of(principal=principal(), policy=policy(stored)))
     assert tuple(found) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "organizations", "expected"),
+    [
+        ("LogError", frozenset({"b", "a"}), [("n8n", "n8n:a", 1000, 60)]),
+        ("ReportProgress", frozenset({"a"}), []),
+        ("LogError", None, []),
+    ],
+)
+async def test_an_n8n_of_ones_own_does_not_fill_the_database(
+    name: str, organizations: frozenset[str] | None, expected: list[Any]
+) -> None:
+    internal = internal_service_pb.desc().services[0]
+    called = MethodTable([(internal, None)])[f"/{internal.type_name}/{name}"]
+    n8n = principal(Kind.N8N, organizations=organizations)
+    assert await quotas(call_of(called, principal=n8n)) == expected
 
 
 async def test_a_key_s_own_limit_stands_beside_its_organization_s() -> None:
