@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
+from collections import Counter
 from typing import Any
+
+from gateway.adapters.migrations import migrations
 
 OURS = "('public', 'gateway')"
 # Inlined by Postgres, which it does only with functions that have no settings.
@@ -14,6 +17,12 @@ INLINED = {"clerk_organization", "clerk_role", "role_rank", "request_header"}
 
 async def column(superuser: Any, query: str) -> list[str]:
     return [row[0] for row in await superuser.fetch(query)]
+
+
+def test_no_two_migrations_have_one_version() -> None:
+    """The second one would never be applied."""
+    versions = Counter(migration.version for migration in migrations())
+    assert [version for version, count in versions.items() if count > 1] == []
 
 
 async def test_every_table_has_row_level_security(superuser: Any) -> None:
