@@ -17,6 +17,7 @@ import h2.config
 import h2.connection
 import h2.errors
 import h2.events
+import h2.exceptions
 import h2.settings
 from hpack import Encoder
 from hyperframe.frame import ContinuationFrame, Frame, HeadersFrame, PingFrame, SettingsFrame
@@ -237,7 +238,8 @@ class Http2Client:
         self.writer.close()
 
     async def _read(self) -> None:
-        with suppress(ConnectionError):
+        # To h2 it is an error that the server's last frames come after its GOAWAY.
+        with suppress(ConnectionError, h2.exceptions.ProtocolError):
             while data := await self.reader.read(65536):
                 for event in self.h2.receive_data(data):
                     self._note(event)
