@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import re
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 from protobuf import Oneof
 from protobuf.wkt import ListValue, Struct, Value
@@ -13,7 +13,7 @@ from gateway.adapters.n8n.body import Document, DocumentKind, NodeBegin, NodeEnd
 from gateway.gen.n8ngateway.v1.execution_event_pb import ExecutionChunk, NodeFinished, NodeStarted
 
 if TYPE_CHECKING:
-    from gateway.adapters.n8n.body import Piece
+    from gateway.adapters.n8n.body import Node, Piece
 
     Event = (
         Oneof[Literal["chunk"], ExecutionChunk]
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
         | Oneof[Literal["node_finished"], NodeFinished]
     )
     Content = Oneof[Literal["json"], Value] | Oneof[Literal["text"], str] | Oneof[Literal["data"], bytes]
+
+Placed = TypeVar("Placed", ExecutionChunk, NodeStarted, NodeFinished)
 
 MAX_VALUES = 250_000
 """JSON of more values is handed on as text."""
@@ -37,29 +39,13 @@ def event_of(piece: Piece) -> tuple[Event, str | bytes] | None:
     """The event that tells of a piece, and its content as n8n sent it; None where there is nothing."""
     match piece:
         case NodeItem(node, content):
-            chunk = ExecutionChunk(
-                node_id=node.id,
-                node_name=node.name,
-                run_index=node.run_index,
-                item_index=node.item_index,
-            )
+            chunk = _at(node, ExecutionChunk)
             chunk.content, chunk.content_type = _item(content)
             return _chunk(chunk), content
         case NodeBegin(node):
-            started = NodeStarted(
-                node_id=node.id,
-                node_name=node.name,
-                run_index=node.run_index,
-                item_index=node.item_index,
-            )
-            return Oneof[Literal["node_started"], NodeStarted]("node_started", started), ""
+            return Oneof[Literal["node_started"], NodeStarted]("node_started", _at(node, NodeStarted)), ""
         case NodeEnd(node):
-            finished = NodeFinished(
-                node_id=node.id,
-                node_name=node.name,
-                run_index=node.run_index,
-                item_index=node.item_index,
-            )
+            finished = _at(node, NodeFinished)
             return Oneof[Literal["node_finished"], NodeFinished]("node_finished", finished), ""
         case Document() if piece.data:
             content_of, content_type = _document(piece)
@@ -99,6 +85,11 @@ class Output:
                 kind=Oneof[Literal["list_value"], ListValue]("list_value", ListValue(values=outputs))
             )
         return outputs[0] if outputs else None
+
+
+def _at(node: Node, kind: type[Placed]) -> Placed:
+    """A message of what happened at a node, in one of its runs, for one of its items."""
+    return kind(node_id=node.id, node_name=node.name, run_index=node.run_index, item_index=node.item_index)
 
 
 def _item(content: str) -> tuple[Content, str]:

@@ -221,12 +221,9 @@ class Publisher:
                 while self._waiting:
                     await self._flush()
                     self._end_turn()
-            except Unavailable:
-                self._go_on_alone()
-                await asyncio.sleep(RETRY_SECONDS)
-                self._wake.set()
-            except Exception:
-                log.exception("events not published")
+            except Exception as error:
+                if not isinstance(error, Unavailable):
+                    log.exception("events not published")
                 self._go_on_alone()
                 await asyncio.sleep(RETRY_SECONDS)
                 self._wake.set()
