@@ -35,6 +35,18 @@ def line(kind: str, node: str, content: str | None = None, *, item: int = 0) -> 
     return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode() + b"\n"
 
 
+def _output(node: str, content: str) -> bytes:
+    return line("begin", node) + line("item", node, content) + line("end", node)
+
+
+_OUTPUTS = [_output("A", '{"n":1}'), _output("B", '{"n":2}'), _output("C", 'plain, with "quotes" and ☃')]
+_ERROR = line("error", "Stop and Error")
+STREAM = b"".join(_OUTPUTS)
+"""The body of the path `stream`."""
+STREAM_FAIL = _OUTPUTS[0] + _ERROR
+"""The body of the path `stream-fail`."""
+
+
 def _chunk(data: bytes) -> bytes:
     return b"%x\r\n%s\r\n" % (len(data), data)
 
@@ -172,17 +184,14 @@ class StubN8n:
         await writer.drain()
 
     async def _stream(self, writer: asyncio.StreamWriter) -> None:
-        parts = [("A", '{"n":1}'), ("B", '{"n":2}'), ("C", 'plain, with "quotes" and ☃')]
         writer.write(_STREAM_HEAD)
-        for node, content in parts:
-            writer.write(_chunk(line("begin", node) + line("item", node, content) + line("end", node)))
+        for output in _OUTPUTS:
+            writer.write(_chunk(output))
         writer.write(b"0\r\n\r\n")
 
     async def _stream_fail(self, writer: asyncio.StreamWriter) -> None:
-        writer.write(
-            _STREAM_HEAD + _chunk(line("begin", "A") + line("item", "A", '{"n":1}') + line("end", "A"))
-        )
-        writer.write(_chunk(line("error", "Stop and Error")) + b"0\r\n\r\n")
+        writer.write(_STREAM_HEAD + _chunk(_OUTPUTS[0]))
+        writer.write(_chunk(_ERROR) + b"0\r\n\r\n")
 
     async def _gated(self, writer: asyncio.StreamWriter) -> None:
         writer.write(_STREAM_HEAD + _chunk(line("item", "A", "first!")))

@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from gateway.adapters.n8n import StopResult, Timeouts
+from gateway.adapters.n8n import Expected, StopResult, Timeouts
 from gateway.adapters.n8n.body import NodeError
 from gateway.executions.credentials import grant
 from gateway.executions.output import event_of
 from gateway.executions.token import HEADER as TOKEN_HEADER
+from gateway.gen.n8ngateway.v1.workflow_pb import ResponseMode
 from gateway.rpc.errors import FailedPrecondition, Unknown
 
 if TYPE_CHECKING:
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     """The n8n of an organization, for as long as the context is not left."""
 
 EXECUTION_HEADER = "x-gateway-execution-id"
+
+_EXPECTED = {ResponseMode.DOCUMENT: Expected.DOCUMENT, ResponseMode.STREAMING: Expected.STREAM}
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +78,7 @@ class Caller:
                 headers=headers | dict(granted.headers),
                 timeouts=self._timeouts(job.workflow),
                 secrets=secrets,
+                expected=_EXPECTED.get(job.workflow.response_mode, Expected.ANY),
             )
             async with sending as response:
                 failed = await _hear_out(run, outcome, response)
@@ -97,10 +101,13 @@ class Caller:
         return answer is StopResult.STOPPED
 
     def _timeouts(self, workflow: Workflow) -> Timeouts:
+        idle = workflow.idle_timeout_seconds or self._limits.idle
         return Timeouts(
             connect=self._limits.connect,
-            idle=workflow.idle_timeout_seconds or self._limits.idle,
+            idle=idle,
             total=workflow.timeout_seconds or self._limits.total,
+            # n8n begins a stream before it runs the first node.
+            first_byte=idle if workflow.response_mode is ResponseMode.STREAMING else None,
         )
 
 

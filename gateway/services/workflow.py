@@ -21,7 +21,6 @@ from gateway.gen.n8ngateway.v1.workflow_service_pb import (
     UpdateWorkflowRequest,
     UpdateWorkflowResponse,
 )
-from gateway.services.not_served import refuse_unserved
 from gateway.services.organization_of import organization_of
 from gateway.services.pages import decode_token, page_size, read_message, read_page
 from gateway.services.update_mask import changes, masked_fields
@@ -29,8 +28,6 @@ from gateway.services.update_mask import changes, masked_fields
 if TYPE_CHECKING:
     from gateway.adapters.database import Database
     from gateway.rpc.call import Call
-
-_NOT_SERVED_YET = ("response_mode",)
 
 
 class WorkflowService:
@@ -47,7 +44,6 @@ class WorkflowService:
         workflow.organization_id = (
             organization_of(workflow.organization_id, call, "workflow.organization_id") or ""
         )
-        refuse_unserved(workflow, _NOT_SERVED_YET, within="workflow.")
         text = await self._database.call(
             "register_workflow",
             call.caller,
@@ -80,7 +76,6 @@ class WorkflowService:
         """Change the fields of the mask, all or none. Runs under way keep what they began with."""
         workflow = request.workflow or Workflow()
         names = masked_fields(workflow, request.update_mask)
-        refuse_unserved(workflow, [name for name in _NOT_SERVED_YET if name in names], within="workflow.")
         text = await self._database.call(
             "update_workflow", call.caller, p_id=workflow.id, p_changes=changes(workflow, names)
         )

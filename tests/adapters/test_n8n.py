@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from gateway.adapters.n8n import Fate, Limits, N8n, N8nFault, Response, StopResult, Timeouts
+from gateway.adapters.n8n import Expected, Fate, Limits, N8n, N8nFault, Response, StopResult, Timeouts
 from gateway.adapters.n8n.body import (
     BodyReader,
     Document,
@@ -61,17 +61,19 @@ async def collect(response: Response) -> list[Piece]:
     return [piece async for pieces in response.pieces for piece in pieces]
 
 
-async def run(n8n: N8n, timeouts: Timeouts = PATIENT) -> list[Piece]:
-    async with n8n.run("echo", PAYLOAD, timeouts=timeouts) as response:
+async def run(n8n: N8n, timeouts: Timeouts = PATIENT, expected: Expected = Expected.ANY) -> list[Piece]:
+    async with n8n.run("echo", PAYLOAD, timeouts=timeouts, expected=expected) as response:
         return await collect(response)
 
 
-async def failed_run(n8n: N8n, timeouts: Timeouts = PATIENT) -> tuple[list[Piece], N8nFault]:
+async def failed_run(
+    n8n: N8n, timeouts: Timeouts = PATIENT, expected: Expected = Expected.ANY
+) -> tuple[list[Piece], N8nFault]:
     """The pieces that came, and the fault that must follow."""
     pieces: list[Piece] = []
 
     async def read() -> None:
-        async with n8n.run("echo", PAYLOAD, timeouts=timeouts) as response:
+        async with n8n.run("echo", PAYLOAD, timeouts=timeouts, expected=expected) as response:
             async for some in response.pieces:
                 pieces.extend(some)
 
@@ -86,7 +88,7 @@ def told(fault: N8nFault) -> tuple[Code, str, Fate]:
     return fault.code, fault.reason, fault.fate
 
 
-def expected(capture: Capture) -> list[Piece]:
+def heard(capture: Capture) -> list[Piece]:
     reader = BodyReader(capture.headers.get("content-type"), document_limit=2**20, line_limit=2**20)
     return reader.feed(capture.body) + reader.finish()
 
@@ -101,7 +103,36 @@ async def test_captured_success(server: Server, n8n: N8n, capture: Capture) -> N
         server.play = server.answer(*parts)
         async with n8n.run("echo", b"{}", timeouts=PATIENT) as response:
             assert response.status == capture.status
-            assert await collect(response) == expected(capture)
+            assert await collect(response) == heard(capture)
+
+
+@pytest.mark.parametrize("capture", SUCCESSES, ids=lambda capture: capture.name)
+async def test_captured_success_where_one_form_is_expected(
+    server: Server, n8n: N8n, capture: Capture
+) -> None:
+    server.play = server.answer(capture.raw)
+    pieces = heard(capture)
+    is_stream = not any(isinstance(piece, Document) for piece in pieces)
+    if is_stream or capture.body == b"":
+        assert await run(n8n, expected=Expected.STREAM) == pieces
+    else:
+        shown, fault = await failed_run(n8n, expected=Expected.STREAM)
+        assert (shown, told(fault)) == (
+            [],
+            (Code.FAILED_PRECONDITION, "N8N_RESPONSE_MISMATCH", Fate.FAILED),
+        )
+    [document] = await run(n8n, expected=Expected.DOCUMENT)
+    assert isinstance(document, Document)
+    if not is_stream:
+        assert [document] == pieces
+    else:
+        assert (document.kind, document.data) == (DocumentKind.TEXT, capture.body)
+
+
+async def test_n8n_that_starts_is_no_mismatch(server: Server, n8n: N8n) -> None:
+    server.play = server.answer(http(b"n8n is starting up. Please wait", Content_Type="text/html"))
+    _, fault = await failed_run(n8n, expected=Expected.STREAM)
+    assert told(fault) == (Code.UNAVAILABLE, "N8N_STARTING", Fate.REFUSED)
 
 
 TOLD = {
@@ -353,7 +384,7 @@ async def test_not_open() -> None:
 async def test_http_chunks_do_not_align_with_lines(server: Server, n8n: N8n, size: int) -> None:
     body = CAPTURES["stream"].body
     server.play = server.answer(*chunked(*(body[at : at + size] for at in range(0, len(body), size))))
-    assert await run(n8n) == expected(CAPTURES["stream"])
+    assert await run(n8n) == heard(CAPTURES["stream"])
 
 
 async def test_pieces_come_as_they_are_sent(server: Server, n8n: N8n) -> None:
@@ -386,7 +417,7 @@ async def test_error_line_is_a_piece(server: Server, n8n: N8n) -> None:
 @pytest.mark.parametrize("reset", [False, True])
 async def test_answer_cut_anywhere_is_no_success(server: Server, n8n: N8n, name: str, reset: bool) -> None:  # noqa: FBT001
     capture = CAPTURES[name]
-    whole = expected(capture)
+    whole = heard(capture)
     length = 0
 
     async def play(peer: Peer) -> None:
@@ -465,7 +496,7 @@ async def test_content_codings(server: Server, n8n: N8n, coding: str) -> None:
     body = CAPTURES["stream"].body
     packed = {"deflate": zlib.compress(body), "identity": body}.get(coding, gzip.compress(body))
     server.play = server.answer(http(packed, Content_Encoding=coding))
-    assert await run(n8n) == expected(CAPTURES["stream"])
+    assert await run(n8n) == heard(CAPTURES["stream"])
 
 
 async def test_gzip_members_and_nothing(server: Server, n8n: N8n) -> None:
@@ -572,7 +603,7 @@ async def test_stopped_stream_never_ends(server: Server, n8n: N8n) -> None:
     capture = CAPTURES["slow-stream-stopped"]
     server.play = server.answer(*capture.parts)
     pieces, fault = await failed_run(n8n, Timeouts(connect=10, idle=0.2, total=30))
-    assert pieces == expected(capture)
+    assert pieces == heard(capture)
     assert told(fault) == (Code.DEADLINE_EXCEEDED, "N8N_IDLE_TIMEOUT", Fate.UNKNOWN)
 
 

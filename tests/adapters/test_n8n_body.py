@@ -73,6 +73,12 @@ def outcome(parts: list[bytes], content_type: str | None = None, **limits: int) 
     return pieces, None
 
 
+def as_document(parts: list[bytes], content_type: str | None = None) -> list[Piece]:
+    reader = BodyReader(content_type, document_limit=LIMIT, line_limit=10, is_document=True)
+    pieces = [piece for part in parts for piece in reader.feed(part)]
+    return pieces + reader.finish()
+
+
 def cut(body: bytes, *positions: int) -> list[bytes]:
     ends = [*sorted(positions), len(body)]
     return [body[begin:end] for begin, end in zip([0, *ends], ends, strict=False)]
@@ -412,3 +418,23 @@ def test_item_value(content: str, expected: JsonText | Text) -> None:
     found = item_value(content)
     assert type(found) is type(expected)
     assert found == expected
+
+
+@pytest.mark.parametrize("name", STREAMS)
+@pytest.mark.parametrize("content_type", ["application/json; charset=utf-8", "text/plain", None])
+def test_what_is_expected_to_be_a_document_is_one_though_it_looks_like_a_stream(
+    name: str, content_type: str | None
+) -> None:
+    _, body = captured(name)
+    for parts in ([body], cut(body, 1, 100), cut(body, body.index(b"\n"), body.index(b"\n") + 1)):
+        [document] = as_document(parts, content_type)
+        assert isinstance(document, Document)
+        assert (document.kind, document.data) == (DocumentKind.TEXT, body)
+        assert document.content_type.startswith("text/plain")
+
+
+def test_one_line_of_a_stream_is_a_document_where_one_is_expected() -> None:
+    [document] = as_document([BEGIN.rstrip()], "application/json")
+    assert document == Document(DocumentKind.JSON, "application/json", BEGIN.rstrip())
+    with pytest.raises(DocumentTooLarge):
+        as_document([b"x" * LIMIT, b"x"])

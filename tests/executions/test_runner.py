@@ -22,7 +22,7 @@ from gateway.executions.runner import Runner
 from gateway.executions.token import ExecutionTokens
 from gateway.gen.n8ngateway.v1.execution_event_pb import ExecutionEvent
 from gateway.gen.n8ngateway.v1.execution_pb import ExecutionState
-from gateway.gen.n8ngateway.v1.workflow_pb import CredentialMode, UnknownOutcomePolicy, Workflow
+from gateway.gen.n8ngateway.v1.workflow_pb import CredentialMode, ResponseMode, UnknownOutcomePolicy, Workflow
 from gateway.rpc.errors import (
     Cancelled,
     Code,
@@ -166,6 +166,26 @@ async def test_a_run_tells_its_events_and_settles(runner: Runner, accounts: Acco
     assert end.value.execution_time_ms == outcome.duration_ms
     kept = accounts.settled["run of stream"]
     assert (kept["p_state"], kept["p_error"]) == ("EXECUTION_STATE_COMPLETED", None)
+
+
+async def test_a_stream_has_to_begin_before_its_idle_time_is_over(runner: Runner, accounts: Accounts) -> None:
+    late = job("hang", response_mode=ResponseMode.STREAMING, idle_timeout_seconds=1)
+    events, error = await failure(runner.start(late))
+    assert (error.code, error.reason) == (Code.DEADLINE_EXCEEDED, "N8N_FIRST_BYTE_TIMEOUT")
+    assert kinds(events) == ["started", "failed"]
+    assert accounts.settled["run of hang"]["p_state"] == "EXECUTION_STATE_TIMED_OUT"
+
+
+async def test_a_run_that_answers_otherwise_than_expected_is_not_sent_again(
+    runner: Runner, accounts: Accounts, stub_n8n: StubN8n
+) -> None:
+    before = stub_n8n.calls["echo"]
+    fields = {"is_idempotent": True, "unknown_outcome_policy": UnknownOutcomePolicy.RETRY}
+    events, error = await failure(runner.start(job("echo", response_mode=ResponseMode.STREAMING, **fields)))
+    assert (error.code, error.reason) == (Code.FAILED_PRECONDITION, "N8N_RESPONSE_MISMATCH")
+    assert kinds(events) == ["started", "failed"]
+    assert accounts.settled["run of echo"]["p_state"] == "EXECUTION_STATE_FAILED"
+    assert stub_n8n.calls["echo"] == before + 1
 
 
 async def test_the_request_reaches_n8n_with_its_trace(runner: Runner, stub_n8n: StubN8n) -> None:

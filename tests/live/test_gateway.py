@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
+import uuid
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.timeout(120, func_only=True)
 
 PRICE = 3
+Expecting = Callable[[str, str], Json]
 KINDS = {"started", "node_started", "chunk", "node_finished", "completed", "failed"}
 
 
@@ -191,6 +194,67 @@ def test_a_streaming_workflow_answers_at_once_too(door: Door, registered: Regist
     answer = door.execute(registered.request(workflows.STREAM))
     first, second, third = answer["data"]
     assert (first["echo"], second["part"], third) == ({}, 2, workflows.PLAIN_TEXT)
+
+
+@pytest.fixture(scope="module")
+def expecting(registered: Registered) -> Expecting:
+    """Register a workflow anew that says what it answers with; give the request that runs it."""
+
+    def register(path: str, mode: str) -> Json:
+        workflow = {
+            "name": f"{mode} {path} {uuid.uuid4()}",
+            "webhook_path": path,
+            "response_mode": f"RESPONSE_MODE_{mode}",
+            "credits_per_execution": PRICE,
+        }
+        answer = registered.rest.http.post("/api/v1/workflows", json=workflow)
+        assert answer.is_success, answer.text
+        return {"workflow_id": answer.json()["id"]}
+
+    return register
+
+
+def test_a_stream_where_one_is_expected(door: Door, registered: Registered, expecting: Expecting) -> None:
+    with registered.costing(2 * PRICE):
+        events = list(door.stream(expecting(workflows.STREAM, "STREAMING")))
+        nothing = list(door.stream(expecting(workflows.STREAM_EMPTY, "STREAMING")))
+    assert [chunk["node_name"] for chunk in _chunks(events)] == ["First", "Second", "Third"]
+    assert [_kind(event) for event in nothing] == ["started", "completed"]
+
+
+def test_a_document_where_a_stream_is_expected(
+    door: Door, registered: Registered, expecting: Expecting
+) -> None:
+    request = expecting(workflows.ECHO, "STREAMING")
+    with registered.costing(0):
+        with pytest.raises(Refused) as refused:
+            door.execute(request)
+        events: list[Json] = []
+        with pytest.raises(Refused) as refused_stream:
+            events.extend(door.stream(request))
+    for refusal in (refused.value, refused_stream.value):
+        assert (refusal.code, refusal.reason) == (Code.FAILED_PRECONDITION, "N8N_RESPONSE_MISMATCH")
+    assert [_kind(event) for event in events] == ["started", "failed"]
+
+
+def test_a_stream_that_never_begins(door: Door, registered: Registered, expecting: Expecting) -> None:
+    """The workflow answers when it is done, long after a stream would have begun."""
+    request = expecting(workflows.SLOW, "STREAMING")
+    changes = {"idle_timeout_seconds": 1}
+    patched = registered.rest.http.patch(f"/api/v1/workflows/{request['workflow_id']}", json=changes)
+    assert patched.is_success, patched.text
+    with registered.costing(0), pytest.raises(Refused) as refused:
+        door.execute(request)
+    assert (refused.value.code, refused.value.reason) == (Code.DEADLINE_EXCEEDED, "N8N_FIRST_BYTE_TIMEOUT")
+
+
+def test_a_stream_where_a_document_is_expected(
+    door: Door, registered: Registered, expecting: Expecting
+) -> None:
+    with registered.costing(PRICE):
+        data = door.execute(expecting(workflows.STREAM_FAIL, "DOCUMENT"))["data"]
+    lines = [json.loads(line) for line in data.splitlines()]
+    assert [line["type"] for line in lines] == ["begin", "item", "end", "error"]
 
 
 def _kind(event: Json) -> str:

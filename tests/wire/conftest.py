@@ -55,6 +55,19 @@ WEBHOOKS = [
 
 NOTICED_WITHIN_SECONDS = 60
 TIMEOUTS = {"hang": {"timeout_seconds": 1}, "endless": {"idle_timeout_seconds": 1}}
+_STREAMING = {"response_mode": "RESPONSE_MODE_STREAMING", "idle_timeout_seconds": 1}
+_DOCUMENT = {"response_mode": "RESPONSE_MODE_DOCUMENT"}
+EXPECTED: dict[str, dict[str, Any]] = {
+    **{
+        f"{path} as a stream": {"webhook_path": path, **_STREAMING}
+        for path in ("stream", "echo", "empty", "hang")
+    },
+    **{
+        f"{path} as a document": {"webhook_path": path, **_DOCUMENT}
+        for path in ("echo", "stream", "stream-fail")
+    },
+}
+"""Workflows that say what they answer with, which for some of them is not so."""
 
 _CLIENTS: dict[str, Callable[[dict[str, Any]], Client]] = {
     "grpc": lambda ready: GrpcClient(ready["grpc_url"]),
@@ -97,13 +110,13 @@ class World:
 def world(dev: RunningDev, stub_n8n: StubN8n) -> World:
     """Workflows of one credit each for every webhook, short timeouts where n8n never ends."""
     workflows = {}
-    for webhook in WEBHOOKS:
+    for webhook in (*WEBHOOKS, *EXPECTED):
         workflow: dict[str, Any] = {
             "name": f"wire {webhook}",
             "webhook_path": webhook,
             "credits_per_execution": 1,
         }
-        workflow |= TIMEOUTS.get(webhook, {})
+        workflow |= TIMEOUTS.get(webhook, {}) | EXPECTED.get(webhook, {})
         answer = httpx.post(f"{dev.ready['http_url']}/api/v1/workflows", json=workflow, headers=dev.bearer)
         workflows[webhook] = answer.raise_for_status().json()["id"]
     return World(dev, stub_n8n, workflows)

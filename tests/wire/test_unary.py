@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from gateway.rpc.errors import Code
+from tests.stub_n8n import STREAM, STREAM_FAIL
 from tests.wire.clients import Client
 from tests.wire.conftest import METHODS, World, call
 
@@ -40,6 +41,11 @@ def test_payload_is_another_name_of_data(client: Client, world: World) -> None:
         ("list", [1, 2.5, {"n": None}]),
         ("stream", [{"n": 1}, {"n": 2}, 'plain, with "quotes" and ☃']),
         ("empty", None),
+        ("stream as a stream", [{"n": 1}, {"n": 2}, 'plain, with "quotes" and ☃']),
+        ("empty as a stream", None),
+        ("echo as a document", {"echo": {}, "executionId": "7"}),
+        ("stream as a document", STREAM.decode()),
+        ("stream-fail as a document", STREAM_FAIL.decode()),
     ],
 )
 def test_whatever_n8n_answers_is_data(client: Client, world: World, webhook: str, data: Any) -> None:
@@ -77,6 +83,8 @@ N8N_FAULTS = [
     ("cut", Code.UNAVAILABLE, "N8N_CONNECTION_LOST", 503),
     ("hang", Code.DEADLINE_EXCEEDED, "N8N_TIMEOUT", 504),
     ("endless", Code.DEADLINE_EXCEEDED, "N8N_IDLE_TIMEOUT", 504),
+    ("echo as a stream", Code.FAILED_PRECONDITION, "N8N_RESPONSE_MISMATCH", 400),
+    ("hang as a stream", Code.DEADLINE_EXCEEDED, "N8N_FIRST_BYTE_TIMEOUT", 504),
 ]
 
 

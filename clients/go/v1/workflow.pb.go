@@ -87,9 +87,9 @@ const (
 	ResponseMode_RESPONSE_MODE_UNSPECIFIED ResponseMode = 0
 	// Found from the body: n8n's stream lines, JSON, text or bytes.
 	ResponseMode_RESPONSE_MODE_AUTO ResponseMode = 1
-	// One document, also when its lines look like n8n's stream.
+	// One document, JSON, text or bytes, also when its lines look like n8n's stream and tell of an error.
 	ResponseMode_RESPONSE_MODE_DOCUMENT ResponseMode = 2
-	// n8n's stream lines; another body fails the run.
+	// n8n's stream lines, or none; another body fails the run with N8N_RESPONSE_MISMATCH, and it is not charged.
 	ResponseMode_RESPONSE_MODE_STREAMING ResponseMode = 3
 )
 
@@ -285,7 +285,8 @@ type Workflow struct {
 	UnknownOutcomePolicy UnknownOutcomePolicy `protobuf:"varint,14,opt,name=unknown_outcome_policy,json=unknownOutcomePolicy,proto3,enum=n8ngateway.v1.UnknownOutcomePolicy" json:"unknown_outcome_policy,omitempty"`
 	// Seconds after which a run is timed out; 0 for the gateway's default.
 	TimeoutSeconds int32 `protobuf:"varint,15,opt,name=timeout_seconds,json=timeoutSeconds,proto3" json:"timeout_seconds,omitempty"`
-	// Seconds without a byte from n8n, once it has begun to answer, after which a run is timed out; 0 for the gateway's default.
+	// Seconds without a byte from n8n, once it has begun to answer (with RESPONSE_MODE_STREAMING from the start), after
+	// which a run is timed out; 0 for the gateway's default.
 	IdleTimeoutSeconds int32 `protobuf:"varint,16,opt,name=idle_timeout_seconds,json=idleTimeoutSeconds,proto3" json:"idle_timeout_seconds,omitempty"`
 	// Whether it can be run, set at registration (absent: true) and then moved by ActivateWorkflow and
 	// DeactivateWorkflow only.

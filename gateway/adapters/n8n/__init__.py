@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from gateway.adapters.n8n.body import Expected
 from gateway.adapters.n8n.breaker import Circuit
 from gateway.adapters.n8n.client import Limits, N8n, Response, StopResult, check_base_url
 from gateway.adapters.n8n.exchange import Timeouts
@@ -13,6 +14,7 @@ __all__ = [
     "API_KEY",
     "INTERNAL_SECRET",
     "Circuit",
+    "Expected",
     "Fate",
     "Limits",
     "N8n",

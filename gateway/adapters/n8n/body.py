@@ -2,7 +2,7 @@
 
 A workflow answers with a stream of lines or with one document, and the header does not
 tell which: both say ``application/json``. So the body is sniffed. It is a stream when its
-first line is a stream line, and a document otherwise::
+first line is a stream line, and a document otherwise (or when one is all that is expected)::
 
     body     = stream / document
     stream   = 1*( line LF )
@@ -86,6 +86,17 @@ class LineTooLong(BodyTooLarge):
 
 class DocumentTooLarge(BodyTooLarge):
     """A document is over the limit for documents."""
+
+
+class Expected(Enum):
+    """What a body may be."""
+
+    ANY = "any"
+    """Whichever it turns out to be."""
+    DOCUMENT = "document"
+    """One document, also when its lines look like those of a stream."""
+    STREAM = "stream"
+    """A stream, of no lines at least; a document is not acceptable."""
 
 
 class Node(NamedTuple):
@@ -184,19 +195,22 @@ def item_value(content: str) -> JsonText | Text:
 class BodyReader:
     """Turns the bytes of one body, cut anywhere, into pieces as soon as they are complete.
 
-    `content_type` is the header as it came. A document may have `document_limit` bytes, a line of
-    a stream `line_limit` bytes, and a stream any number of lines. Memory is bounded by the
+    `content_type` is the header as it came; the body is sniffed unless `is_document` says what it is.
+    A document may have `document_limit` bytes, a line of a stream `line_limit` bytes, and a stream
+    any number of lines. Memory is bounded by the
     larger of the limits and the longest `data` fed. After an error the reader is spent.
     """
 
     __slots__ = ("_content_type", "_document_limit", "_is_stream", "_line_limit", "_pending")
 
-    def __init__(self, content_type: str | None, *, document_limit: int, line_limit: int) -> None:
+    def __init__(
+        self, content_type: str | None, *, document_limit: int, line_limit: int, is_document: bool = False
+    ) -> None:
         self._content_type = content_type
         self._document_limit = document_limit
         self._line_limit = line_limit
         self._pending = bytearray()
-        self._is_stream: bool | None = None
+        self._is_stream: bool | None = False if is_document else None
 
     def feed(self, data: bytes) -> list[Piece]:
         """Take the next bytes; give the pieces that they complete.
@@ -218,7 +232,7 @@ class BodyReader:
             if rest.strip():
                 raise MalformedStream("the stream ends inside a line")
             return []
-        if rest.startswith(_LINE_START) and b"\n" not in rest and _is_stream_line(rest):
+        if self._is_stream is None and rest.startswith(_LINE_START) and _is_stream_line(rest):
             raise MalformedStream("the stream ends inside its first line")
         self._check_document(len(rest), self._document_limit)
         return [_document(rest, self._content_type)]

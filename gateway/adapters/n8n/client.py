@@ -21,7 +21,7 @@ from yarl import URL
 from gateway import metrics
 from gateway.adapters.addresses import Networks
 from gateway.adapters.n8n import faults
-from gateway.adapters.n8n.body import BodyError, BodyReader, BodyTooLarge, Document, Piece
+from gateway.adapters.n8n.body import BodyError, BodyReader, BodyTooLarge, Document, Expected, Piece
 from gateway.adapters.n8n.breaker import Breaker, Circuit
 from gateway.adapters.n8n.exchange import Answer, Connector, Request, Timeouts, send
 from gateway.adapters.n8n.faults import (
@@ -173,11 +173,13 @@ class N8n:
         timeouts: Timeouts,
         headers: Mapping[str, str] | None = None,
         secrets: Iterable[str] = (),
+        expected: Expected = Expected.ANY,
     ) -> AsyncIterator[Response]:
         """POST `payload` (JSON) to the webhook `path`; leaving the context drops what is not read.
 
         `headers` are sent along (traceparent, for example). `secrets` are values within payload or
         headers that must not come back: they are taken out of the answer, from 8 characters.
+        An answer that is not as `expected` ends in N8N_RESPONSE_MISMATCH.
         """
         request = Request("POST", self._webhook(path), self._headers(headers or {}), payload)
         redactor = self.redactor(secrets)
@@ -188,7 +190,7 @@ class N8n:
             with _measured():
                 answer = await self._sent(request, timeouts)
             try:
-                yield await self._response(answer, redactor)
+                yield await self._response(answer, redactor, expected)
             finally:
                 answer.close()
         finally:
@@ -316,7 +318,7 @@ class N8n:
         except TimeoutError as error:
             raise faults.busy() from error
 
-    async def _response(self, answer: Answer, redactor: Redactor) -> Response:
+    async def _response(self, answer: Answer, redactor: Redactor, expected: Expected) -> Response:
         headers = answer.headers
         if not HTTPStatus.OK <= answer.status < HTTPStatus.MULTIPLE_CHOICES:
             body = await answer.read_all(_ERROR_BODY_BYTES)
@@ -329,12 +331,15 @@ class N8n:
         self._breaker.succeeded()
         execution_id = headers.get("x-n8n-execution-id", "")
         reader = BodyReader(
-            headers.get("Content-Type"), document_limit=self._limits.document, line_limit=self._limits.line
+            headers.get("Content-Type"),
+            document_limit=self._limits.document,
+            line_limit=self._limits.line,
+            is_document=expected is Expected.DOCUMENT,
         )
         return Response(
             answer.status,
             execution_id if _EXECUTION_ID.fullmatch(execution_id) else None,
-            _Pieces(answer, reader, StreamRedactor(redactor)),
+            _Pieces(answer, reader, StreamRedactor(redactor), expected),
         )
 
 
@@ -355,10 +360,13 @@ def _measured() -> Iterator[None]:
 class _Pieces:
     """The pieces of one answer. Not a generator: one is closed late when its reader is cancelled."""
 
-    __slots__ = ("_answer", "_ended", "_fault", "_reader", "_redactor")
+    __slots__ = ("_answer", "_ended", "_expected", "_fault", "_reader", "_redactor")
 
-    def __init__(self, answer: Answer, reader: BodyReader, redactor: StreamRedactor) -> None:
+    def __init__(
+        self, answer: Answer, reader: BodyReader, redactor: StreamRedactor, expected: Expected
+    ) -> None:
         self._answer = answer
+        self._expected = expected
         self._reader = reader
         self._redactor = redactor
         self._ended = False
@@ -394,10 +402,16 @@ class _Pieces:
 
     def _last(self, pieces: list[Piece]) -> list[Piece]:
         for piece in pieces:
-            if isinstance(piece, Document) and faults.is_starting_page(self._answer.headers, piece.data):
-                self._fault = faults.starting()
-                return []
-        return pieces
+            if isinstance(piece, Document):
+                self._fault = self._judge(piece)
+        return [] if self._fault else pieces
+
+    def _judge(self, document: Document) -> N8nFault | None:
+        if faults.is_starting_page(self._answer.headers, document.data):
+            return faults.starting()
+        if self._expected is Expected.STREAM and document.data:
+            return faults.not_a_stream(self._answer.status)
+        return None
 
 
 def check_base_url(base_url: str) -> str:

@@ -12,6 +12,7 @@ Every fault is an RpcError of its code and an N8nFault, which knows the fate of 
     ├── N8nFailedPrecondition   N8N_WEBHOOK_NOT_REGISTERED  no active workflow has this path
     │                           N8N_AUTH_REJECTED           n8n knows another internal secret
     │                           N8N_REDIRECTED              the base URL is not n8n's own
+    │                           N8N_RESPONSE_MISMATCH       it answers otherwise than is expected
     │                           N8N_ADDRESS_REFUSED         its address is not public, and not allowed
     │                           N8N_API_KEY_MISSING         (stop) no API key is configured
     │                           N8N_API_KEY_REJECTED        (stop) n8n does not accept it
@@ -187,6 +188,17 @@ def malformed(what: str) -> N8nUnknown:
     """Say that the answer cannot be read, and why."""
     message = f"n8n's answer cannot be read: {what}."
     return fault(N8nUnknown(message, reason="N8N_MALFORMED_RESPONSE"), Fate.UNKNOWN)
+
+
+def not_a_stream(status: int) -> N8nFailedPrecondition:
+    """Say that the answer is a document where a stream is expected. The workflow has run, or still does."""
+    message = (
+        "n8n's answer is not a stream, as the workflow's response_mode expects it: "
+        "let its webhook respond with streaming in n8n, or change the mode."
+    )
+    metadata = {"n8n_status": str(status)}
+    made = N8nFailedPrecondition(message, reason="N8N_RESPONSE_MISMATCH", metadata=metadata)
+    return fault(made, Fate.FAILED)
 
 
 def of_transport(error: Exception, *, connected: bool) -> N8nUnavailable | N8nUnknown:

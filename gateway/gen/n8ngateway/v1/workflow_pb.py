@@ -126,7 +126,8 @@ class Workflow(Message[_WorkflowFields]):
             int32 timeout_seconds = 15;
             ```
         idle_timeout_seconds:
-            Seconds without a byte from n8n, once it has begun to answer, after which a run is timed out; 0 for the gateway's default.
+            Seconds without a byte from n8n, once it has begun to answer (with RESPONSE_MODE_STREAMING from the start), after
+            which a run is timed out; 0 for the gateway's default.
 
             ```proto
             int32 idle_timeout_seconds = 16;
@@ -271,13 +272,13 @@ class ResponseMode(Enum):
             RESPONSE_MODE_AUTO = 1
             ```
         DOCUMENT:
-            One document, also when its lines look like n8n's stream.
+            One document, JSON, text or bytes, also when its lines look like n8n's stream and tell of an error.
 
             ```proto
             RESPONSE_MODE_DOCUMENT = 2
             ```
         STREAMING:
-            n8n's stream lines; another body fails the run.
+            n8n's stream lines, or none; another body fails the run with N8N_RESPONSE_MISMATCH, and it is not charged.
 
             ```proto
             RESPONSE_MODE_STREAMING = 3

@@ -128,7 +128,8 @@ export type Workflow = Message<"n8ngateway.v1.Workflow"> & {
   timeoutSeconds: number;
 
   /**
-   * Seconds without a byte from n8n, once it has begun to answer, after which a run is timed out; 0 for the gateway's default.
+   * Seconds without a byte from n8n, once it has begun to answer (with RESPONSE_MODE_STREAMING from the start), after
+   * which a run is timed out; 0 for the gateway's default.
    *
    * @generated from field: int32 idle_timeout_seconds = 16;
    */
@@ -233,14 +234,14 @@ export enum ResponseMode {
   AUTO = 1,
 
   /**
-   * One document, also when its lines look like n8n's stream.
+   * One document, JSON, text or bytes, also when its lines look like n8n's stream and tell of an error.
    *
    * @generated from enum value: RESPONSE_MODE_DOCUMENT = 2;
    */
   DOCUMENT = 2,
 
   /**
-   * n8n's stream lines; another body fails the run.
+   * n8n's stream lines, or none; another body fails the run with N8N_RESPONSE_MISMATCH, and it is not charged.
    *
    * @generated from enum value: RESPONSE_MODE_STREAMING = 3;
    */
