@@ -125,7 +125,7 @@ class Settings(BaseSettings):
     forwarded_header: Literal["forwarded", "x-forwarded-for"] | None = None
     request_timeout_seconds: PositiveFloat = 60
     execution_timeout_seconds: PositiveFloat = 300
-    execution_lease_seconds: int = Field(30, ge=1, le=3600)
+    execution_lease_seconds: int = Field(30, ge=1, le=600)
     execution_queue_concurrency: PositiveInt = 1000
     shutdown_grace_seconds: PositiveFloat = 20
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 import json
@@ -20,7 +21,9 @@ import jwt
 import pytest
 from yarl import URL
 
+from gateway.adapters.postgres import PostgresDatabase
 from gateway.local.secrets import Secrets
+from gateway.rpc.principal import DatabaseRole, Kind, Principal
 from tests.conftest import RunningDev
 from tests.stub_n8n import StubN8n
 
@@ -131,6 +134,30 @@ def start_replica(
     for replica in started:
         replica.process.kill()
         replica.process.wait()
+
+
+CallDirectly = Callable[..., Any]
+
+
+@pytest.fixture(scope="session")
+def call_directly(dev: RunningDev) -> CallDirectly:
+    """Call a function of the database with the token's claims, as PostgREST would."""
+    claims = jwt.decode(dev.ready["token"], options={"verify_signature": False})
+    caller = Principal(
+        kind=Kind.USER,
+        subject=claims["sub"],
+        database_role=DatabaseRole.AUTHENTICATED,
+        claims=json.dumps(claims),
+    )
+
+    async def call(function: str, **arguments: Any) -> Any:
+        database = PostgresDatabase(_database_url(dev), max_connections=1)
+        try:
+            return json.loads(await database.call(function, caller, **arguments))
+        finally:
+            await database.close()
+
+    return lambda function, **arguments: asyncio.run(call(function, **arguments))
 
 
 def _database_url(dev: RunningDev) -> str:

@@ -10,9 +10,10 @@ from typing import Any
 
 import httpx
 import pytest
+import uuid_utils
 
 from gateway.rpc.errors import Code
-from tests.replicas.conftest import SECONDS, Replica, StartReplica, register
+from tests.replicas.conftest import SECONDS, CallDirectly, Replica, StartReplica, register
 from tests.replicas.test_watch import kinds
 from tests.stub_n8n import StubN8n
 
@@ -223,3 +224,30 @@ def test_a_run_that_may_be_repeated_is_taken_up(
     assert [event["sequence"] for event in second.events(run)] == [1, 2, 3, 4, 5, 6]
     assert stub_n8n.calls["gated"] == before + 2
     assert until(second, run, COMPLETED)["credits_used"] == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "state", "reason"),
+    [
+        ({"p_queue": True}, "EXECUTION_STATE_FAILED", "PAYLOAD_LOST"),
+        ({"p_runner": "nobody"}, UNKNOWN, "OUTCOME_UNKNOWN"),
+    ],
+)
+def test_a_run_begun_around_the_gateway_ends_and_lets_others_run(
+    first: Replica, arguments: dict[str, Any], state: str, reason: str, call_directly: CallDirectly
+) -> None:
+    """As a member can with its own token, where PostgREST can be reached."""
+    workflow_id = register(first, "echo", concurrency_limit=1)
+    around = str(uuid_utils.uuid7())
+    call_directly(
+        "begin_execution",
+        p_execution_id=around,
+        p_workflow_id=workflow_id,
+        p_lease_seconds=1,
+        **arguments,
+    )
+    behind = start(first, workflow_id, data={"n": 2})
+    assert until(first, behind["id"], COMPLETED)["result"]["echo"] == {"n": 2}
+    ended = until(first, around, state)
+    assert ended["error"]["details"][0]["reason"] == reason
+    assert ended.get("credits_used", 0) == 0

@@ -283,6 +283,71 @@ async def test_a_run_that_was_never_sent_is_queued_again_until_it_is_too_old(
     assert await available(superuser, tenant) == 10
 
 
+@pytest.mark.parametrize(
+    ("arguments", "field"),
+    [
+        ({"p_runner": RUNNER, "p_lease_seconds": 0}, "lease_seconds"),
+        ({"p_runner": RUNNER, "p_lease_seconds": -60}, "lease_seconds"),
+        ({"p_runner": RUNNER, "p_lease_seconds": 601}, "lease_seconds"),
+        ({"p_runner": RUNNER, "p_lease_seconds": None}, "lease_seconds"),
+        ({"p_queue": True, "p_lease_seconds": 2_000_000_000}, "lease_seconds"),
+        ({"p_runner": ""}, "runner"),
+        ({"p_runner": "a name\n"}, "runner"),
+        ({"p_runner": "r" * 65}, "runner"),
+        ({"p_metadata": {"label": {"nested": "value"}}}, "metadata"),
+        ({"p_metadata": {"label": ["value"]}}, "metadata"),
+        ({"p_metadata": {"label": "x" * 600_000}}, "metadata"),
+    ],
+)
+@pytest.mark.parametrize("concurrency", [0, 1])
+async def test_a_run_begun_around_the_gateway_is_held_to_its_bounds(
+    database: PostgresDatabase, superuser: Any, arguments: dict[str, Any], field: str, concurrency: int
+) -> None:
+    tenant = await new_tenant(database, balance=10)
+    await limit(superuser, tenant, organization=concurrency)
+    with pytest.raises(InvalidArgument) as raised:
+        await tenant.begin(**arguments)
+    assert set(raised.value.fields) == {field}
+    assert await available(superuser, tenant) == 10
+
+
+async def test_a_run_is_queued_or_it_is_not(database: PostgresDatabase) -> None:
+    tenant = await new_tenant(database, balance=10)
+    with pytest.raises(InvalidArgument) as raised:
+        await tenant.begin(p_queue=None)
+    assert set(raised.value.fields) == {"queue"}
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"p_runner": None},
+        {"p_runner": "nobody", "p_lease_seconds": 600},
+        {"p_queue": True, "p_lease_seconds": 600},
+    ],
+)
+async def test_a_run_begun_around_the_gateway_is_taken_up_within_ten_minutes(
+    database: PostgresDatabase, superuser: Any, arguments: dict[str, Any]
+) -> None:
+    tenant = await new_tenant(database, balance=10)
+    execution_id = (await tenant.begin(**arguments))["execution_id"]
+    remaining = await superuser.fetchval(
+        "select lease_expires_at - created_at from reservations where execution_id = $1", execution_id
+    )
+    assert 0 < remaining.total_seconds() <= 600
+
+
+async def test_a_sweep_takes_turns_by_organization(database: PostgresDatabase, superuser: Any) -> None:
+    many, few = [await new_tenant(database, balance=100) for _ in range(2)]
+    floods = [(await begin(many))["execution_id"] for _ in range(40)]
+    single = (await begin(few))["execution_id"]
+    await expire(superuser, *floods)
+    await expire(superuser, single)
+    swept = json.loads(await database.call("sweep_executions", None, p_limit=10))
+    assert single in {entry["execution_id"] for entry in swept}
+    assert len(swept) <= 10
+
+
 async def test_many_sweepers_take_each_run_once(database: PostgresDatabase, superuser: Any) -> None:
     tenant = await new_tenant(database, balance=50)
     execution_ids = [(await begin(tenant))["execution_id"] for _ in range(30)]
