@@ -45,20 +45,21 @@ FRESH_MINUTES = 10
 
 _LONGEST_AGENT = 512
 _VERSION = re.compile(r"/\S+|\d[\w.]*")
-_KEY_ID, _PART = 8, 28
-"""Characters of a fingerprint: the id of its key, then the network, then the user agent."""
+_ORIGIN, _PART = 8, 28
+"""Characters of a fingerprint: the origin, then the network, then the user agent."""
 
 
 class Subject(NamedTuple):
     """Whose calls are compared: a session of a user (the user itself where its token names none), or a key.
 
-    `proof` tells a rotated key from what it was before.
+    Its fingerprints begin with `origin`, which stands for the key of the MACs and for the secret of an API
+    key: once either is another one, what was known says nothing, however late it is written down.
     """
 
     organization_id: str
     id: str
     session: str
-    proof: str
+    origin: str
 
 
 class Baselines(Protocol):
@@ -97,7 +98,7 @@ class Fingerprints:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._key = key
-        self._key_id = _mac(key, "key id")[:_KEY_ID]
+        self._key_id = _mac(key, "key id")[:_ORIGIN]
         self._baselines = baselines
         self._database = database
         self._record = record
@@ -107,7 +108,7 @@ class Fingerprints:
         self._recorded: Remembered[Subject, str | None] = Remembered(
             self._find_record, keep=lambda baseline: baseline is not None, clock=clock
         )
-        self._fingerprint = lru_cache(REMEMBERED)(self._make)
+        self._place = lru_cache(REMEMBERED)(self._locate)
 
     async def __call__(self, call: Call) -> None:
         """Raises PermissionDenied (FINGERPRINT_CHANGED, REVERIFICATION_REQUIRED), Unavailable."""
@@ -117,8 +118,8 @@ class Fingerprints:
         if principal.kind is not Kind.USER and principal.kind is not Kind.API_KEY:
             return
         agent = call.metadata.get("user-agent", "")[:_LONGEST_AGENT]
-        fingerprint = self._fingerprint(policy.organization_id, call.address, agent)
         subject = self._subject(call, principal, policy.organization_id)
+        fingerprint = subject.origin + self._place(policy.organization_id, call.address, agent)
         baseline = await self._baseline(call, subject, fingerprint, policy.fingerprint_policy)
         if baseline is None or baseline == fingerprint:
             return
@@ -180,10 +181,10 @@ class Fingerprints:
             p_organization_id=subject.organization_id,
             p_subject_id=subject.id,
             p_session_id=subject.session,
+            p_origin=subject.origin,
         )
         recorded: str | None = orjson.loads(text)["fingerprint"]
-        # One that was made with another key says nothing.
-        return recorded if recorded is not None and recorded.startswith(self._key_id) else None
+        return recorded
 
     def _tell(
         self,
@@ -209,18 +210,18 @@ class Fingerprints:
         )
 
     def _subject(self, call: Call, principal: Principal, organization_id: str) -> Subject:
-        proof = ""
+        origin = self._key_id
         if principal.kind is Kind.API_KEY:
-            proof = hashlib.sha256(call.metadata.get("x-api-key", "").encode()).hexdigest()
-        return Subject(organization_id, principal.subject, principal.session or "", proof)
+            origin = _mac(self._key, "key id", call.metadata.get("x-api-key", ""))[:_ORIGIN]
+        return Subject(organization_id, principal.subject, principal.session or "", origin)
 
     def _name(self, subject: Subject) -> str:
         return _mac(self._key, "subject", *subject)
 
-    def _make(self, organization_id: str, address: str, agent: str) -> str:
+    def _locate(self, organization_id: str, address: str, agent: str) -> str:
         network = _mac(self._key, "network", organization_id, _network(address))
         user_agent = _mac(self._key, "user agent", organization_id, _VERSION.sub("", agent))
-        return self._key_id + network[:_PART] + user_agent[:_PART]
+        return network[:_PART] + user_agent[:_PART]
 
 
 def _network(address: str) -> str:
@@ -239,8 +240,8 @@ def _mac(key: bytes, purpose: str, *parts: str) -> str:
 
 
 def _signals(baseline: str, fingerprint: str) -> tuple[str, ...]:
-    network = slice(_KEY_ID, _KEY_ID + _PART)
-    user_agent = slice(_KEY_ID + _PART, None)
+    network = slice(_ORIGIN, _ORIGIN + _PART)
+    user_agent = slice(_ORIGIN + _PART, None)
     differs = {"user_agent": user_agent, "network": network}
     return tuple(name for name, part in differs.items() if baseline[part] != fingerprint[part])
 

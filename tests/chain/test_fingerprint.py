@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -50,10 +51,10 @@ class Memory:
 
 
 class Record:
-    """The database's side: the last baseline of each subject."""
+    """The database's side: the baselines of each subject, the last one last."""
 
     def __init__(self) -> None:
-        self.baselines: dict[tuple[str, str, str], str] = {}
+        self.baselines: defaultdict[tuple[str, str, str], list[str]] = defaultdict(list)
         self.is_away = False
         self.asked = 0
 
@@ -64,7 +65,8 @@ class Record:
             msg = "away"
             raise Unavailable(msg)
         subject = arguments["p_organization_id"], arguments["p_subject_id"], arguments["p_session_id"]
-        return json.dumps({"fingerprint": self.baselines.get(subject)})
+        known = [one for one in self.baselines[subject] if one.startswith(arguments["p_origin"])]
+        return json.dumps({"fingerprint": known[-1] if known else None})
 
 
 @dataclass
@@ -88,7 +90,7 @@ class World:
         self.events.append(event)
         if event.status == BASELINE:
             subject = event.organization_id, event.subject_id, event.session_id
-            self.record.baselines[subject] = event.fingerprint
+            self.record.baselines[subject].append(event.fingerprint)
 
     async def come(self, address: str = HOME, agent: str = FIREFOX, **more: Any) -> str:
         """A call comes; how it is refused, or OK."""
@@ -237,7 +239,8 @@ async def test_sessions_users_organizations_and_keys_do_not_mix() -> None:
     ):
         assert await world.come(OFFICE, CURL, **other) == "OK"
     assert {event.status for event in world.events} == {BASELINE}
-    assert len({event.fingerprint for event in world.events}) == 3  # one more for each organization
+    # One more for the other organization, and for each secret of a key.
+    assert len({event.fingerprint for event in world.events}) == 5
 
 
 async def test_nothing_is_watched_where_nobody_acts_for_an_organization() -> None:
@@ -280,6 +283,19 @@ async def test_another_key_begins_anew() -> None:
     assert await world.come(OFFICE, CURL) == "OK"
     assert world.told() == [BEGAN, BEGAN]
     assert world.events[1].fingerprint[:8] != first[:8]
+
+
+@pytest.mark.parametrize("redis", ["there", "away"])
+async def test_a_rotated_key_begins_anew_and_the_old_one_goes_on(redis: str) -> None:
+    world = World(DENY)
+    world.memory.is_away = redis == "away"
+    assert await world.come(key="gw_live_k_old") == "OK"
+    assert await world.come(OFFICE, CURL, key="gw_live_k_new") == "OK"
+    world.memory.known.clear()
+    world.guard = world.replica()
+    assert await world.come(OFFICE, CURL, key="gw_live_k_new") == "OK"
+    assert await world.come(key="gw_live_k_old") == "OK"
+    assert await world.come(key="gw_live_k_new") == "FINGERPRINT_CHANGED"
 
 
 async def test_without_redis_an_organization_that_only_logs_is_not_held_up() -> None:

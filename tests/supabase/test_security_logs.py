@@ -10,7 +10,6 @@ import pytest
 from gateway.adapters.postgres import PostgresDatabase
 from gateway.chain.security_log import BASELINE, SUSPICIOUS
 from gateway.gen.n8ngateway.v1.security_event_pb import SecurityEvent
-from gateway.rpc.api_keys import new_key
 from gateway.rpc.errors import InvalidArgument
 from tests.adapters.databases import Tenant, new_tenant
 
@@ -36,8 +35,14 @@ async def listed(tenant: Tenant, **narrowed: Any) -> list[Any]:
     return list(page["security_events"])
 
 
-async def baseline(database: PostgresDatabase, organization_id: str, subject: str, session: str) -> Any:
-    arguments = {"p_organization_id": organization_id, "p_subject_id": subject, "p_session_id": session}
+async def baseline(
+    database: PostgresDatabase, organization_id: str, subject: str, session: str, **more: str
+) -> Any:
+    arguments = {
+        "p_organization_id": organization_id,
+        "p_subject_id": subject,
+        "p_session_id": session,
+    } | more
     return json.loads(await database.call("find_baseline", None, **arguments))["fingerprint"]
 
 
@@ -123,29 +128,14 @@ async def test_the_last_baseline_counts(database: PostgresDatabase) -> None:
     assert await baseline(database, str(uuid.uuid4()), "user_1", "sess_1") is None
 
 
-async def test_a_key_that_is_rotated_begins_anew(database: PostgresDatabase) -> None:
-    tenant = await new_tenant(database)
-    key = new_key()
-    sealed = {"sealed": "c2VhbGVk", "key_id": "1"}
-    made = await tenant.call(
-        "create_api_key",
-        p_organization_id=tenant.organization_id,
-        p_api_key={"name": "key", "scopes": []},
-        p_public_id=key.public_id,
-        p_secret_hash=key.secret_hash,
-        p_client_secret=sealed,
-    )
-    await note(database, event(tenant.organization_id, subject_id=made["id"], session_id=""))
-    assert await baseline(database, tenant.organization_id, made["id"], "") == A
-    await tenant.call(
-        "rotate_api_key",
-        p_organization_id=tenant.organization_id,
-        p_id=made["id"],
-        p_secret_hash="f" * 64,
-        p_client_secret=sealed,
-        p_overlap_seconds=60,
-    )
-    assert await baseline(database, tenant.organization_id, made["id"], "") is None
+async def test_a_baseline_is_found_by_what_it_was_made_with(database: PostgresDatabase) -> None:
+    organization_id = (await new_tenant(database)).organization_id
+    new, old = A, "0" * 8 + "c" * 56
+    for fingerprint in (new, old):  # the old one is written down last
+        await note(database, event(organization_id, subject_id="key", session_id="", fingerprint=fingerprint))
+    assert await baseline(database, organization_id, "key", "", p_origin=A[:8]) == new
+    assert await baseline(database, organization_id, "key", "", p_origin="0" * 8) == old
+    assert await baseline(database, organization_id, "key", "", p_origin="1" * 8) is None
 
 
 async def test_what_is_old_is_forgotten(database: PostgresDatabase, superuser: Any) -> None:
