@@ -93,11 +93,14 @@ class Lines:
 StartReplica = Callable[..., Replica]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def start_replica(
     dev: RunningDev, stub_n8n: StubN8n, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[StartReplica]:
-    """Start a gateway beside the one of `dev`; what is left of them is killed at the end."""
+    """Start a gateway beside the one of `dev`. What is left of them is killed at the end of these tests.
+
+    Later ones would have them for company: each replica delivers webhooks and takes up runs.
+    """
     issuer = jwt.decode(dev.ready["token"], options={"verify_signature": False})["iss"]
     environment = {
         "PATH": os.environ["PATH"],
@@ -112,6 +115,7 @@ def start_replica(
         "N8N_API_KEY": "Scripted-n8n-api-key",
         "VAULT_KEY": _vault_key(dev),
         "RATE_LIMIT_REQUESTS": "1000000",
+        "WEBHOOK_ALLOWED_NETWORKS": "127.0.0.0/8",
         "HTTP_PORT": "0",
         "GRPC_PORT": "0",
     }
@@ -180,17 +184,17 @@ def _port(process: subprocess.Popen[bytes], log: Path) -> int:
     pytest.fail(f"the replica did not start:\n{log.read_text()[-4000:]}")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def first(start_replica: StartReplica) -> Replica:
     return start_replica()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def second(start_replica: StartReplica) -> Replica:
     return start_replica()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def workflows(first: Replica) -> dict[str, str]:
     """A workflow of one credit for each webhook."""
     return {

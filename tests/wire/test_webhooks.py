@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import queue
 import threading
+import uuid
+from collections import defaultdict
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -16,18 +18,24 @@ from gateway.rpc.errors import Code
 from tests.wire.clients import Client, Outcome
 from tests.wire.conftest import World, call
 
+SECONDS = 60
+
+
+Got = tuple[dict[str, str], bytes]
+"""The headers, with names in lower case, and the body of a request."""
+
 
 class Receiver:
     """Takes every POST, and keeps it by its path."""
 
     def __init__(self) -> None:
-        self.got: queue.Queue[tuple[str, dict[str, str], bytes]] = queue.Queue()
-        taken = self.got
+        self.at: defaultdict[str, queue.Queue[Got]] = defaultdict(queue.Queue)
+        taken = self.at
 
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["Content-Length"]))
-                taken.put((self.path, dict(self.headers), body))
+                taken[self.path].put(({name.lower(): value for name, value in self.headers.items()}, body))
                 self.send_response(204)
                 self.end_headers()
 
@@ -55,7 +63,8 @@ def resource(outcome: Outcome, name: str) -> dict[str, Any]:
 
 def test_an_endpoint_is_told_of_a_run(client: Client, world: World, receiver: Receiver) -> None:
     of = {"organization_id": world.dev.ready["organization_id"]}
-    wanted = {"url": f"{receiver.url}/run", "event_types": ["WEBHOOK_EVENT_TYPE_EXECUTION_FINISHED"]}
+    path = f"/{uuid.uuid4()}"
+    wanted = {"url": receiver.url + path, "event_types": ["WEBHOOK_EVENT_TYPE_EXECUTION_FINISHED"]}
     made = call(client, world, "CreateWebhook", {**of, "webhook": wanted})
     webhook, secret = resource(made, "webhook"), made.messages[0]["secret"]
     this = {**of, "id": webhook["id"]}
@@ -63,9 +72,8 @@ def test_an_endpoint_is_told_of_a_run(client: Client, world: World, receiver: Re
     assert secret.startswith("whsec_")
     ran = call(client, world, "Execute", world.request("echo", data={"n": 1}))
     assert ran.code is Code.OK
-    path, headers, body = receiver.got.get(timeout=30)
-    assert path == "/run"
-    told = Verifier(secret).verify(body, {name.lower(): value for name, value in headers.items()})
+    headers, body = receiver.at[path].get(timeout=SECONDS)
+    told = Verifier(secret).verify(body, headers)
     assert told["type"] == "execution.finished"
     assert told["data"]["execution"]["id"] == ran.messages[0]["execution_id"]
     rotated = call(client, world, "RotateWebhookSecret", {**this, "overlap_seconds": 60})
@@ -77,7 +85,7 @@ def test_an_endpoint_is_told_of_a_run(client: Client, world: World, receiver: Re
     assert updated["url"] == wanted["url"]
     listed = {**of, "webhook_id": webhook["id"]}
     page = call(client, world, "ListWebhookDeliveries", listed).messages[0]
-    assert page["deliveries"][0]["id"] == {k.lower(): v for k, v in headers.items()}["webhook-id"]
+    assert page["deliveries"][0]["id"] == headers["webhook-id"]
     again = {**listed, "delivery_id": page["deliveries"][0]["id"]}
     assert call(client, world, "RedeliverWebhook", again).reason == "WEBHOOK_DISABLED"
     shown = [call(client, world, "GetWebhook", this), call(client, world, "ListWebhooks", of)]
