@@ -62,6 +62,8 @@ DATABASE_CONNECTIONS = _gauge("database_connections", "Connections by state, and
 N8N_SECONDS = _histogram("n8n_seconds", "How long n8n took to begin its answer to a run.", "outcome")
 N8N_CIRCUITS_OPEN = _gauge("n8n_circuits_open", "n8n instances that are away, so that no run is sent.")
 EXECUTIONS = _counter("executions", "Executions that have ended and are settled, by state.", "state")
+EVENTS_BYTES = _gauge("events_bytes", "What the events of runs take of Redis, as it told last.")
+EVENTS_DROPPED = _counter("events_dropped", "Runs whose events in Redis were dropped early, to make room.")
 PART_AWAY = _gauge("part_away", "1 while a part of the gateway's surroundings is away.", "part", "mode")
 REPLICAS = _gauge("replicas", "Replicas that share the Redis, as it told last.")
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from redis.exceptions import NoScriptError
 
+from gateway import metrics
 from gateway.adapters.redis import told, unavailable
 from gateway.gen.n8ngateway.v1.execution_event_pb import ExecutionEvent
 
@@ -34,20 +35,118 @@ GROWN, ENDED = b"grown", b"ended"
 """What is told of a run's stream."""
 
 _LENGTH = struct.Struct(">I")
+_ALL = "n8n-gateway:events:all:"
 
-# KEYS: stream, writer. ARGV: writer, first, last, events, first to keep, seconds to keep,
-# channel, what to tell there.
-# Answers how many were listening, -1 where another one writes the stream.
-_APPEND = """
-local known = redis.call('HMGET', KEYS[2], 'writer', 'last')
-if known[1] and known[1] ~= ARGV[1] then return -1 end
-local last = tonumber(known[2] or 0)
-if tonumber(ARGV[3]) <= last then return 0 end
-redis.call('XADD', KEYS[1], 'MINID', ARGV[5], ARGV[3] .. '-' .. ARGV[2], 'e', ARGV[4])
-redis.call('HSET', KEYS[2], 'writer', ARGV[1], 'last', ARGV[3])
-redis.call('EXPIRE', KEYS[1], ARGV[6])
-redis.call('EXPIRE', KEYS[2], ARGV[6])
-return redis.call('PUBLISH', ARGV[7], ARGV[8])
+RUN_BYTES = 6 << 10
+"""What the keys of a run take in Redis beside its events."""
+ENTRY_BYTES = 128
+RUN_MOST_BYTES = 16 << 20
+"""What Redis keeps of a run."""
+
+# KEYS: stream, writer, what all runs take (a prefix). ARGV: writer, first, last, events, organization, run,
+# seconds to keep, channel, what to tell there, most bytes of a run, most bytes of all runs.
+# Answers how many were listening (-1 where another one writes the stream), how many runs' events were
+# dropped to make room, and the bytes that all take, or -1 where they were not counted anew.
+#
+# What all runs take: bytes (run -> what it may take, 'all' -> their sum), organizations (by their sums), and
+# when each run was last counted: ages, and runs:<organization>. A run is counted ahead, so that few appends
+# do it: `held` is what it may take until it is counted again, `size` what it takes.
+_APPEND = f"""
+local RUN, ENTRY, STEP = {RUN_BYTES}, {ENTRY_BYTES}, 16384
+local stream, state, P = KEYS[1], KEYS[2], KEYS[3]
+local organization, run, kept, most = ARGV[5], ARGV[6], tonumber(ARGV[7]), tonumber(ARGV[11])
+local known = redis.call('HMGET', state, 'writer', 'last', 'size', 'held')
+if known[1] and known[1] ~= ARGV[1] then return {{-1, 0, -1}} end
+if tonumber(ARGV[3]) <= tonumber(known[2] or 0) then return {{0, 0, -1}} end
+
+local cost, held = #ARGV[4] + ENTRY, tonumber(known[4] or 0)
+local size, dropped, all = tonumber(known[3] or RUN) + cost, 0, -1
+while size > tonumber(ARGV[10]) do
+    local oldest = redis.call('XRANGE', stream, '-', '+', 'COUNT', 1)[1]
+    if not oldest then break end
+    redis.call('XDEL', stream, oldest[1])
+    size = size - #oldest[2][2] - ENTRY
+end
+
+local is_end = ARGV[9] == '{ENDED.decode()}'
+if size > held or is_end then
+    local now = redis.call('TIME')
+    now = now[1] * 1000 + math.floor(now[2] / 1000)
+    local me = organization .. '/' .. run
+
+    local function count(member, owner, taken)
+        local change = taken - (redis.call('HGET', P .. 'bytes', member) or 0)
+        if taken > 0 then
+            redis.call('HSET', P .. 'bytes', member, taken)
+        else
+            redis.call('HDEL', P .. 'bytes', member)
+        end
+        if tonumber(redis.call('ZINCRBY', P .. 'organizations', change, owner)) <= 0 then
+            redis.call('ZREM', P .. 'organizations', owner)
+        end
+        all = redis.call('HINCRBY', P .. 'bytes', 'all', change)
+    end
+    local function forget(member, owner, its)
+        count(member, owner, 0)
+        redis.call('ZREM', P .. 'ages', member)
+        redis.call('ZREM', P .. 'runs:' .. owner, its)
+    end
+    local function key_of(its, name)
+        return 'n8n-gateway:{{' .. its .. '}}:' .. name
+    end
+
+    -- More than one in each turn, so that none stays for long after its stream has gone.
+    local gone = redis.call('ZRANGEBYSCORE', P .. 'ages', '-inf', now - kept * 1000, 'LIMIT', 0, 10)
+    for _, member in ipairs(gone) do
+        local owner, its = string.match(member, '^([^/]*)/(.*)$')
+        local left = redis.call('PTTL', key_of(its, 'events'))
+        if left > 0 then
+            redis.call('ZADD', P .. 'ages', now - kept * 1000 + left, member)
+        else
+            forget(member, owner, its)
+        end
+    end
+
+    held = is_end and size or size + STEP
+    count(me, organization, held)
+    redis.call('ZADD', P .. 'ages', now, me)
+    redis.call('ZADD', P .. 'runs:' .. organization, now, run)
+
+    -- Of the organization that takes most, what has not grown for longest goes first.
+    local is_bare = false
+    while all > most do
+        local owner, its
+        for _, candidate in ipairs(redis.call('ZREVRANGE', P .. 'organizations', 0, 1)) do
+            local oldest = redis.call('ZRANGE', P .. 'runs:' .. candidate, 0, 0)[1]
+            if oldest and not (is_bare and oldest == run) then
+                owner, its = candidate, oldest
+                break
+            end
+        end
+        if not its then break end
+        redis.call('DEL', key_of(its, 'events'))
+        dropped = dropped + 1
+        if its == run then
+            is_bare, size = true, RUN + cost
+            held = is_end and size or size + STEP
+            count(me, organization, held)
+        else
+            if redis.call('EXISTS', key_of(its, 'writer')) == 1 then
+                redis.call('HSET', key_of(its, 'writer'), 'size', RUN, 'held', 0)
+            end
+            forget(owner .. '/' .. its, owner, its)
+        end
+    end
+    for _, name in ipairs({{'bytes', 'ages', 'organizations', 'runs:' .. organization}}) do
+        redis.call('EXPIRE', P .. name, 2 * kept)
+    end
+end
+
+redis.call('XADD', stream, ARGV[3] .. '-' .. ARGV[2], 'e', ARGV[4])
+redis.call('HSET', state, 'writer', ARGV[1], 'last', ARGV[3], 'size', size, 'held', held)
+redis.call('EXPIRE', stream, kept)
+redis.call('EXPIRE', state, kept)
+return {{redis.call('PUBLISH', ARGV[8], ARGV[9]), dropped, all}}
 """
 
 # KEYS: writer. ARGV: writer, seconds to keep. Answers the last sequence.
@@ -60,12 +159,12 @@ return tonumber(redis.call('HGET', KEYS[1], 'last') or 0)
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Events for one entry, up to the byte `end` of their log; entries that end before `keep_from` may go."""
+    """Events for one entry, up to the byte `end` of their log."""
 
     execution_id: str
+    organization_id: str
     events: Sequence[ExecutionEvent]
-    end: int
-    keep_from: int
+    end: int = 0
 
     @property
     def last(self) -> int:
@@ -82,10 +181,17 @@ class Progress:
 
 
 class EventStreams:
-    """The streams of all runs. Failure: every method raises Unavailable, within CALL_SECONDS."""
+    """The streams of all runs, which take at most `most_bytes` of Redis together.
 
-    def __init__(self, redis: Redis) -> None:
+    Of a run the newest RUN_MOST_BYTES are kept. When all of them take too much, the organization that takes
+    most gives way: its run that has not grown for longest loses the events published so far.
+
+    Failure: every method raises Unavailable, within CALL_SECONDS.
+    """
+
+    def __init__(self, redis: Redis, most_bytes: int = 256 << 20) -> None:
         self._redis = redis
+        self._most_bytes = most_bytes
         self._append = ""
 
     async def append(self, writer: str, batches: Sequence[Batch]) -> list[int | None]:
@@ -103,7 +209,11 @@ class EventStreams:
         for answer in answers:
             if isinstance(answer, Exception):
                 raise unavailable() from answer
-        return [None if answer < 0 else answer for answer in answers]
+        for _, dropped, all_bytes in answers:
+            if all_bytes >= 0:
+                metrics.EVENTS_BYTES.set(all_bytes)
+                metrics.EVENTS_DROPPED.inc(dropped)
+        return [None if listening < 0 else listening for listening, _, _ in answers]
 
     async def claim(self, writer: str, execution_id: str) -> int:
         """Become the one that writes a run's stream; the answer is the sequence of its newest event, or 0."""
@@ -156,17 +266,21 @@ class EventStreams:
                 run = batch.execution_id
                 pipeline.evalsha(
                     self._append,
-                    2,
+                    3,
                     _stream_key(run),
                     _writer_key(run),
+                    _ALL,
                     writer,
                     batch.events[0].sequence,
                     batch.last,
                     _packed(batch.events),
-                    batch.keep_from,
+                    batch.organization_id,
+                    run,
                     KEPT_SECONDS,
                     channel_of(run),
                     ENDED if is_end(batch.events[-1]) else GROWN,
+                    RUN_MOST_BYTES,
+                    self._most_bytes,
                 )
             answers: list[Any] = await pipeline.execute(raise_on_error=False)
             return answers

@@ -112,7 +112,8 @@ class Services:
         settings, parts, around = self._settings, self._parts, self._around
         database, vault = around.database, around.vault
         replica, lease = secrets.token_hex(8), settings.execution_lease_seconds
-        streams, channels = EventStreams(around.redis), Channels(around.redis)
+        streams = EventStreams(around.redis, settings.execution_events_megabytes << 20)
+        channels = Channels(around.redis)
         publisher = Publisher(streams, replica)
         limits = Limits(total=settings.execution_timeout_seconds)
         credentials = StoredCredentials(database, vault)

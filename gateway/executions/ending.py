@@ -46,6 +46,7 @@ class Endings:
         Without Redis nobody is told: readers then find it in the database.
         """
         stored = read_stored(await self._database.call("get_execution", None, p_id=execution_id))
+        organization_id = stored.execution.organization_id
         try:
             last = await self._streams.claim(self._writer, execution_id)
             end = ExecutionEvent(
@@ -54,6 +55,6 @@ class Endings:
                 time=stored.execution.finished_at or Timestamp.now(),
                 event=end_of(stored.execution, stored.credits_remaining),
             )
-            await self._streams.append(self._writer, [Batch(execution_id, [end], 0, 0)])
+            await self._streams.append(self._writer, [Batch(execution_id, organization_id, [end])])
         except Unavailable:
             log.warning("end of a run not published", execution_id=execution_id)

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
@@ -34,8 +33,6 @@ FLUSH_BATCHES = 64
 """Entries in one round trip."""
 KEPT_HERE_BYTES = 1 << 20
 """What is kept here of events that are published: a reader further behind than this reads from Redis."""
-KEPT_THERE_BYTES = 16 << 20
-"""What Redis keeps of a run."""
 CROWDED_BYTES = 8 << 20
 """What may wait to be published of one run, before it has to wait itself; never while Redis is away."""
 LEFT_OVER_BYTES = 64 << 20
@@ -71,6 +68,7 @@ class Publication:
         self,
         publisher: Publisher,
         execution_id: str,
+        organization_id: str,
         *,
         after: int = 0,
         lost: Callable[[], None] = _nothing,
@@ -83,11 +81,9 @@ class Publication:
         self.ended = ended
         self.followed = False
         self._publisher = publisher
+        self._organization_id = organization_id
         self._published = after
         self._begun = after > 0
-        self._keep_from = 0
-        self._entries: deque[tuple[int, int]] = deque()
-        """Of what is in Redis: the last sequence of each entry, and the log's bytes up to there."""
 
     @property
     def is_over(self) -> bool:
@@ -115,16 +111,12 @@ class Publication:
         if not events:
             return None
         self._begun = True
-        return Batch(self.log.execution_id, events, end, self._keep_from)
+        return Batch(self.log.execution_id, self._organization_id, events, end)
 
     def appended(self, batch: Batch, followers: int) -> None:
         """The batch can be read by everyone."""
         self._published = batch.last
         self.followed = followers > 0
-        self._entries.append((batch.last, batch.end))
-        while batch.end - self._entries[0][1] > KEPT_THERE_BYTES:
-            self._entries.popleft()
-            self._keep_from = self._entries[0][0]
         self.log.show(batch.last)
         self.log.trim(batch.end - KEPT_HERE_BYTES, batch.last)
 

@@ -92,6 +92,7 @@ class Runner:
         publication = Publication(
             self._publisher,
             execution_id,
+            job.organization_id,
             after=after,
             lost=lambda: self.lose(execution_id),
             ended=lambda: self._forget(execution_id),

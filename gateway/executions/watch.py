@@ -154,9 +154,13 @@ class _Following:
         return events
 
     async def check(self, look: Callable[[], Awaitable[Stored]]) -> None:
-        """Find out whether a silent run has ended."""
+        """Find out whether a silent run has ended. Raises OutOfRange when its next events are gone."""
         progress = await self._streams.progress(self._stored.execution.id)
-        if has_ended(self._stored.execution) or progress.last > self._after:
+        if has_ended(self._stored.execution):
+            return
+        if progress.last > self._after:
+            if not await self._streams.read(self._stored.execution.id, self._after):
+                raise expired(progress.last + 1)  # to make room for others: see `event_streams`
             return
         if progress.writer and await self._streams.is_alive(progress.writer):
             return

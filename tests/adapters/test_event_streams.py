@@ -11,9 +11,15 @@ import pytest_asyncio
 from protobuf import Oneof
 from redis.asyncio import Redis
 
+from gateway.adapters import event_streams as module
 from gateway.adapters.event_streams import Batch, EventStreams, Progress
-from gateway.gen.n8ngateway.v1.execution_event_pb import ExecutionChunk, ExecutionEvent
+from gateway.gen.n8ngateway.v1.execution_event_pb import (
+    ExecutionChunk,
+    ExecutionCompleted,
+    ExecutionEvent,
+)
 from gateway.local.valkey import LocalValkey
+from gateway.metrics import REGISTRY
 from gateway.rpc.errors import Unavailable
 
 
@@ -40,10 +46,24 @@ def run() -> str:
     return str(uuid.uuid4())
 
 
-def batch(run: str, first: int, last: int, *, keep_from: int = 0) -> Batch:
-    event = Oneof("chunk", ExecutionChunk(content=Oneof("text", "☃")))
+def batch(
+    run: str, first: int, last: int, *, organization: str = "tenant", text: str = "☃", ends: bool = False
+) -> Batch:
+    event = Oneof("chunk", ExecutionChunk(content=Oneof("text", text)))
     events = [ExecutionEvent(execution_id=run, sequence=n, event=event) for n in range(first, last + 1)]
-    return Batch(run, events, last, keep_from)
+    if ends:
+        end = Oneof("completed", ExecutionCompleted())
+        events.append(ExecutionEvent(execution_id=run, sequence=last + 1, event=end))
+    return Batch(run, organization, events)
+
+
+def new_run() -> str:
+    return str(uuid.uuid4())
+
+
+async def taken(redis: Redis) -> int:
+    """What all runs take, as Redis counts it."""
+    return int(await redis.hget("n8n-gateway:events:all:bytes", "all") or 0)
 
 
 async def sequences(streams: EventStreams, run: str, after: int = 0) -> list[int]:
@@ -89,11 +109,99 @@ async def test_a_run_that_nobody_has_written_can_be_claimed(streams: EventStream
     assert await streams.append("a", [batch(run, 1, 1)]) == [None]
 
 
-async def test_entries_that_need_not_be_kept_go(streams: EventStreams, run: str) -> None:
-    for first, last in ((1, 3), (4, 6)):
-        await streams.append("a", [batch(run, first, last)])
-    await streams.append("a", [batch(run, 7, 7, keep_from=6)])
-    assert await sequences(streams, run) == [4, 5, 6, 7]
+async def test_of_a_run_the_newest_entries_are_kept(
+    streams: EventStreams, run: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "RUN_MOST_BYTES", module.RUN_BYTES + 2500)
+    for first in (1, 3, 5):
+        await streams.append("a", [batch(run, first, first + 1, text="x" * 400)])
+    assert await sequences(streams, run) == [3, 4, 5, 6]
+    await streams.claim("b", run)
+    await streams.append("b", [batch(run, 7, 8, text="x" * 400)])
+    assert await sequences(streams, run) == [5, 6, 7, 8]
+
+
+async def test_the_organization_that_takes_most_gives_way(redis: Redis) -> None:
+    streams = EventStreams(redis, 1 << 20)
+    small = new_run()
+    await streams.append("a", [batch(small, 1, 1, organization="small", text="x" * 50_000)])
+    large = [new_run() for _ in range(20)]
+    for run in large:
+        await streams.append("a", [batch(run, 1, 1, organization="large", text="x" * 100_000, ends=True)])
+    await streams.append("a", [batch(small, 2, 2, organization="small")])
+    assert await sequences(streams, small) == [1, 2]
+    kept = [run for run in large if await sequences(streams, run)]
+    assert kept == large[-len(kept) :]
+    assert 5 < len(kept) < 10
+    assert await taken(redis) <= 1 << 20
+    assert REGISTRY.get_sample_value("n8n_gateway_events_bytes") == await taken(redis)
+
+
+async def test_what_was_dropped_is_a_gap_and_the_run_goes_on(redis: Redis, run: str) -> None:
+    streams = EventStreams(redis, 1 << 20)
+    await streams.append("a", [batch(run, 1, 3)])
+    before = REGISTRY.get_sample_value("n8n_gateway_events_dropped_total") or 0
+    for number in range(10):
+        await streams.append("a", [batch(new_run(), 1, 1, text=f"{number:>200000}")])
+    assert await sequences(streams, run) == []
+    assert (REGISTRY.get_sample_value("n8n_gateway_events_dropped_total") or 0) > before
+    assert await streams.progress(run) == Progress("a", 3)
+    assert await streams.append("a", [batch(run, 4, 4)]) == [0]
+    assert await sequences(streams, run) == [4]
+
+
+async def test_one_run_alone_can_not_take_more_than_all_may(redis: Redis, run: str) -> None:
+    streams = EventStreams(redis, 1 << 20)
+    for number in range(1, 40):
+        await streams.append("a", [batch(run, number, number, text="x" * 100_000)])
+        assert await taken(redis) <= 1 << 20
+        assert (await sequences(streams, run, number - 1)) == [number]
+    assert await redis.memory_usage(f"n8n-gateway:{{{run}}}:events", samples=0) <= 1 << 20
+
+
+@pytest.mark.parametrize(("entries", "size"), [(1, 1), (40, 1), (40, 300), (10, 5_000), (3, 70_000)])
+async def test_no_less_is_counted_than_redis_takes(redis: Redis, entries: int, size: int) -> None:
+    streams = EventStreams(redis)
+    used = (await redis.info("memory"))["used_memory"]
+    counted = await taken(redis)
+    for _ in range(200):
+        run = new_run()
+        batches = [batch(run, n, n, text="x" * size, ends=n == entries) for n in range(1, entries + 1)]
+        await streams.append("a", batches)
+    # A tenth for what has nothing to do with it: buffers of connections, tables that grow.
+    grown = (await redis.info("memory"))["used_memory"] - used
+    assert grown <= 1.1 * (await taken(redis) - counted) + 100_000
+
+
+async def test_streams_that_have_expired_take_nothing(redis: Redis) -> None:
+    streams, expired, alive = EventStreams(redis), new_run(), new_run()
+    before = await taken(redis)
+    await streams.append("a", [batch(expired, 1, 2), batch(alive, 1, 2)])
+    await redis.delete(f"n8n-gateway:{{{expired}}}:events", f"n8n-gateway:{{{expired}}}:writer")
+    ages = "n8n-gateway:events:all:ages"
+    await redis.zadd(ages, {f"tenant/{expired}": 1, f"tenant/{alive}": 1})
+    await streams.append("a", [batch(new_run(), 1, 1, ends=True)])
+    counted = await redis.hgetall("n8n-gateway:events:all:bytes")
+    assert f"tenant/{expired}".encode() not in counted
+    assert f"tenant/{alive}".encode() in counted
+    assert await redis.zscore(ages, f"tenant/{expired}") is None
+    assert (await redis.zscore(ages, f"tenant/{alive}") or 0) > 1
+    others = {name: int(value) for name, value in counted.items() if name != b"all"}
+    assert sum(others.values()) == int(counted[b"all"])
+    assert await taken(redis) > before
+
+
+@pytest.mark.parametrize("lost", ["bytes", "ages", "organizations", "runs:tenant"])
+async def test_a_count_that_was_lost_stops_nobody(redis: Redis, run: str, lost: str) -> None:
+    """As a Redis that evicts keys may do."""
+    streams = EventStreams(redis, 1 << 20)
+    await streams.append("a", [batch(run, 1, 1, text="x" * 500_000)])
+    await redis.delete(f"n8n-gateway:events:all:{lost}")
+    for number in range(2, 30):
+        await streams.append("a", [batch(run, number, number, text="x" * 100_000)])
+        await streams.append("a", [batch(new_run(), 1, 1, text="x" * 100_000, ends=True)])
+    assert (await sequences(streams, run))[-1] == 29
+    assert await taken(redis) <= 1 << 20
 
 
 async def test_streams_go_in_time(streams: EventStreams, redis: Redis, run: str) -> None:
@@ -102,6 +210,8 @@ async def test_streams_go_in_time(streams: EventStreams, redis: Redis, run: str)
     assert len(keys) == 2
     for key in keys:
         assert 3000 < await redis.ttl(key) <= 3600
+    for key in await redis.keys("n8n-gateway:events:all:*"):
+        assert 6000 < await redis.ttl(key) <= 7200
 
 
 async def test_scripts_survive_a_redis_that_forgets_them(

@@ -80,7 +80,7 @@ async def settled() -> None:
 
 async def test_readers_see_what_is_published_and_no_more(publisher: Publisher, streams: Streams) -> None:
     streams.gate.clear()
-    publication = Publication(publisher, "run")
+    publication = Publication(publisher, "run", "organization")
     reading = publication.log.read()
     waiting = asyncio.ensure_future(anext(reading))
     publication.log.append(EVENT)
@@ -95,7 +95,7 @@ async def test_readers_see_what_is_published_and_no_more(publisher: Publisher, s
 
 async def test_what_comes_meanwhile_goes_at_once(publisher: Publisher, streams: Streams) -> None:
     streams.gate.clear()
-    publication = Publication(publisher, "run")
+    publication = Publication(publisher, "run", "organization")
     reading = asyncio.ensure_future(read(publication))
     await settled()
     publication.log.append(EVENT)
@@ -109,7 +109,7 @@ async def test_what_comes_meanwhile_goes_at_once(publisher: Publisher, streams: 
 
 
 async def test_many_logs_go_in_one_round_trip(publisher: Publisher, streams: Streams) -> None:
-    publications = [Publication(publisher, f"run {number}") for number in range(10)]
+    publications = [Publication(publisher, f"run {number}", "organization") for number in range(10)]
     readings = [asyncio.ensure_future(read(publication)) for publication in publications]
     await settled()
     for publication in publications:
@@ -121,7 +121,7 @@ async def test_many_logs_go_in_one_round_trip(publisher: Publisher, streams: Str
 
 async def test_a_short_run_that_nobody_reads_is_not_published(publisher: Publisher, streams: Streams) -> None:
     over = asyncio.Event()
-    publication = Publication(publisher, "run", ended=over.set)
+    publication = Publication(publisher, "run", "organization", ended=over.set)
     publication.log.append(EVENT)
     publication.whole = True
     publication.log.close()
@@ -132,7 +132,7 @@ async def test_a_short_run_that_nobody_reads_is_not_published(publisher: Publish
 
 async def test_one_whose_result_is_not_kept_whole_is(publisher: Publisher, streams: Streams) -> None:
     over = asyncio.Event()
-    publication = Publication(publisher, "run", ended=over.set)
+    publication = Publication(publisher, "run", "organization", ended=over.set)
     publication.log.append(EVENT)
     publication.log.close()
     assert not over.is_set()
@@ -145,7 +145,7 @@ async def test_without_redis_nobody_here_waits_and_nothing_is_lost(
 ) -> None:
     streams.is_away = True
     over = asyncio.Event()
-    publication = Publication(publisher, "run", ended=over.set)
+    publication = Publication(publisher, "run", "organization", ended=over.set)
     reading = asyncio.ensure_future(read(publication))
     await settled()
     for _ in range(3):
@@ -164,7 +164,7 @@ async def test_what_was_dropped_meanwhile_is_a_gap_and_not_a_silence(
 ) -> None:
     streams.is_away = True
     over = asyncio.Event()
-    publication = Publication(publisher, "run", ended=over.set)
+    publication = Publication(publisher, "run", "organization", ended=over.set)
     monkeypatch.setattr(publication.log, "_capacity", 10 * EVENT_BYTES)
     publication.log.append(EVENT)
     await asyncio.wait_for(streams.refused.wait(), SECONDS)
@@ -180,7 +180,7 @@ async def test_a_run_that_was_taken_over_ends_here_without_an_end(
     publisher: Publisher, streams: Streams
 ) -> None:
     lost, over = asyncio.Event(), asyncio.Event()
-    publication = Publication(publisher, "run", after=4, lost=lost.set, ended=over.set)
+    publication = Publication(publisher, "run", "organization", after=4, lost=lost.set, ended=over.set)
     reading = asyncio.ensure_future(read(publication, 4))
     await settled()
     streams.taken_over.add("run")
@@ -197,7 +197,7 @@ async def test_little_is_kept_here_of_what_is_published(
     """A reader that falls further behind is told to read from Redis."""
     monkeypatch.setattr(module, "KEPT_HERE_BYTES", 5 * EVENT_BYTES)
     monkeypatch.setattr(module, "BATCH_BYTES", EVENT_BYTES)
-    publication = Publication(publisher, "run")
+    publication = Publication(publisher, "run", "organization")
     quick = asyncio.ensure_future(read(publication))
     slow = publication.log.read()
     publication.log.append(EVENT)
@@ -218,7 +218,7 @@ async def test_a_run_waits_for_redis_before_it_loses_events(
     monkeypatch.setattr(module, "KEPT_HERE_BYTES", 3 * EVENT_BYTES)
     monkeypatch.setattr(module, "BATCH_BYTES", EVENT_BYTES)
     streams.gate.clear()
-    publication = Publication(publisher, "run")
+    publication = Publication(publisher, "run", "organization")
     reading = asyncio.ensure_future(read(publication))
     await settled()
     for _ in range(10):
@@ -238,7 +238,7 @@ async def test_it_does_not_wait_for_a_redis_that_is_away(
 ) -> None:
     monkeypatch.setattr(module, "CROWDED_BYTES", 0)
     streams.is_away = True
-    publication = Publication(publisher, "run")
+    publication = Publication(publisher, "run", "organization")
     publication.log.append(EVENT)
     await asyncio.wait_for(publication.room(), SECONDS)
     publication.log.close()

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from gateway.rpc.errors import Code
-from tests.replicas.conftest import Replica
+from tests.replicas.conftest import Replica, StartReplica, register
 from tests.stub_n8n import StubN8n
 
 
@@ -80,6 +80,28 @@ def test_a_run_that_nobody_reads_is_followed_too(
         assert kinds([next(there), next(there)]) == ["started", "chunk"]
         stub_n8n.open_gate()
         assert kinds(list(there)) == ["chunk", "completed"]
+
+
+def test_events_that_had_to_make_room_are_missed_by_who_has_not_read_them_alone(
+    first: Replica, start_replica: StartReplica, workflows: dict[str, str], stub_n8n: StubN8n
+) -> None:
+    """A run of the same organization puts out more than Redis may keep of all runs."""
+    tight = start_replica(EXECUTION_EVENTS_MEGABYTES="1")
+    flood = register(tight, "flood")
+    with first.stream({"workflow_id": workflows["gated"]}) as here:
+        begin = [next(here), next(here)]
+        run = begin[0]["execution_id"]
+        with tight.watch(run) as there:
+            assert [next(there), next(there)] == begin
+            ended = tight.post("/execute", {"workflow_id": flood}).raise_for_status().json()
+            assert ended["status"] == "completed"
+            [late] = tight.events(run)
+            assert late["details"][0]["reason"] == "EVENTS_EXPIRED"
+            assert late["details"][0]["metadata"] == {"first_kept": "3"}
+            stub_n8n.open_gate()
+            rest = list(here)
+            assert list(there) == rest
+    assert kinds(begin + rest) == ["started", "chunk", "chunk", "completed"]
 
 
 def test_a_watch_of_a_run_that_failed_ends_well(
