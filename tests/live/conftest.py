@@ -15,6 +15,7 @@ from tests.live import n8n_install, n8n_server, workflows
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
+    from pathlib import Path
 
 _OPTION = "--live-n8n"
 
@@ -28,6 +29,8 @@ class LiveN8n:
     internal_secret: str = field(repr=False)
     workflow_ids: Mapping[str, str]
     """n8n's id of each workflow by its webhook path."""
+    data: Path
+    """Where n8n keeps all that it stores: its database, binary data, its log."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -81,14 +84,15 @@ def n8n(
     progress: Callable[[str], None],
 ) -> Iterator[LiveN8n]:
     """Start n8n with an empty database, an owner and every workflow of the live tests."""
-    with n8n_server.started(n8n_installation, tmp_path_factory.mktemp("n8n")) as server:
+    data = tmp_path_factory.mktemp("n8n")
+    with n8n_server.started(n8n_installation, data) as server:
         progress(f"starting n8n {n8n_install.N8N_VERSION} on {server.base_url}")
         server.wait_until_ready()
         api_key = n8n_server.create_owner(server.base_url)
         internal_secret = secrets.token_hex(32)
         with workflows.N8nApi(server.base_url, api_key) as api:
             ids = workflows.create_all(api, internal_secret)
-        yield LiveN8n(server.base_url, api_key, internal_secret, ids)
+        yield LiveN8n(server.base_url, api_key, internal_secret, ids, data)
 
 
 @pytest.fixture(scope="session")

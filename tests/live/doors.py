@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
+from collections.abc import Generator
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -42,15 +43,19 @@ class Refused(Exception):
 
 
 class Door(ABC):
-    """Execute and ExecuteStream; both raise Refused, a stream after the events that came before."""
+    """Execute, ExecuteStream and Watch; all raise Refused, a stream after the events that came before."""
 
     @abstractmethod
     def execute(self, request: Json) -> Json:
         """Return the ExecuteResponse to a request given with proto names."""
 
     @abstractmethod
-    def stream(self, request: Json) -> Iterator[Json]:
-        """Yield each ExecutionEvent when it arrives."""
+    def stream(self, request: Json) -> Generator[Json]:
+        """Yield each ExecutionEvent when it arrives; closed before its end, it disconnects."""
+
+    @abstractmethod
+    def watch(self, execution_id: str, after: int) -> Generator[Json]:
+        """Yield each event of a run after a sequence, those to come included."""
 
 
 class GrpcDoor(Door):
@@ -66,13 +71,22 @@ class GrpcDoor(Door):
         except grpc.RpcError as error:
             raise _refused_by_grpc(error) from None
 
-    def stream(self, request: Json) -> Iterator[Json]:
+    def stream(self, request: Json) -> Generator[Json]:
         message = ParseDict(request, execution_service_pb2.ExecuteStreamRequest())
+        return self._events(self._client.executions.ExecuteStream(message, timeout=SECONDS))
+
+    def watch(self, execution_id: str, after: int) -> Generator[Json]:
+        message = execution_service_pb2.WatchExecutionRequest(execution_id=execution_id, after_sequence=after)
+        return self._events(self._client.executions.WatchExecution(message, timeout=SECONDS))
+
+    def _events(self, call: Any) -> Generator[Json]:
         try:
-            for event in self._client.executions.ExecuteStream(message, timeout=SECONDS):
+            for event in call:
                 yield _google_json(event)
         except grpc.RpcError as error:
             raise _refused_by_grpc(error) from None
+        finally:
+            call.cancel()
 
 
 class ConnectDoor(Door):
@@ -101,23 +115,34 @@ class ConnectDoor(Door):
         except ConnectError as error:
             raise _refused_by_connect(error) from None
 
-    def stream(self, request: Json) -> Iterator[Json]:
+    def stream(self, request: Json) -> Generator[Json]:
         message = execution_service_pb.ExecuteStreamRequest.from_json(json.dumps(request))
+        return self._events("ExecuteStream", message)
+
+    def watch(self, execution_id: str, after: int) -> Generator[Json]:
+        message = execution_service_pb.WatchExecutionRequest(execution_id=execution_id, after_sequence=after)
+        return self._events("WatchExecution", message)
+
+    def _events(self, name: str, message: Message) -> Generator[Json]:
         method: MethodInfo[Any, Any] = MethodInfo(
-            name="ExecuteStream",
+            name=name,
             service_name="n8ngateway.v1.ExecutionService",
-            input=execution_service_pb.ExecuteStreamRequest,
+            input=type(message),
             output=execution_event_pb.ExecutionEvent,
             idempotency_level=IdempotencyLevel.UNKNOWN,
             stream_type=StreamType.SERVER_STREAM,
         )
+        events = self._client.execute_server_stream(
+            request=message, method=method, headers=self._headers, timeout_ms=SECONDS * 1000
+        )
+        assert isinstance(events, Generator)
         try:
-            for event in self._client.execute_server_stream(
-                request=message, method=method, headers=self._headers, timeout_ms=SECONDS * 1000
-            ):
+            for event in events:
                 yield _json(event)
         except ConnectError as error:
             raise _refused_by_connect(error) from None
+        finally:
+            events.close()
 
 
 class RestDoor(Door):
@@ -134,9 +159,16 @@ class RestDoor(Door):
             raise _refused_by_rest(answer)
         return answer
 
-    def stream(self, request: Json) -> Iterator[Json]:
-        headers = {"Accept": "text/event-stream"}
-        with self.http.stream("POST", "/api/v1/execute/stream", json=request, headers=headers) as response:
+    def stream(self, request: Json) -> Generator[Json]:
+        return self._events("POST", "/api/v1/execute/stream", json=request)
+
+    def watch(self, execution_id: str, after: int) -> Generator[Json]:
+        path = f"/api/v1/executions/{execution_id}/events"
+        return self._events("GET", path, headers={"Last-Event-ID": str(after)})
+
+    def _events(self, method: str, path: str, **options: Any) -> Generator[Json]:
+        headers = {"Accept": "text/event-stream"} | options.pop("headers", {})
+        with self.http.stream(method, path, headers=headers, **options) as response:
             if not response.is_success:
                 response.read()
                 raise _refused_by_rest(response.json())

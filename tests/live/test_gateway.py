@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from tests.live import workflows
 from tests.live.doors import DOORS, Door, Json, Refused, RestDoor
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Generator, Iterator, Mapping
 
     from tests.conftest import RunningDev
     from tests.live.conftest import LiveN8n
@@ -26,6 +27,7 @@ pytestmark = pytest.mark.timeout(120, func_only=True)
 
 PRICE = 3
 Expecting = Callable[[str, str], Json]
+RUNNING = "EXECUTION_STATE_RUNNING"
 KINDS = {"started", "node_started", "chunk", "node_finished", "completed", "failed"}
 
 
@@ -146,6 +148,38 @@ def test_events_arrive_while_n8n_still_runs(door: Door, registered: Registered, 
     assert _kind(events[-1]) == "completed"
 
 
+def test_a_client_that_disconnects_watches_its_run_to_the_end(
+    door: Door, registered: Registered, n8n: LiveN8n
+) -> None:
+    with registered.costing(PRICE), workflows.N8nApi(n8n.base_url, n8n.api_key) as api:
+        workflow_id = n8n.workflow_ids[workflows.SLOW_STREAM]
+        runs_before = len(api.executions(workflow_id))
+        events = _until_chunk(door.stream(registered.request(workflows.SLOW_STREAM)), 2)
+        run_id = events[0]["execution_id"]
+        # Twice: the watch is cut as well.
+        events += _until_chunk(door.watch(run_id, events[-1]["sequence"]), 1)
+        assert api.running_executions(workflow_id)
+        events += list(door.watch(run_id, events[-1]["sequence"]))
+        assert len(api.executions(workflow_id)) == runs_before + 1
+    assert [event["sequence"] for event in events] == list(range(1, len(events) + 1))
+    assert [chunk["json"]["part"] for chunk in _chunks(events)] == list(range(workflows.SLOW_STREAM_PARTS))
+    assert events[-1]["completed"]["credits_used"] == PRICE
+    assert {event["execution_id"] for event in events} == {run_id}
+
+
+def test_a_client_comes_back_when_its_run_has_ended(door: Door, registered: Registered, n8n: LiveN8n) -> None:
+    with registered.costing(PRICE), workflows.N8nApi(n8n.base_url, n8n.api_key) as api:
+        events = _until_chunk(door.stream(registered.request(workflows.STREAM)), 1)
+        run_id = events[0]["execution_id"]
+        while (run := registered.rest.http.get(f"/api/v1/executions/{run_id}").json())["state"] == RUNNING:
+            time.sleep(0.1)
+        assert run["credits_used"] == PRICE
+        assert api.execution_status(str(_chunks(events)[0]["json"]["executionId"])) == "success"
+        events += list(door.watch(run_id, events[-1]["sequence"]))
+    assert [event["sequence"] for event in events] == list(range(1, run["last_sequence"] + 1))
+    assert [chunk["node_name"] for chunk in _chunks(events)] == ["First", "Second", "Third"]
+
+
 @pytest.mark.parametrize("accept", ["text/event-stream", "application/x-ndjson"])
 def test_parts_of_a_stream_arrive_in_reads_of_their_own(registered: Registered, accept: str) -> None:
     request = registered.request(workflows.STREAM)
@@ -255,6 +289,17 @@ def test_a_stream_where_a_document_is_expected(
         data = door.execute(expecting(workflows.STREAM_FAIL, "DOCUMENT"))["data"]
     lines = [json.loads(line) for line in data.splitlines()]
     assert [line["type"] for line in lines] == ["begin", "item", "end", "error"]
+
+
+def _until_chunk(stream: Generator[Json], number: int) -> list[Json]:
+    """Read until so many chunks have come, then disconnect."""
+    events = []
+    with contextlib.closing(stream):
+        for event in stream:
+            events.append(event)
+            if len(_chunks(events)) == number:
+                return events
+    pytest.fail("the stream ended before")
 
 
 def _kind(event: Json) -> str:

@@ -29,11 +29,14 @@ HEADER_AUTH = "header-auth"
 INACTIVE = "inactive"
 REPORTING_SLOW = "reporting-slow"
 REPORTING_FAIL = "reporting-fail"
+REDEEMING = "redeeming"
 UNKNOWN = "no-such-webhook"
 
 SECRET_HEADER = "X-N8N-Internal-Auth"
 EXECUTION_ID_HEADER = "X-N8N-Execution-Id"
 TOKEN_HEADER = "X-Gateway-Execution-Token"
+RUN_HEADER = "X-Gateway-Execution-Id"
+HANDLE_HEADER = "X-Gateway-Credential-Handle"
 
 PLAIN_TEXT = 'a plain part with "quotes" and unicode: é ☃'
 SLOW_STREAM_PARTS = 6
@@ -48,6 +51,13 @@ _SLOW_SECONDS = 30
 _ROUTE_DEADLINE_SECONDS = 30
 _POLL_SECONDS = 0.02
 
+_UNSAVED: dict[str, Any] = {
+    "saveDataSuccessExecution": "none",
+    "saveDataErrorExecution": "none",
+    "saveExecutionProgress": False,
+}
+
+_WEBHOOK_ITEM = "$('Webhook').item.json"
 _ECHO = "={{ JSON.stringify({ echo: $json.body, executionId: $execution.id }) }}"
 _HEADERS = "={{ JSON.stringify($json.headers) }}"
 
@@ -89,6 +99,8 @@ class Workflow:
     active: bool = True
     error_workflow: str = ""
     """n8n's id of what runs when it fails."""
+    is_saved: bool = True
+    """Whether n8n keeps the data of its runs."""
 
     def definition(self) -> dict[str, Any]:
         """Return the workflow as n8n's API takes it."""
@@ -103,6 +115,7 @@ class Workflow:
             "settings": {
                 "executionOrder": "v1",
                 **({"errorWorkflow": self.error_workflow} if self.error_workflow else {}),
+                **({} if self.is_saved else _UNSAVED),
             },
         }
 
@@ -146,6 +159,12 @@ class N8nApi:
         """Ask n8n how a run ended, `success`, `error` or `canceled`; it says one of UNFINISHED before."""
         response = self._client.get(f"/api/v1/executions/{execution_id}")
         return str(response.raise_for_status().json()["status"])
+
+    def executions(self, workflow_id: str) -> list[Any]:
+        """All that n8n keeps of a workflow's runs, their data included; the newest first, 250 at most."""
+        query = {"workflowId": workflow_id, "includeData": "true", "limit": "250"}
+        response = self._client.get("/api/v1/executions", params=query)
+        return list(response.raise_for_status().json()["data"])
 
     def running_executions(self, workflow_id: str) -> list[str]:
         """Ids of a workflow's runs that have not ended."""
@@ -201,6 +220,26 @@ def create_reporting(api: N8nApi, gateway_url: str, internal_secret: str) -> dic
         ),
     ]
     return {workflow.name: api.create(workflow) for workflow in made}
+
+
+def create_redeeming(
+    api: N8nApi, gateway_url: str, internal_secret: str, name: str, upstream_url: str
+) -> str:
+    """Make the workflow that redeems its handle and shows the credential `name` to an upstream."""
+    handle = f"$json.headers['{HANDLE_HEADER.lower()}']"
+    run = {"name": RUN_HEADER, "value": "={{ $json.headers['x-gateway-execution-id'] }}"}
+    redeem = _post(
+        "Redeem",
+        f"{gateway_url}/api/v1/internal/credentials/redeem",
+        [{"name": SECRET_HEADER, "value": internal_secret}, run],
+        f"={{{{ JSON.stringify({{ handle: {handle}, names: ['{name}'] }}) }}}}",
+    )
+    bearer = {"name": "Authorization", "value": f"=Bearer {{{{ $json.credentials.{name} }}}}"}
+    spent = {"name": HANDLE_HEADER, "value": f"={{{{ {handle.replace('$json', _WEBHOOK_ITEM)} }}}}"}
+    use = _post("Use", upstream_url, [bearer, spent], "{}")
+    told = f"={{{{ JSON.stringify({{ upstream: $json, told: $('Redeem').item.json.credentials.{name} }}) }}}}"
+    nodes = [_webhook(REDEEMING), redeem, use, _answer_json("Answer", told)]
+    return api.create(Workflow(REDEEMING, nodes, is_saved=False))
 
 
 def _workflows(header_credential: dict[str, Any]) -> Iterator[Workflow]:
