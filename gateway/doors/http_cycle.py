@@ -32,25 +32,27 @@ def _lines(*fields: tuple[bytes, bytes]) -> bytes:
 class WholeRequestCycle(RequestResponseCycle):
     """The ASGI side of a request whose head and body are there. Its connection is to be kept alive."""
 
+    access_log = False
+    disconnected = False
+    keep_alive = True
+    waiting_for_100_continue = False
+    more_body = False
+    response_started = False
+    response_complete = False
+    chunked_encoding = None
+    expected_content_length = 0
+    _start: Any = None
+    _fields = b""
+    _event: asyncio.Event | None = None
+
     def __init__(self, protocol: HttpToolsProtocol, body: bytes) -> None:
         self.scope = protocol.scope
         self.transport = protocol.transport
         self.flow = protocol.flow
         self.logger = protocol.logger
-        self.access_log = False
         self.default_headers = protocol.server_state.default_headers
         self.on_response = protocol.on_response_complete
-        self.disconnected = False
-        self.keep_alive = True
-        self.waiting_for_100_continue = False
-        self.more_body = False
-        self.response_started = self.response_complete = False
-        self.chunked_encoding = None
-        self.expected_content_length = 0
         self._request: Event | None = {"type": "http.request", "body": body, "more_body": False}
-        self._start: Any = None
-        self._fields = b""
-        self._event: asyncio.Event | None = None
 
     @property
     def message_event(self) -> asyncio.Event:  # type: ignore[override]

@@ -10,8 +10,10 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from math import inf
 from typing import Any, NoReturn
 from urllib.parse import unquote
@@ -24,7 +26,10 @@ from gateway.doors.http_cycle import WholeRequestCycle
 _BYTES_PER_CHUNK = 16
 """What the head and the end of a chunk may take, for each byte in it."""
 
-_HOST = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~-]+)(?::[0-9]{1,5})?")
+_is_host = lru_cache(256)(re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~-]+)(?::[0-9]{1,5})?").fullmatch)
+"""Whether a Host header is a host with or without a port."""
+
+_ASKING_TO_STAY = {b"connection", b"proxy-connection"}
 
 _CODES = {400: 3, 408: 4, 431: 8, 503: 14, 505: 12}
 """The code of google.rpc.Status for each HTTP status that is answered here."""
@@ -115,6 +120,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._holds = 0
         self._in_head = True
         self._in_request = False
+        self._is_new = False
         self._received = self._body = 0
         self._refusal: tuple[int, str] | None = None
         self._held: bytes | None = None
@@ -143,25 +149,25 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             self.parser.feed_data(data)
             if self._held is not None:
                 self._let_go()
-            self._check_size()
+            elif self._is_new:
+                self._is_new = False
+                self._alarm.set(self._bounds.head_seconds)
+            if self._received > self._bounds.head_bytes:
+                self._check_size()
         except httptools.HttpParserUpgrade:
             pass  # the connection closes after the answer
         except (httptools.HttpParserError, _RefusedError) as error:
             self._stop(*self._refusal or (400, f"The request is no valid HTTP/1.1: {error}"))
 
     def on_message_begin(self) -> None:
-        """A request's first byte is there."""
+        """A request's first byte is there; its time starts unless the rest of the head is there, too."""
         super().on_message_begin()
-        self._in_head = self._in_request = True
-        self._alarm.set(self._bounds.head_seconds)
+        self._in_head = self._in_request = self._is_new = True
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Take a field of the head; one behind a chunked body must not be taken for one (RFC 9110, 6.5.1)."""
         if self._in_head:
-            name = name.lower()
-            self.headers.append((name, value))
-            if name == b"expect" and value.lower() == b"100-continue":
-                self.expect_100_continue = True
+            self.headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
         """The head is there. What follows an offer to upgrade is not read: the connection is closed."""
@@ -170,9 +176,12 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             received > self._bounds.head_bytes and self._head_size() > self._bounds.head_bytes
         ):
             self._refuse_head()
-        self._check_head()
-        self._in_head = False
-        if self._is_plain():
+        fields = dict(self.headers)
+        version = self._http_version(fields)
+        self._check_head(fields, version)
+        self.expect_100_continue = fields.get(b"expect", b"").lower() == b"100-continue"
+        self._in_head = self._is_new = False
+        if version == "1.1" and self._is_plain():
             self._read_target()
             self._held = b""
         else:
@@ -224,8 +233,13 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             and not self.expect_100_continue
             and not parser.should_upgrade()
             and parser.should_keep_alive()
-            and parser.get_http_version() == "1.1"
         )
+
+    def _http_version(self, fields: Mapping[bytes, bytes]) -> str:
+        """The version. The parser takes long to tell, but of those that it knows, 1.1 alone stays unasked."""
+        if self.parser.should_keep_alive() and fields.keys().isdisjoint(_ASKING_TO_STAY):
+            return "1.1"
+        return self.parser.get_http_version()
 
     def _let_go(self) -> None:
         """The rest of the request is still to come: uvicorn takes it over."""
@@ -237,46 +251,49 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     def _read_target(self) -> None:
         """Fill the scope with method, path and query, as uvicorn does."""
-        url = httptools.parse_url(self.url)
-        path = url.path.decode("ascii")
+        target = self.url
+        if target.startswith(b"/") and b"#" not in target:
+            raw_path, _, query = target.partition(b"?")
+        else:
+            url = httptools.parse_url(target)
+            raw_path, query = url.path, url.query or b""
+        path = raw_path.decode("ascii")
         scope = self.scope
         scope["method"] = self.parser.get_method().decode("ascii")
         scope["path"] = unquote(path) if "%" in path else path
-        scope["raw_path"] = url.path
-        scope["query_string"] = url.query or b""
+        scope["raw_path"] = raw_path
+        scope["query_string"] = query
 
     def _head_size(self) -> int:
         return len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
 
     def _check_size(self) -> None:
         """Refuse a head that does not end, and a body that is mostly something else."""
-        if self._received <= self._bounds.head_bytes:
-            return
         if self._in_head:
             self._refuse_head()
         if self._received > self._bounds.head_bytes + self._body * (1 + _BYTES_PER_CHUNK):
             self._refuse(400, "The chunks of the request are mostly not its body.")
 
-    def _check_head(self) -> None:
+    def _check_head(self, fields: Mapping[bytes, bytes], version: str) -> None:
         """Refuse what RFC 9112 tells servers to refuse, and the parser lets pass (2.3, 3.2, 6.1)."""
-        version = self.parser.get_http_version()
         if version not in {"1.1", "1.0"}:
             self._refuse(505, "The gateway speaks HTTP/1.1.")
-        hosts: list[bytes] = []
-        codings: list[bytes] = []
-        for name, value in self.headers:
-            if name == b"host":
-                hosts.append(value)
-            elif name == b"transfer-encoding":
-                codings.append(value.lower())
-        if len(hosts) != 1 and (hosts or version == "1.1"):
+        host, coding = fields.get(b"host"), fields.get(b"transfer-encoding")
+        repeated = self._repeated() if len(fields) < len(self.headers) else ()
+        if b"host" in repeated or (host is None and version == "1.1"):
             self._refuse(400, "The request needs one Host header, and no more.")
-        if hosts and not _HOST.fullmatch(hosts[0]):
+        if host is not None and not _is_host(host):
             self._refuse(400, "The Host header is no host with or without a port.")
-        if not self.url.startswith((b"/", b"*")) and self.url.split(b"/", 3)[2:3] != hosts:
+        if not self.url.startswith((b"/", b"*")) and self.url.split(b"/", 3)[2:3] != [host]:
             self._refuse(400, "The request's target is of another host than the Host header.")
-        if codings and (codings != [b"chunked"] or version == "1.0"):
+        if coding is not None and (
+            coding.lower() != b"chunked" or b"transfer-encoding" in repeated or version == "1.0"
+        ):
             self._refuse(400, "Transfer-Encoding can only be chunked, and not in HTTP/1.0.")
+
+    def _repeated(self) -> set[bytes]:
+        """The names that more than one field has."""
+        return {name for name, count in Counter(name for name, _ in self.headers).items() if count > 1}
 
     def _refuse_head(self) -> NoReturn:
         most = f"{self._bounds.head_bytes} bytes and {self._bounds.head_count} fields"
