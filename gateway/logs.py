@@ -11,6 +11,7 @@ import json
 import logging
 import os
 import sys
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -22,7 +23,9 @@ _TRACEBACKS = structlog.processors.ExceptionRenderer(
     structlog.tracebacks.ExceptionDictTransformer(show_locals=False),  # locals hold tokens and secrets
 )
 _add_time = structlog.processors.TimeStamper(fmt="iso")
-_OPTIONS = orjson.OPT_UTC_Z | orjson.OPT_NON_STR_KEYS
+_OPTIONS = orjson.OPT_UTC_Z
+_SHORT = ("info", "warning", "error")
+"""The levels that take the short way."""
 
 
 def configure(level: str, form: str) -> None:
@@ -49,7 +52,7 @@ def configure(level: str, form: str) -> None:
     file = sys.stderr.fileno()
     structlog.configure(
         processors=own,
-        wrapper_class=type("Logger", (_Shortcut, structlog.make_filtering_bound_logger(level)), {}),
+        wrapper_class=_bound_logger(level),
         logger_factory=lambda name="": _Logger(name, file),
         cache_logger_on_first_use=True,
     )
@@ -59,14 +62,38 @@ class _Shortcut(structlog.BoundLoggerBase):
     """Hands an event to the processors without copying it at every step."""
 
     def _proxy_to_logger(self, method_name: str, event: str | None = None, **event_kw: Any) -> None:
-        line: Any = {**self._context, **event_kw}
-        line["event"] = event
+        event_kw["event"] = event
+        self._log(method_name, event_kw)
+
+    def _log(self, method: str, event: EventDict) -> None:
+        line: Any = {**self._context, **event} if self._context else event
         try:
             for process in self._processors:
-                line = process(self._logger, method_name, line)
+                line = process(self._logger, method, line)
         except structlog.DropEvent:
             return
         self._logger.write(line)
+
+
+def _bound_logger(level: str) -> type[structlog.BoundLoggerBase]:
+    """The logger of structlog for lines from `level` up, with less between a call and its line."""
+    whole = structlog.make_filtering_bound_logger(level)
+    lowest = logging.getLevelNamesMapping()[level]
+    names = [name for name in _SHORT if logging.getLevelNamesMapping()[name.upper()] >= lowest]
+    return type("Logger", (_Shortcut, whole), {name: _short(name, getattr(whole, name)) for name in names})
+
+
+def _short(name: str, whole: Callable[..., None]) -> Callable[..., None]:
+    """The method of a level, for lines that have no values to be put into their event."""
+
+    def log(self: _Shortcut, event: str, *values: Any, **fields: Any) -> None:
+        if values:
+            whole(self, event, *values, **fields)
+        else:
+            fields["event"] = event
+            self._log(name, fields)
+
+    return log
 
 
 class _Logger:
@@ -118,5 +145,13 @@ def _json_record(_logger: WrappedLogger, _method: str, event: EventDict) -> str:
 def _dump(event: EventDict) -> bytes:
     try:
         return orjson.dumps(event, default=str, option=_OPTIONS)
+    except TypeError:
+        return _dump_anything(event)
+
+
+def _dump_anything(event: EventDict) -> bytes:
+    """Keys that are no text cost all lines twice as much, so they come second."""
+    try:
+        return orjson.dumps(event, default=str, option=_OPTIONS | orjson.OPT_NON_STR_KEYS)
     except TypeError:  # a lone surrogate, or an integer beyond 64 bits
         return json.dumps(event, default=str, skipkeys=True).encode()

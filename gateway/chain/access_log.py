@@ -30,7 +30,7 @@ def log_access(call: Call, outcome: RpcError | None) -> None:
         code=outcome.code.name if outcome else "OK",
         reason=outcome.reason if outcome else None,
         ms=round((time.monotonic() - call.started) * 1000, 2),
-        caller=f"{principal.kind.value}:{principal.subject}" if principal else None,
+        caller=f"{principal.kind}:{principal.subject}" if principal else None,
         impersonator=principal.impersonator if principal else None,
         tenant=principal.tenant if principal else None,
         address=call.address or call.peer,

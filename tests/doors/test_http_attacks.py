@@ -157,6 +157,14 @@ async def test_requests_that_are_well_formed_are_not_refused(doors: Doors) -> No
         assert await connection.closed()
 
 
+@pytest.mark.parametrize("field", [b"Connection: keep-alive", b"Proxy-Connection: keep-alive"])
+async def test_an_old_client_is_one_whatever_it_asks_for(doors: Doors, field: bytes) -> None:
+    async with connect(doors.http_port) as connection:
+        connection.writer.write(head(LENGTH, field, line=b"POST /api/v1/execute HTTP/1.0", host=None) + BODY)
+        assert (await connection.answer()).status == 200
+        assert await connection.closed()
+
+
 async def test_trailers_are_no_headers() -> None:
     trailers = b"X-Forwarded-For: 192.0.2.1\r\nAuthorization: Bearer forged\r\nX-Tenant-ID: forged\r\n\r\n"
     async with serve(Connections(), ClientAddress([ip_network("127.0.0.1")])) as doors:
