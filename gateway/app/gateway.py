@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,9 @@ from gateway.start_checks import check_settings
 
 if TYPE_CHECKING:
     from gateway.settings import Settings
+
+_YOUNG = 10_000
+"""So many more containers than were freed start a collection: those of some hundred calls under way."""
 
 
 class Gateway:
@@ -69,3 +73,11 @@ class Gateway:
         methods = await services.methods()
         chain = callers.chain(methods)
         await self._ports.open(parts, methods, chain, services.health, self._grace_left)
+        _settle_memory()
+
+
+def _settle_memory() -> None:
+    """Keep the collector from what is there to stay, which it would walk through again and again."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(_YOUNG, *gc.get_threshold()[1:])
