@@ -406,6 +406,61 @@ async def test_pieces_come_as_they_are_sent(server: Server, n8n: N8n) -> None:
     assert seen == [[NodeBegin(NODE)], [NodeItem(NODE, "a.")], [NodeItem(NODE, "b.")], [NodeEnd(NODE)]]
 
 
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n" * 3 + http(b"{}"),
+        b"HTTP/1.1 200 OK\r\n\r\n{}",
+        b"HTTP/1.0 200 OK\r\nContent-Type: application/json\r\n\r\n{}",
+        b"HTTP/1.1 200 OK\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
+    ],
+    ids=["interim answers", "until the end", "HTTP/1.0", "chunks and close"],
+)
+async def test_forms_of_an_answer(server: Server, n8n: N8n, answer: bytes) -> None:
+    server.play = server.answer(answer, close=True)
+    (document,) = await run(n8n)
+    assert isinstance(document, Document)
+    assert document.data == b"{}"
+
+
+async def test_answer_until_the_end_that_is_reset(server: Server, n8n: N8n) -> None:
+    async def play(peer: Peer) -> None:
+        await peer.request()
+        await peer.send(b"HTTP/1.1 200 OK\r\n\r\n{}")
+        peer.reset()
+
+    server.play = play
+    _, fault = await failed_run(n8n)
+    assert told(fault) == (Code.UNAVAILABLE, "N8N_CONNECTION_LOST", Fate.UNKNOWN)
+
+
+@pytest.mark.parametrize(
+    ("begun", "more"),
+    [
+        (b"HTTP/1.1 200 OK\r\nX: ", b"x"),
+        (b"HTTP/1.1 103 Early Hints\r\n\r\n", b"HTTP/1.1 103 Early Hints\r\n\r\n"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nX: ", b"x"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2;x=", b"x"),
+    ],
+    ids=["header", "interim answers", "trailer", "chunk extension"],
+)
+async def test_framing_that_never_ends(server: Server, n8n: N8n, begun: bytes, more: bytes) -> None:
+    sent = 0
+
+    async def play(peer: Peer) -> None:
+        nonlocal sent
+        await peer.request()
+        await peer.send(begun)
+        while True:
+            await peer.send(more * 4096)
+            sent += len(more) * 4096
+
+    server.play = play
+    _, fault = await failed_run(n8n)
+    assert told(fault)[:2] == (Code.UNKNOWN, "N8N_MALFORMED_RESPONSE")
+    assert sent < 2**24
+
+
 async def test_error_line_is_a_piece(server: Server, n8n: N8n) -> None:
     server.play = server.answer(CAPTURES["stream-fail"].raw)
     pieces = await run(n8n)

@@ -11,21 +11,16 @@ import ssl
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import cast
 
-import aiohttp
 import pytest
-from aiohttp.client_proto import ResponseHandler
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
-from yarl import URL
 
-from gateway.adapters.n8n import Fate, Limits, N8n, N8nFault, Timeouts
+from gateway.adapters.n8n import Fate, Limits, N8n, N8nFault, Timeouts, pool
 from gateway.adapters.n8n.body import Document, Piece
-from gateway.adapters.n8n.exchange import Request, send
-from gateway.adapters.n8n.faults import of_transport
+from gateway.adapters.n8n.connection import Connection
 from gateway.rpc.errors import Code, RpcError
 from tests.adapters.n8n_server import Peer, Server, chunked, http, serving
 
@@ -67,12 +62,10 @@ def data(pieces: list[Piece]) -> bytes:
     return document.data
 
 
-def kept_connections(n8n: N8n) -> list[ResponseHandler]:
+def kept_connections(n8n: N8n) -> list[Connection]:
     """The connections that wait for the next run."""
-    session = n8n._session
-    assert session is not None
-    assert session.connector is not None
-    return [protocol for kept in session.connector._conns.values() for protocol, _ in kept]
+    assert n8n._pool is not None
+    return [connection for _, connection in n8n._pool._kept]
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -247,7 +240,7 @@ async def test_answer_that_nobody_asked_for(server: Server, n8n: N8n) -> None:
     server.play = play
     assert data(await run(n8n)) == b"mine"
     finished.set()
-    await until(lambda: all(kept.should_close for kept in kept_connections(n8n)))
+    await until(lambda: not any(kept.is_free for kept in kept_connections(n8n)))
     server.play = server.answer(http(b"mine too"))
     assert data(await run(n8n)) == b"mine too"
     assert server.connections == 2
@@ -281,7 +274,7 @@ async def test_kept_connection_that_was_closed(server: Server, n8n: N8n) -> None
         await run(n8n)
         await closed.wait()
         closed.clear()
-        await until(lambda: not any(kept.is_connected() for kept in kept_connections(n8n)))
+        await until(lambda: not any(kept.is_free for kept in kept_connections(n8n)))
         assert server.connections == connections
 
 
@@ -310,13 +303,30 @@ async def test_lost_connections_are_not_logged(
     server.play = play
     parts = [http(b"{}")]
     await run(n8n)
-    await until(lambda: not any(kept.is_connected() for kept in kept_connections(n8n)))
+    await until(lambda: not any(kept.is_free for kept in kept_connections(n8n)))
     parts = chunked(b"x", ended=False)
     assert await failed_run(n8n) == LOST
     await n8n.close()
     gc.collect()
     await asyncio.sleep(0)
     assert [record for record in caplog.records if record.levelno > logging.DEBUG] == []
+
+
+async def test_kept_connection_is_let_go(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pool, "KEPT_SECONDS", 0.05)
+    gone = asyncio.Event()
+
+    async def play(peer: Peer) -> None:
+        await peer.request()
+        await peer.send(http(b"{}"))
+        await peer.gone()
+        gone.set()
+
+    server.play = play
+    async with N8n(server.url, internal_secret=SECRET) as n8n:
+        await run(n8n)
+        await asyncio.wait_for(gone.wait(), 10)
+        assert kept_connections(n8n) == []
 
 
 # Giving up
@@ -394,42 +404,3 @@ async def test_n8n_that_answers_before_it_has_read(server: Server, n8n: N8n) -> 
         await run(n8n, payload=b"x" * 16 * 2**20)
     assert isinstance(caught.value, RpcError)
     assert caught.value.reason == "N8N_AUTH_REJECTED"
-
-
-# What the HTTP client says
-
-
-def client_errors(kind: type[Exception]) -> list[type[Exception]]:
-    return [kind, *(error for below in kind.__subclasses__() for error in client_errors(below))]
-
-
-class Failing:
-    """A session whose requests fail."""
-
-    def __init__(self, error: Exception) -> None:
-        self._error = error
-
-    async def request(self, *_: object, **__: object) -> None:
-        raise self._error
-
-
-@pytest.mark.parametrize(
-    "kind", [*client_errors(aiohttp.ClientError), OSError, ConnectionResetError, ssl.SSLError], ids=str
-)
-async def test_every_error_of_the_client_is_mapped(kind: type[Exception]) -> None:
-    error = kind.__new__(kind)
-    before = of_transport(error, connected=False)
-    assert (before.code, before.reason, before.fate) == UNREACHABLE
-    after = of_transport(error, connected=True)
-    assert after.fate is Fate.UNKNOWN
-    assert after.reason in {"N8N_CONNECTION_LOST", "N8N_MALFORMED_RESPONSE"}
-    session = cast("aiohttp.ClientSession", Failing(error))
-    with pytest.raises(N8nFault) as caught:
-        await send(session, Request("POST", URL("http://n8n"), {}), PATIENT)
-    assert caught.value.fate is Fate.NEVER_SENT
-
-
-async def test_unknown_error_is_not_hidden() -> None:
-    session = cast("aiohttp.ClientSession", Failing(KeyError("x")))
-    with pytest.raises(KeyError):
-        await send(session, Request("POST", URL("http://n8n"), {}), PATIENT)

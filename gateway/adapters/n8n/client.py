@@ -10,12 +10,11 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from enum import Enum
+from functools import lru_cache
 from http import HTTPStatus
 from types import TracebackType
 from typing import Self
 
-import aiohttp
-from multidict import CIMultiDict
 from yarl import URL
 
 from gateway import metrics
@@ -23,7 +22,7 @@ from gateway.adapters.addresses import Networks
 from gateway.adapters.n8n import faults
 from gateway.adapters.n8n.body import BodyError, BodyReader, BodyTooLarge, Document, Expected, Piece
 from gateway.adapters.n8n.breaker import Breaker, Circuit
-from gateway.adapters.n8n.exchange import Answer, Connector, Request, Timeouts, send
+from gateway.adapters.n8n.exchange import Answer, Request, Timeouts, send
 from gateway.adapters.n8n.faults import (
     Fate,
     N8nDeadlineExceeded,
@@ -32,22 +31,23 @@ from gateway.adapters.n8n.faults import (
     N8nInvalidArgument,
     N8nUnavailable,
 )
+from gateway.adapters.n8n.pool import Pool
 from gateway.adapters.n8n.redaction import Redactor, StreamRedactor
 from gateway.rpc.errors import RpcError
 
-# n8n closes a connection that is idle for 5 s: one that is kept longer may close as it is used.
-_KEEPALIVE_SECONDS = 4.0
 _ERROR_BODY_BYTES = 2**16
 # Before another try at a connection, which is not made once connecting has taken its time.
 _CONNECT_PAUSES = (0.05, 0.2)
 _ANSWER_SECONDS = 2.0
 _GONE = {HTTPStatus.BAD_GATEWAY, HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.GATEWAY_TIMEOUT}
-_HEADER_BYTES = 2**15
 # Segments of RFC 3986 pchar without percent-encoding, which could hide a dot or a slash.
 _SEGMENT = re.compile(r"[A-Za-z0-9._~!$&'()*+,;=:@-]+")
 _PATH_LENGTH = 1024
 _EXECUTION_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _HEADER_VALUE = re.compile(r"[\t\x20-\x7e]*")
+_NOT_FOR_OTHERS = {
+    *("host", "connection", "content-length", "content-type", "transfer-encoding", "x-n8n-internal-auth")
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,11 +112,18 @@ class N8n:
         `networks` are where n8n may be, None for anywhere. `report` is told when n8n is found to be
         there or away.
         """
-        self._base = check_base_url(base_url)
+        self._origin = URL(check_base_url(base_url))
         for secret in (internal_secret, api_key):
             if secret is not None and (not secret or not _HEADER_VALUE.fullmatch(secret)):
                 raise ValueError("a secret for n8n must be printable ASCII, and not empty")
-        self._internal_secret = internal_secret
+        self._common = (
+            f"Host: {self._origin.host_port_subcomponent}\r\n"
+            # Compression costs n8n and the gateway more than it saves between two neighbours.
+            "Accept: */*\r\nAccept-Encoding: identity\r\nUser-Agent: n8n-gateway"
+        )
+        self._run_headers = {"Content-Type": "application/json"}
+        if internal_secret is not None:
+            self._run_headers["X-N8N-Internal-Auth"] = internal_secret
         self._api_key = api_key
         self._limits = limits or Limits()
         self._ssl_context = ssl_context
@@ -125,30 +132,20 @@ class N8n:
         self._suspicion: asyncio.Task[None] | None = None
         self._slots = asyncio.Semaphore(self._limits.connections)
         self._redactor = Redactor(filter(None, (internal_secret, api_key)))
-        self._session: aiohttp.ClientSession | None = None
+        self._pool: Pool | None = None
 
     async def open(self) -> None:
         """Make ready for calls. Connects to nothing."""
-        self._session = aiohttp.ClientSession(
-            connector=Connector(
-                keepalive_seconds=_KEEPALIVE_SECONDS, ssl_context=self._ssl_context, networks=self._networks
-            ),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            # Compression costs n8n and the gateway more than it saves between two neighbours.
-            headers={"Accept-Encoding": "identity", "User-Agent": "n8n-gateway"},
-            auto_decompress=False,
-            max_line_size=_HEADER_BYTES,
-            max_field_size=_HEADER_BYTES,
-        )
+        self._pool = Pool(self._origin, ssl_context=self._ssl_context, networks=self._networks)
 
     async def close(self) -> None:
         """Close every connection. Runs that are open end with N8N_CONNECTION_LOST."""
         if self._suspicion is not None:
             self._suspicion.cancel()
             await asyncio.wait([self._suspicion])
-        if self._session is not None:
-            await self._session.close()
-            self._session = None
+        if self._pool is not None:
+            self._pool.close()
+            self._pool = None
 
     async def __aenter__(self) -> Self:
         await self.open()
@@ -181,7 +178,7 @@ class N8n:
         headers that must not come back: they are taken out of the answer, from 8 characters.
         An answer that is not as `expected` ends in N8N_RESPONSE_MISMATCH.
         """
-        request = Request("POST", self._webhook(path), self._headers(headers or {}), payload)
+        request = self._request("POST", _webhook(path), self._sent_headers(headers or {}), payload)
         redactor = self.redactor(secrets)
         if wait := await self._breaker.admit():
             raise faults.circuit_open(wait)
@@ -275,38 +272,31 @@ class N8n:
     async def _ask(
         self, method: str, path: str, headers: Mapping[str, str], seconds: float
     ) -> tuple[Answer, bytes]:
-        request = Request(method, URL(f"{self._base}{path}", encoded=True), headers)
+        request = self._request(method, path, headers)
         answer = await send(self._opened(), request, Timeouts(connect=seconds, idle=seconds, total=seconds))
         try:
             return answer, await answer.read_all(_ERROR_BODY_BYTES)
         finally:
             answer.close()
 
-    def _opened(self) -> aiohttp.ClientSession:
-        if self._session is None:
+    def _opened(self) -> Pool:
+        if self._pool is None:
             raise RuntimeError("N8n is not open")
-        return self._session
+        return self._pool
 
-    def _webhook(self, path: str) -> URL:
-        if len(path) > _PATH_LENGTH or not all(
-            _SEGMENT.fullmatch(segment) and segment not in {".", ".."} for segment in path.split("/")
-        ):
-            text = "The webhook path must be like a/b-c_d.e, without a scheme, dots alone, query or encoding."
-            made = N8nInvalidArgument(text, reason="N8N_BAD_PATH", fields={"webhook_path": text})
-            raise faults.fault(made, Fate.NEVER_SENT)
-        return URL(f"{self._base}/webhook/{path}", encoded=True)
+    def _request(self, method: str, path: str, headers: Mapping[str, str], body: bytes = b"") -> Request:
+        lines = [f"{method} {self._origin.raw_path.rstrip('/')}{path} HTTP/1.1", self._common]
+        lines += [f"{name}: {value}" for name, value in headers.items()]
+        lines.append(f"Content-Length: {len(body)}\r\n\r\n")
+        return Request("\r\n".join(lines).encode("ascii"), body)
 
-    def _headers(self, headers: Mapping[str, str]) -> CIMultiDict[str]:
+    def _sent_headers(self, headers: Mapping[str, str]) -> dict[str, str]:
         for name, value in headers.items():
             if not _HEADER_VALUE.fullmatch(value) or not _SEGMENT.fullmatch(name):
                 made = N8nInvalidArgument("A header for n8n is not printable ASCII.", reason="N8N_BAD_HEADER")
                 raise faults.fault(made, Fate.NEVER_SENT)
-        sent = CIMultiDict(headers)
-        sent["Content-Type"] = "application/json"
-        sent.pop("X-N8N-Internal-Auth", None)
-        if self._internal_secret is not None:
-            sent["X-N8N-Internal-Auth"] = self._internal_secret
-        return sent
+        sent = {name: value for name, value in headers.items() if name.lower() not in _NOT_FOR_OTHERS}
+        return sent | self._run_headers
 
     async def _take_slot(self, seconds: float) -> None:
         if not self._slots.locked():
@@ -412,6 +402,17 @@ class _Pieces:
         if self._expected is Expected.STREAM and document.data:
             return faults.not_a_stream(self._answer.status)
         return None
+
+
+@lru_cache(4096)
+def _webhook(path: str) -> str:
+    if len(path) > _PATH_LENGTH or not all(
+        _SEGMENT.fullmatch(segment) and segment not in {".", ".."} for segment in path.split("/")
+    ):
+        text = "The webhook path must be like a/b-c_d.e, without a scheme, dots alone, query or encoding."
+        made = N8nInvalidArgument(text, reason="N8N_BAD_PATH", fields={"webhook_path": text})
+        raise faults.fault(made, Fate.NEVER_SENT)
+    return f"/webhook/{path}"
 
 
 def check_base_url(base_url: str) -> str:

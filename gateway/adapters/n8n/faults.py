@@ -39,9 +39,7 @@ from enum import Enum
 from http import HTTPStatus
 from typing import NamedTuple, TypeVar
 
-import aiohttp
 import orjson
-from aiohttp.http_exceptions import HttpProcessingError
 
 from gateway.rpc.errors import (
     Cancelled,
@@ -199,15 +197,6 @@ def not_a_stream(status: int) -> N8nFailedPrecondition:
     metadata = {"n8n_status": str(status)}
     made = N8nFailedPrecondition(message, reason="N8N_RESPONSE_MISMATCH", metadata=metadata)
     return fault(made, Fate.FAILED)
-
-
-def of_transport(error: Exception, *, connected: bool) -> N8nUnavailable | N8nUnknown:
-    """Tell what a fault of the HTTP client means, before or after it had a connection."""
-    if not connected:
-        return unreachable()
-    if isinstance(error, (aiohttp.ClientResponseError, HttpProcessingError)):
-        return malformed("it is not HTTP")
-    return connection_lost()
 
 
 def is_starting_page(headers: Mapping[str, str], body: bytes) -> bool:
