@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from gateway.executions.token import ExecutionTokens
     from gateway.gen.n8ngateway.v1.workflow_pb import Workflow
 
-    N8nFor = Callable[[str], AbstractAsyncContextManager[N8n]]
-    """The n8n of an organization, for as long as the context is not left."""
+    N8nFor = Callable[[str, str], AbstractAsyncContextManager[N8n]]
+    """The n8n of an organization, for one of its runs and as long as the context is not left."""
 
 EXECUTION_HEADER = "x-gateway-execution-id"
 
@@ -67,7 +67,7 @@ class Caller:
         }
         granted = await grant(self._credentials, job)
         secrets = [token, *granted.secrets]
-        async with self._n8n_for(job.organization_id) as n8n:
+        async with self._n8n_for(job.organization_id, job.execution_id) as n8n:
             if run.n8n not in {None, n8n}:
                 msg = "The organization has another n8n than the one that the run was sent to."
                 raise FailedPrecondition(msg, reason="N8N_CHANGED")
@@ -94,7 +94,7 @@ class Caller:
         """
         if not run.n8n_execution_id:
             return False
-        async with self._n8n_for(run.job.organization_id) as n8n:
+        async with self._n8n_for(run.job.organization_id, run.job.execution_id) as n8n:
             if n8n is not run.n8n:
                 return False
             answer = await n8n.stop(run.n8n_execution_id, timeout_seconds=timeout_seconds)

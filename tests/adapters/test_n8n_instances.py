@@ -77,8 +77,8 @@ async def answer(n8n: N8n) -> str:
     return str(json.loads(pieces[0].data))  # type: ignore[union-attr]
 
 
-async def where(instances: N8nInstances, organization_id: str) -> str:
-    async with instances.of(organization_id) as n8n:
+async def where(instances: N8nInstances, organization_id: str, execution_id: str | None = None) -> str:
+    async with instances.of(organization_id, execution_id) as n8n:
         return await answer(n8n)
 
 
@@ -125,6 +125,31 @@ async def test_a_change_is_seen_when_it_is_told_and_runs_under_way_stay(
         assert await answer(n8n) == "still"
     with pytest.raises(RuntimeError):
         await answer(n8n)
+
+
+async def test_a_run_of_its_own_does_not_go_to_the_default(
+    instances: N8nInstances,
+    database: PostgresDatabase,
+    vault: SealedVault,
+    servers: tuple[Server, Server],
+) -> None:
+    """Though what is remembered may be older than the run, or than the change."""
+    tenant = await new_tenant(database, balance=5)
+    await set_own(tenant, vault, servers[1].url, internal_secret=OWN_SECRET)
+    of_own = (await tenant.begin())["execution_id"]
+    assert await where(instances, tenant.organization_id, of_own) == "own"
+    await tenant.call("delete_n8n_instance", p_organization_id=tenant.organization_id)
+    instances.forget(tenant.organization_id)
+    of_default = (await tenant.begin())["execution_id"]
+    for _ in range(2):
+        assert await where(instances, tenant.organization_id, of_default) == "default"
+        with pytest.raises(FailedPrecondition) as refused:
+            await where(instances, tenant.organization_id, of_own)
+        assert refused.value.reason == "N8N_CHANGED"
+    assert len(servers[0].requests) == 2
+    await set_own(tenant, vault, servers[1].url, internal_secret=OWN_SECRET)
+    instances.forget(tenant.organization_id)
+    assert await where(instances, tenant.organization_id, of_own) == "own"
 
 
 async def test_connections_are_kept_as_long_as_nothing_changes(

@@ -97,7 +97,7 @@ async def publisher() -> AsyncIterator[Publisher]:
 
 
 def caller(n8n: N8n, limits: Limits | None = None) -> Caller:
-    return Caller(lambda _: nullcontext(n8n), limits or Limits(), stored, ExecutionTokens("t" * 64))
+    return Caller(lambda *_: nullcontext(n8n), limits or Limits(), stored, ExecutionTokens("t" * 64))
 
 
 @pytest.fixture
@@ -553,7 +553,7 @@ async def test_a_run_is_stopped_in_no_other_n8n_than_it_was_sent_to(
         N8n(stub_n8n.url, internal_secret="s" * 64, api_key="default") as default,
     ):
         n8ns = [own]
-        sending = Caller(lambda _: nullcontext(n8ns[-1]), Limits(), stored, ExecutionTokens("t" * 64))
+        sending = Caller(lambda *_: nullcontext(n8ns[-1]), Limits(), stored, ExecutionTokens("t" * 64))
         runner = Runner(accounts, sending, publisher, replica="this replica")
         for changed, stopped in ((False, "true"), (True, "false")):
             # It has not answered: what is known of the run, the workflow has reported.
@@ -581,7 +581,7 @@ async def test_a_run_is_not_sent_again_to_another_n8n(
         N8n(stub_n8n.url, internal_secret=None) as default,
     ):
         n8ns = [default, default, own]
-        sending = Caller(lambda _: nullcontext(n8ns.pop()), Limits(), stored, ExecutionTokens("t" * 64))
+        sending = Caller(lambda *_: nullcontext(n8ns.pop()), Limits(), stored, ExecutionTokens("t" * 64))
         runner = Runner(accounts, sending, publisher, replica="this replica")
         repeatable = {"is_idempotent": True, "unknown_outcome_policy": UnknownOutcomePolicy.RETRY}
         _, error = await failure(runner.start(job("cut", **repeatable)))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ import pytest
 from gateway.rpc.errors import Code
 from tests.stub_n8n import StubN8n
 from tests.wire.clients import Client, Outcome
-from tests.wire.conftest import World, call
+from tests.wire.conftest import NOTICED_WITHIN_SECONDS, World, call
 
 
 @pytest.fixture(scope="module")
@@ -29,6 +30,12 @@ def organization(client: Client, world: World) -> str:
 
 def setting(client: Client, world: World, organization: str, **fields: Any) -> Outcome:
     return call(client, world, "SetN8nInstance", {"organization_id": organization, "n8n_instance": fields})
+
+
+def wait_until(holds: Callable[[], bool]) -> None:
+    give_up = time.monotonic() + NOTICED_WITHIN_SECONDS
+    while not holds():
+        assert time.monotonic() < give_up
 
 
 def ran_there(client: Client, world: World, organization: str, own_n8n: StubN8n) -> dict[str, str]:
@@ -64,6 +71,40 @@ def test_it_is_set_shown_and_forgotten(
     told = f"{done} {shown} {world.dev.log.read_text()}"
     assert secret not in told
     assert key not in told
+
+
+def test_a_run_that_waited_for_it_is_not_sent_to_the_shared_one(
+    client: Client, world: World, organization: str, own_n8n: StubN8n
+) -> None:
+    """Nor are its credentials: it fails, and costs nothing."""
+    own_n8n.close_gate()
+    before, before_own = world.stub.calls["gated"], own_n8n.calls["gated"]
+    assert setting(client, world, organization, base_url=own_n8n.url).code is Code.OK
+    workflow = {
+        "organization_id": organization, "name": "gated", "webhook_path": "gated", "concurrency_limit": 1,
+        "credential_mode": "CREDENTIAL_MODE_INLINE",
+    }  # fmt: skip
+    made = call(client, world, "RegisterWorkflow", {"workflow": workflow}).messages[0]
+    request = {"workflow_id": made.get("workflow", made)["id"]}
+    headers = {**world.dev.bearer, "X-Tenant-ID": organization}
+    begun = [call(client, world, "StartExecution", request, headers=headers) for _ in range(2)]
+    runs = [b.messages[0].get("execution", b.messages[0])["id"] for b in begun]
+
+    def state(run: str) -> Any:
+        told = call(client, world, "GetExecution", {"id": run}, headers=headers).messages[0]
+        return told.get("execution", told)
+
+    wait_until(lambda: own_n8n.calls["gated"] > before_own)
+    about = {"organization_id": organization}
+    assert call(client, world, "DeleteN8nInstance", about).code is Code.OK
+    own_n8n.open_gate()
+    wait_until(lambda: all("finished_at" in state(run) for run in runs))
+    assert state(runs[0])["state"] == "EXECUTION_STATE_COMPLETED"
+    failed = state(runs[1])
+    assert failed["state"] == "EXECUTION_STATE_FAILED"
+    assert failed["error"]["details"][0]["reason"] == "N8N_CHANGED"
+    assert failed.get("credits_used", 0) == failed.get("credits_reserved", 0) == 0
+    assert world.stub.calls["gated"] == before
 
 
 @pytest.mark.parametrize(

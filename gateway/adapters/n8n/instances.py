@@ -36,6 +36,13 @@ class _Wanted:
     secrets: Mapping[str, str] = field(repr=False)
 
 
+@dataclass(frozen=True, slots=True)
+class _Default:
+    """An organization uses the gateway's default n8n; `has_left` if lately it had its own."""
+
+    has_left: bool
+
+
 class _Open:
     """An instance that runs may be using."""
 
@@ -67,17 +74,21 @@ class N8nInstances:
         self._database = database
         self._vault = vault
         self._networks = networks
-        self._wanted: Remembered[str, _Wanted | None] = Remembered(self._ask)
+        self._wanted: Remembered[str, _Wanted | _Default] = Remembered(self._ask)
         self._open: OrderedDict[str, _Open] = OrderedDict()
 
     @asynccontextmanager
-    async def of(self, organization_id: str) -> AsyncIterator[N8n]:
-        """The n8n of an organization, open at least until the context is left.
+    async def of(self, organization_id: str, execution_id: str | None = None) -> AsyncIterator[N8n]:
+        """The n8n of an organization, for one of its runs, open at least until the context is left.
 
-        Raises what `Database.call` and `Vault.open` raise.
+        Raises FailedPrecondition for a run that was begun before its organization gave up its own n8n: what
+        was meant for that must not reach one that others share. Raises what `Database.call` and `Vault.open`
+        raise.
         """
         wanted = await self._wanted.get(organization_id)
-        if wanted is None:
+        if isinstance(wanted, _Default) and wanted.has_left and execution_id is not None:
+            wanted = await self._ask(organization_id, execution_id)
+        if isinstance(wanted, _Default):
             yield self._default
             return
         instance = await self._opened(organization_id, wanted)
@@ -104,11 +115,13 @@ class N8nInstances:
         while self._open:
             await self._open.popitem()[1].n8n.close()
 
-    async def _ask(self, organization_id: str) -> _Wanted | None:
-        text = await self._database.call("find_n8n_instance", None, p_organization_id=organization_id)
+    async def _ask(self, organization_id: str, execution_id: str | None = None) -> _Wanted | _Default:
+        text = await self._database.call(
+            "find_n8n_instance", None, p_organization_id=organization_id, p_execution_id=execution_id
+        )
         row = orjson.loads(text)
-        if not row:
-            return None
+        if "base_url" not in row:
+            return _Default(has_left="has_left" in row)
         return _Wanted(row["base_url"], row["version"], self._vault.open(organization_id, row["secrets"]))
 
     async def _opened(self, organization_id: str, wanted: _Wanted) -> _Open:
