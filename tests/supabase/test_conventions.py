@@ -12,7 +12,15 @@ from gateway.adapters.migrations import migrations
 
 OURS = "('public', 'gateway')"
 # Inlined by Postgres, which it does only with functions that have no settings.
-INLINED = {"clerk_organization", "clerk_role", "role_rank", "request_header"}
+INLINED = {
+    "clerk_organization",
+    "clerk_role",
+    "is_held",
+    "key_organization",
+    "request_header",
+    "role_rank",
+    "workflow_json",
+}
 
 
 async def column(superuser: Any, query: str) -> list[str]:
