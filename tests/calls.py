@@ -50,5 +50,5 @@ def same(message: Message) -> Message:
 async def answers(chain: Chain, call: Call, encode: Callable[[Message], Any] = same) -> list[Any]:
     """All that the chain answers to a call, of whichever kind."""
     if call.method.server_streaming:
-        return [message async for message in chain.stream(call, encode)]
+        return [message async for batch in chain.stream(call, encode) for message in batch]
     return [await chain.unary(call, encode)]

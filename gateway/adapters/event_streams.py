@@ -14,7 +14,7 @@ import asyncio
 import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from redis.exceptions import NoScriptError
 
@@ -157,13 +157,36 @@ return tonumber(redis.call('HGET', KEYS[1], 'last') or 0)
 """
 
 
+class Told(Protocol):
+    """What an event tells."""
+
+    @property
+    def field(self) -> str:
+        """Which of the kinds of an ExecutionEvent it is."""
+
+
+class Event(Protocol):
+    """An ExecutionEvent, or what is printed and read as one."""
+
+    @property
+    def sequence(self) -> int:
+        """Its place in the stream."""
+
+    @property
+    def event(self) -> Told | None:
+        """What it tells."""
+
+    def to_binary(self) -> bytes:
+        """The message."""
+
+
 @dataclass(frozen=True, slots=True)
 class Batch:
     """Events for one entry, up to the byte `end` of their log."""
 
     execution_id: str
     organization_id: str
-    events: Sequence[ExecutionEvent]
+    events: Sequence[Event]
     end: int = 0
 
     @property
@@ -286,7 +309,7 @@ class EventStreams:
             return answers
 
 
-def is_end(event: ExecutionEvent) -> bool:
+def is_end(event: Event) -> bool:
     """Whether it is the last one of its run."""
     return event.event is not None and event.event.field in ("completed", "failed")
 
@@ -308,7 +331,7 @@ def _writer_key(execution_id: str) -> str:
     return f"n8n-gateway:{{{execution_id}}}:writer"
 
 
-def _packed(events: Sequence[ExecutionEvent]) -> bytes:
+def _packed(events: Sequence[Event]) -> bytes:
     parts: list[bytes] = []
     for event in events:
         data = event.to_binary()

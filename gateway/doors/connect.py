@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 from connectrpc._server_shared import EndpointServerStream, EndpointUnary
@@ -36,13 +36,15 @@ from gateway.transcoding.json_decoder import JsonDecoder
 
 if TYPE_CHECKING:
     from connectrpc.request import RequestContext
-    from protobuf import Message
+    from protobuf import DescMessage, Message
 
     from gateway.rpc.chain import Chain
     from gateway.rpc.methods import Method, MethodTable
+    from gateway.transcoding import Outgoing
+    from gateway.transcoding.json_encoder import JsonEncoder
 
     Decode = Callable[[type[Message], bytes], Message]
-    Encode = Callable[[Message], bytes]
+    Encode = Callable[[Outgoing], bytes]
 
 _WEB = "application/grpc-web"
 _CODES: dict[Code, ConnectCode] = {
@@ -159,13 +161,14 @@ class ConnectDoor(ConnectASGIApplication[None]):
     ) -> AsyncIterator[bytes]:
         call = _call(method, request, context)
         try:
-            async with aclosing(self._chain.stream(call, request.encoding.encode)) as messages:
+            async with aclosing(self._chain.stream(call, request.encoding.encode)) as batches:
                 first = True
-                async for message in messages:
+                async for messages in batches:
                     if first:
                         _respond(call, context)
                         first = False
-                    yield message
+                    for message in messages:
+                        yield message
         except RpcError as error:
             raise _connect_error(error, call) from None
         finally:
@@ -182,7 +185,10 @@ def _json(methods: MethodTable) -> Encoding:
     registry = Registry(DETAIL_TYPES, *files)
     options = Options(proto_names=False, emit_defaults=False, registry=registry)
     decoders = {method.input: JsonDecoder(method.input.desc(), registry=registry) for method in methods}
-    encoders = {method.output: json_encoder(method.output.desc(), options) for method in methods}
+
+    @cache
+    def encoder(desc: DescMessage) -> JsonEncoder:
+        return json_encoder(desc, options)
 
     def decode(message_type: type[Message], body: bytes) -> Message:
         try:
@@ -191,7 +197,7 @@ def _json(methods: MethodTable) -> Encoding:
             fields = {error.field: error.problem} if error.field else {}
             raise InvalidArgument(str(error), reason="MALFORMED_REQUEST", fields=fields) from None
 
-    return Encoding("json", decode, lambda message: encoders[type(message)](message))
+    return Encoding("json", decode, lambda message: encoder(message.desc())(message))
 
 
 def _call(method: Method, request: RawMessage, context: RequestContext[Any, Any]) -> Call:

@@ -24,10 +24,9 @@ from gateway.rpc.metadata import joined
 from gateway.rpc.status import status_of
 
 if TYPE_CHECKING:
-    from protobuf import Message
-
     from gateway.rpc.chain import Chain
     from gateway.rpc.methods import Method, MethodTable
+    from gateway.transcoding import Outgoing
 
     Context = grpc.aio.ServicerContext[bytes, bytes]
 
@@ -161,14 +160,15 @@ class GrpcDoor:
             await context.abort(grpc.StatusCode.UNIMPLEMENTED, "The call has more than one request message.")
         call = _call(method, body, context)
         try:
-            async with aclosing(self._chain.stream(call, _encode)) as messages:
-                async for message in messages:
+            async with aclosing(self._chain.stream(call, _encode)) as batches:
+                async for messages in batches:
                     if call.leading_metadata:
                         await context.send_initial_metadata(_wire(call.leading_metadata))
                         call.leading_metadata.clear()
-                    if len(message) < _GZIP_WORTHWHILE:
-                        context.disable_next_message_compression()
-                    yield message
+                    for message in messages:
+                        if len(message) < _GZIP_WORTHWHILE:
+                            context.disable_next_message_compression()
+                        yield message
         except RpcError as error:
             await _abort(context, call, error)
         if call.leading_metadata:
@@ -225,7 +225,7 @@ async def _abort(context: Context, call: Call, error: RpcError) -> NoReturn:
     )
 
 
-def _encode(message: Message) -> bytes:
+def _encode(message: Outgoing) -> bytes:
     return message.to_binary()
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import aclosing
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from protobuf import Registry
 
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
     from gateway.rpc.chain import Chain
     from gateway.rpc.methods import MethodTable
+    from gateway.transcoding import Outgoing
+
+Sent = TypeVar("Sent")
 
 HTTP_STATUS_BY_REASON = {
     "INSUFFICIENT_CREDITS": 402,
@@ -44,7 +47,7 @@ class RestDoor:
         descriptor: DescMethod,
         request: LazyRequest,
         metadata: RequestMetadata,
-    ) -> Message | AsyncIterator[Message]:
+    ) -> Message | AsyncIterator[list[Outgoing]]:
         method = self._methods.of(descriptor)
         call = Call(
             method=method,
@@ -66,16 +69,16 @@ class RestDoor:
         except RpcError as error:
             raise _status_error(error, call) from None
 
-    async def _stream(self, call: Call) -> AsyncIterator[Message]:
+    async def _stream(self, call: Call) -> AsyncIterator[list[Outgoing]]:
         try:
-            async with aclosing(self._chain.stream(call, _unencoded)) as messages:
-                async for message in messages:
-                    yield message
+            async with aclosing(self._chain.stream(call, _unencoded)) as batches:
+                async for messages in batches:
+                    yield messages
         except RpcError as error:
             raise _status_error(error, call) from None
 
 
-def _unencoded(message: Message) -> Message:
+def _unencoded(message: Sent) -> Sent:
     """The transcoder encodes."""
     return message
 

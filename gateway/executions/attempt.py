@@ -14,12 +14,13 @@ from gateway.gen.n8ngateway.v1.workflow_pb import ResponseMode
 from gateway.rpc.errors import FailedPrecondition, Unknown
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from contextlib import AbstractAsyncContextManager
 
     from gateway.adapters.n8n import N8n, Response
     from gateway.adapters.n8n.body import Piece
     from gateway.executions.credentials import Credentials
+    from gateway.executions.output import Heard
     from gateway.executions.run import Run
     from gateway.executions.settlement import Outcome
     from gateway.executions.token import ExecutionTokens
@@ -116,21 +117,20 @@ async def _hear_out(run: Run, outcome: Outcome, response: Response) -> NodeError
     run.n8n_execution_id = run.n8n_execution_id or response.n8n_execution_id
     failed: NodeError | None = None
     async for pieces in response.pieces:
-        for piece in pieces:
-            if isinstance(piece, NodeError):
-                failed = failed or piece
-            else:
-                hear(run, outcome, piece)
+        failed = failed or next((piece for piece in pieces if isinstance(piece, NodeError)), None)
+        hear(run, outcome, pieces)
         await run.room()
     return failed
 
 
-def hear(run: Run, outcome: Outcome, piece: Piece) -> None:
-    """Take what n8n has put out to the log and to the result."""
-    heard = event_of(piece)
-    if heard is None:
-        return
-    event, raw = heard
-    if event.field == "chunk":
-        outcome.output.add(event.value, raw)
-    run.log.append(event, size=len(raw))
+def hear(run: Run, outcome: Outcome, pieces: Iterable[Piece]) -> None:
+    """Take what n8n has put out at one time to the log and to the result."""
+    events: list[tuple[Heard, int]] = []
+    for piece in pieces:
+        heard = event_of(piece)
+        if heard is not None:
+            event, raw = heard
+            events.append((event, len(raw)))
+            if event.field == "chunk":
+                outcome.output.add(event, raw)
+    run.log.extend(events)

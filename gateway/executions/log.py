@@ -12,42 +12,24 @@ process, under the same sequence.
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections import deque
-from collections.abc import AsyncGenerator
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
-from protobuf.wkt import Timestamp
-
-from gateway.gen.n8ngateway.v1.execution_event_pb import (
-    ExecutionChunk,
-    ExecutionCompleted,
-    ExecutionEvent,
-    ExecutionFailed,
-    ExecutionStarted,
-    NodeFinished,
-    NodeStarted,
-)
+from gateway.executions.event import Event, Moment
 from gateway.rpc.errors import OutOfRange
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import AsyncGenerator, Callable, Iterable
 
-    from protobuf import Oneof
-
-    Event = (
-        Oneof[Literal["started"], ExecutionStarted]
-        | Oneof[Literal["node_started"], NodeStarted]
-        | Oneof[Literal["chunk"], ExecutionChunk]
-        | Oneof[Literal["node_finished"], NodeFinished]
-        | Oneof[Literal["failed"], ExecutionFailed]
-        | Oneof[Literal["completed"], ExecutionCompleted]
-    )
+    from gateway.executions.event import AtNode, Told
 
 DEFAULT_CAPACITY = 16 << 20
 EVENT_BYTES = 1 << 10
 """What an event takes beside its content; without it, a run of tiny events would know no bound."""
 
 _TAKEN_AT_ONCE = 64
+_TAKEN_BYTES = 64 << 10
 
 
 class EventLog:
@@ -73,7 +55,7 @@ class EventLog:
         """Set by `changed` while it needs to be told of no more events."""
         self._capacity = capacity
         self._changed_hook = changed
-        self._events: deque[tuple[ExecutionEvent, int]] = deque()
+        self._events: deque[tuple[Event, int]] = deque()
         """Each with the bytes of all events up to its end."""
         self._start = self.end = 0
         self._shown = after
@@ -81,20 +63,20 @@ class EventLog:
         self._abandoned = False
         self._waiting: set[asyncio.Future[None]] = set()
 
-    def append(self, event: Event, *, size: int = 0) -> None:
+    def append(self, event: Told, *, size: int = 0) -> None:
         """Add an event; `size` is the length of its content in bytes."""
-        self.last += 1
-        message = ExecutionEvent(
-            execution_id=self.execution_id,
-            sequence=self.last,
-            time=Timestamp.now(),
-            event=event,
-        )
-        self.end += size + EVENT_BYTES
-        self._events.append((message, self.end))
+        self.extend([(event, size)])
+
+    def extend(self, events: Iterable[tuple[Told | AtNode, int]]) -> None:
+        """Add events of one moment, each with the length of its content in bytes."""
+        now, before = Moment.now(), self.last
+        for event, size in events:
+            self.last += 1
+            self.end += size + EVENT_BYTES
+            self._events.append((Event(self.execution_id, self.last, now, event), self.end))
         if self.end - self._start > self._capacity:
             self.trim(self.end - self._capacity, self.last - 1)
-        if not self.is_known:
+        if self.last > before and not self.is_known:
             self._tell()
 
     def close(self) -> None:
@@ -135,8 +117,8 @@ class EventLog:
         """Whether the rest is to be found at another replica."""
         return self._abandoned
 
-    async def read(self, after: int = 0) -> AsyncGenerator[ExecutionEvent, None]:
-        """Every event with a sequence above `after`, as they come, until the log is closed.
+    async def read(self, after: int = 0) -> AsyncGenerator[list[Event], None]:
+        """Every event with a sequence above `after`, those together that are there, until the log is closed.
 
         Raises OutOfRange when an event that is still to be read is no longer kept.
         """
@@ -144,11 +126,10 @@ class EventLog:
         self._tell()
         try:
             while True:
-                for event in self._since(after):
-                    after = event.sequence
-                    yield event
-                if self._shown > after:
-                    continue
+                while after < self._shown:
+                    events = self._since(after)
+                    after = events[-1].sequence
+                    yield events
                 if self._abandoned or (self._closed.is_set() and self._shown == self.last):
                     return
                 await self._changed()
@@ -159,12 +140,12 @@ class EventLog:
         """Wait until nothing more will come."""
         await self._closed.wait()
 
-    def kept_after(self, sequence: int, limit: int) -> tuple[list[ExecutionEvent], int]:
+    def kept_after(self, sequence: int, limit: int) -> tuple[list[Event], int]:
         """What is kept above `sequence`, and where it ends; `limit` bytes at most, but one event at least."""
         first = self.last - len(self._events) + 1
         begin = max(0, sequence + 1 - first)
         end = limit + (self._events[begin - 1][1] if begin else self._start)
-        taken: list[ExecutionEvent] = []
+        taken: list[Event] = []
         ended_at = end
         for index in range(begin, len(self._events)):
             event, event_end = self._events[index]
@@ -174,16 +155,16 @@ class EventLog:
             ended_at = event_end
         return taken, ended_at
 
-    def _since(self, after: int) -> Sequence[ExecutionEvent]:
+    def _since(self, after: int) -> list[Event]:
         """The next events, though not all of them: a slow reader would keep them alive."""
-        if after >= self._shown:
-            return ()
         first = self.last - len(self._events) + 1
         if after + 1 < first:
             raise expired(first)
         start = after + 1 - first
-        end = min(start + _TAKEN_AT_ONCE, self._shown - first + 1)
-        return [self._events[index][0] for index in range(start, end)]
+        stop = min(start + _TAKEN_AT_ONCE, self._shown - first + 1)
+        most = _TAKEN_BYTES + self._events[start][1]
+        taken = itertools.islice(self._events, start, stop)
+        return [event for event, end in taken if end <= most]
 
     def _tell(self) -> None:
         if self._changed_hook is None:

@@ -4,49 +4,42 @@ from __future__ import annotations
 
 import base64
 import re
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import TYPE_CHECKING, Literal
 
 from protobuf import Oneof
 from protobuf.wkt import ListValue, Struct, Value
 
 from gateway.adapters.n8n.body import Document, DocumentKind, NodeBegin, NodeEnd, NodeItem
-from gateway.gen.n8ngateway.v1.execution_event_pb import ExecutionChunk, NodeFinished, NodeStarted
+from gateway.executions.event import AtNode
+from gateway.gen.n8ngateway.v1.execution_event_pb import ExecutionChunk
 
 if TYPE_CHECKING:
     from gateway.adapters.n8n.body import Node, Piece
 
-    Event = (
-        Oneof[Literal["chunk"], ExecutionChunk]
-        | Oneof[Literal["node_started"], NodeStarted]
-        | Oneof[Literal["node_finished"], NodeFinished]
-    )
+    Heard = AtNode | Oneof[Literal["chunk"], ExecutionChunk]
     Content = Oneof[Literal["json"], Value] | Oneof[Literal["text"], str] | Oneof[Literal["data"], bytes]
-
-Placed = TypeVar("Placed", ExecutionChunk, NodeStarted, NodeFinished)
 
 MAX_VALUES = 250_000
 """JSON of more values is handed on as text."""
 
 JSON = "application/json"
-TEXT = "text/plain"
 
 # Where a number beyond a double may be: an exponent of three digits, or so many digits before a shorter one.
 _HUGE = r"[0-9][eE]\+?0*[1-9][0-9]{2}|(?<![0-9])[0-9]{200}"
 _HUGE_TEXT, _HUGE_BYTES = re.compile(_HUGE), re.compile(_HUGE.encode())
 
 
-def event_of(piece: Piece) -> tuple[Event, str | bytes] | None:
+def event_of(piece: Piece) -> tuple[Heard, str | bytes] | None:
     """The event that tells of a piece, and its content as n8n sent it; None where there is nothing."""
     match piece:
         case NodeItem(node, content):
-            chunk = _at(node, ExecutionChunk)
-            chunk.content, chunk.content_type = _item(content)
-            return _chunk(chunk), content
+            # An object or array that n8n encoded a second time is JSON; all else is text.
+            value = _json(content) if content[:1] in ("{", "[") else None
+            return AtNode("chunk", node, content) if value is None else _json_chunk(node, value), content
         case NodeBegin(node):
-            return Oneof[Literal["node_started"], NodeStarted]("node_started", _at(node, NodeStarted)), ""
+            return AtNode("node_started", node), ""
         case NodeEnd(node):
-            finished = _at(node, NodeFinished)
-            return Oneof[Literal["node_finished"], NodeFinished]("node_finished", finished), ""
+            return AtNode("node_finished", node), ""
         case Document() if piece.data:
             content_of, content_type = _document(piece)
             return _chunk(ExecutionChunk(content_type=content_type, content=content_of)), piece.data
@@ -65,17 +58,25 @@ class Output:
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._size = 0
-        self._outputs: dict[tuple[str, int, int], tuple[ExecutionChunk, list[str | bytes]]] = {}
+        self._outputs: dict[tuple[str, int, int], tuple[Heard, list[str | bytes]]] = {}
         self.truncated = False
 
-    def add(self, chunk: ExecutionChunk, raw: str | bytes) -> None:
+    def add(self, chunk: Heard, raw: str | bytes) -> None:
         """Take a chunk, and its content as n8n sent it; the first that does not fit ends the value there."""
         self._size += len(raw)
         if self.truncated or self._size > self._limit:
             self.truncated = True
             return
-        key = (chunk.node_id, chunk.run_index, chunk.item_index)
-        self._outputs.setdefault(key, (chunk, []))[1].append(raw)
+        if isinstance(chunk, AtNode):
+            node = chunk.node
+            key = (node.id, node.run_index, node.item_index)
+        else:
+            message = chunk.value
+            key = (message.node_id, message.run_index, message.item_index)
+        output = self._outputs.get(key)
+        if output is None:
+            output = self._outputs[key] = (chunk, [])
+        output[1].append(raw)
 
     def value(self) -> Value | None:
         """The joined value; None when the run put out nothing."""
@@ -87,18 +88,17 @@ class Output:
         return outputs[0] if outputs else None
 
 
-def _at(node: Node, kind: type[Placed]) -> Placed:
-    """A message of what happened at a node, in one of its runs, for one of its items."""
-    return kind(node_id=node.id, node_name=node.name, run_index=node.run_index, item_index=node.item_index)
-
-
-def _item(content: str) -> tuple[Content, str]:
-    """An object or array that n8n encoded a second time is JSON; all else is text."""
-    if content[:1] in ("{", "["):
-        value = _json(content)
-        if value is not None:
-            return _json_content(value), JSON
-    return _text_content(content), TEXT
+def _json_chunk(node: Node, value: Value) -> Oneof[Literal["chunk"], ExecutionChunk]:
+    return _chunk(
+        ExecutionChunk(
+            node_id=node.id,
+            node_name=node.name,
+            run_index=node.run_index,
+            item_index=node.item_index,
+            content_type=JSON,
+            content=_json_content(value),
+        )
+    )
 
 
 def _document(document: Document) -> tuple[Content, str]:
@@ -152,12 +152,13 @@ def _most_values(text: str | bytes) -> int:
     return text.count(b",") + text.count(b"[") + text.count(b"{")
 
 
-def _joined(first: ExecutionChunk, parts: list[str | bytes]) -> Value:
-    content = first.content
-    if len(parts) == 1 and content is not None and content.field == "json":
-        return content.value
-    if content is not None and content.field == "data" and isinstance(parts[0], bytes):
-        return _bytes_value(first.content_type, parts[0])
+def _joined(first: Heard, parts: list[str | bytes]) -> Value:
+    if not isinstance(first, AtNode) and first.value.content is not None:
+        content = first.value.content
+        if content.field == "json" and len(parts) == 1:
+            return content.value
+        if content.field == "data" and isinstance(parts[0], bytes):
+            return _bytes_value(first.value.content_type, parts[0])
     return _string("".join(part if isinstance(part, str) else part.decode() for part in parts))
 
 

@@ -23,7 +23,7 @@ from gateway.transcoding.gen.google.rpc.error_details_pb import ErrorInfo
 from gateway.transcoding.gen.google.rpc.status_pb import Status
 
 if TYPE_CHECKING:
-    from gateway.executions.log import Event
+    from gateway.executions.event import Told
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +84,7 @@ def last_sequence(execution: Execution, seen: int = 0) -> int:
     return execution.last_sequence or max(least, seen + 1)
 
 
-def end_of(execution: Execution, credits_remaining: int) -> Event:
+def end_of(execution: Execution, credits_remaining: int) -> Told:
     """The last event of the run."""
     if execution.state is ExecutionState.COMPLETED:
         completed = ExecutionCompleted(
@@ -128,7 +128,7 @@ def error_from(status: Any) -> RpcError:
 _UNTOLD = "The run did not succeed."
 
 
-def _event(execution: Execution, sequence: int, event: Event) -> ExecutionEvent:
+def _event(execution: Execution, sequence: int, event: Told) -> ExecutionEvent:
     return ExecutionEvent(
         execution_id=execution.id, sequence=sequence, time=execution.finished_at, event=event
     )

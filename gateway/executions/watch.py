@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, aclosing
 from typing import TYPE_CHECKING, Protocol
 
@@ -16,6 +16,7 @@ from gateway.rpc.errors import OutOfRange, Unavailable
 
 if TYPE_CHECKING:
     from gateway.adapters.event_streams import Progress
+    from gateway.executions.event import Event
     from gateway.executions.run import Run
     from gateway.executions.stored import Stored
 
@@ -97,8 +98,10 @@ class Watcher:
         after: int,
         look: Callable[[], Awaitable[Stored]],
         stored: Stored | None = None,
-    ) -> AsyncGenerator[ExecutionEvent, None]:
+    ) -> AsyncGenerator[Sequence[Event | ExecutionEvent], None]:
         """A run's events above a sequence, those to come included, to its `completed` or `failed`.
+
+        Those that are there at one time come together.
 
         `stored` is what is stored of the run now, and `look` reads it again. Raises what it raises,
         OutOfRange for a sequence beyond the newest and for events that are gone, Unavailable when neither
@@ -108,12 +111,11 @@ class Watcher:
         if run is not None:
             if after > run.log.last:
                 raise beyond(run.log.last)
-            events = run.log.read(after)
-            async with aclosing(events):
+            async with aclosing(run.log.read(after)) as batches:
                 try:
-                    async for event in events:
-                        after = event.sequence
-                        yield event
+                    async for batch in batches:
+                        after = batch[-1].sequence
+                        yield batch
                 except OutOfRange:
                     pass  # too far behind for this process: Redis keeps more
                 else:
@@ -125,8 +127,8 @@ class Watcher:
             following = _Following(self._streams, stored or await look(), after)
             while not following.is_over:
                 changed.clear()
-                for event in await following.next():
-                    yield event
+                if events := await following.next():
+                    yield events
                 if following.is_idle and not await following.patience.wait(changed):
                     await following.check(look)
 

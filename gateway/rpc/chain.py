@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from protobuf import Message
 
     from gateway.rpc.call import Call
+    from gateway.transcoding import Outgoing
 
     Guard = Callable[[Call], Awaitable[None]]
     Observer = Callable[[Call, RpcError | None], None]
@@ -89,8 +90,13 @@ class Chain:
         finally:
             self._observe(call, outcome)
 
-    async def stream(self, call: Call, encode: Callable[[Message], Encoded]) -> AsyncGenerator[Encoded, None]:
-        """Answer one request with a stream. Raises RpcError, and nothing else but cancellation."""
+    async def stream(
+        self, call: Call, encode: Callable[[Outgoing], Encoded]
+    ) -> AsyncGenerator[list[Encoded], None]:
+        """Answer one request with a stream, in batches: messages that are there at one time.
+
+        Raises RpcError, and nothing else but cancellation.
+        """
         deadline = _deadline(call)
         limit = Limit(deadline)
         hold = self._standing.hold(call)
@@ -99,19 +105,20 @@ class Chain:
             with limit:
                 await self._admit(call)
             sent = 0
-            async with aclosing(call.method.implementation(call.request, call)) as messages:
+            async with aclosing(call.method.implementation(call.request, call)) as batches:
                 with hold:
                     while True:
                         _refuse_late(deadline)
                         hold.check()
                         limit = hold.limit = Limit(deadline)
                         with limit:
-                            message = await anext(messages, None)
-                        if message is None:
+                            batch = await anext(batches, None)
+                        if batch is None:
                             return
-                        yield encode(message)
-                        sent += 1
-                        if sent % _BURST == 0:
+                        yield [encode(message) for message in batch]
+                        sent += len(batch)
+                        if sent >= _BURST:
+                            sent = 0
                             await asyncio.sleep(0)
         except (asyncio.CancelledError, GeneratorExit):
             outcome = Cancelled("The caller went away.")
@@ -147,7 +154,7 @@ def _deadline(call: Call, longest: float = inf) -> float | None:
 
 
 def _refuse_late(deadline: float | None) -> None:
-    """Raise DeadlineExceeded when a slow reader comes too late for the next message, were it ready."""
+    """Raise DeadlineExceeded when a slow reader comes too late for the next messages, were they ready."""
     if deadline is not None and asyncio.get_running_loop().time() >= deadline:
         raise DeadlineExceeded(_OVER)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,9 +13,10 @@ if TYPE_CHECKING:
     from protobuf import DescMethod, DescService, Message
 
     from gateway.rpc.call import Call
+    from gateway.transcoding import Outgoing
 
     Unary = Callable[[Any, Call], Awaitable[Message]]
-    Stream = Callable[[Any, Call], AsyncIterator[Message]]
+    Stream = Callable[[Any, Call], AsyncIterator[Sequence[Outgoing]]]
 
 _WORD_START = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 
@@ -25,7 +26,7 @@ class Method:
     """One RPC: its descriptor, and the function that gives it its meaning.
 
     `implementation` takes the decoded request and the call. It answers with a
-    message, or for a server stream with an async iterator of messages.
+    message, or for a server stream with an async iterator of batches: messages that are there at one time.
     """
 
     descriptor: DescMethod
@@ -98,5 +99,5 @@ async def _unimplemented(_request: Message, call: Call) -> Message:
     raise Unimplemented(msg)
 
 
-async def _unimplemented_stream(request: Message, call: Call) -> AsyncIterator[Message]:
-    yield await _unimplemented(request, call)
+async def _unimplemented_stream(request: Message, call: Call) -> AsyncIterator[list[Message]]:
+    yield [await _unimplemented(request, call)]

@@ -64,7 +64,7 @@ class AuditEvents:
 
     async def export_audit_events(
         self, request: ExportAuditEventsRequest, call: Call
-    ) -> AsyncGenerator[HttpBody, None]:
+    ) -> AsyncGenerator[list[HttpBody], None]:
         """All of a time span, oldest first, a piece of the file for each page of the database."""
 
         async def page_after(after: str | None) -> str:
@@ -78,4 +78,4 @@ class AuditEvents:
             )
 
         async for piece in export(request.format, _COLUMNS, "audit_events", page_after):
-            yield piece
+            yield [piece]

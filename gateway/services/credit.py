@@ -120,7 +120,7 @@ class CreditService:
 
     async def export_credit_entries(
         self, request: ExportCreditEntriesRequest, call: Call
-    ) -> AsyncGenerator[HttpBody, None]:
+    ) -> AsyncGenerator[list[HttpBody], None]:
         """All of a time span, oldest first."""
         narrowed = _given(start_time=time_text(request.start_time), end_time=time_text(request.end_time))
 
@@ -134,7 +134,7 @@ class CreditService:
             )
 
         async for piece in export(request.format, ENTRY_COLUMNS, "entries", page_after):
-            yield piece
+            yield [piece]
 
     async def get_usage(self, request: GetUsageRequest, call: Call) -> GetUsageResponse:
         """Executions summed up, in the order of the dimensions."""
@@ -158,7 +158,9 @@ class CreditService:
         )
         return read_page(text, GetUsageResponse, of_list, encode_name_token)
 
-    async def export_usage(self, request: ExportUsageRequest, call: Call) -> AsyncGenerator[HttpBody, None]:
+    async def export_usage(
+        self, request: ExportUsageRequest, call: Call
+    ) -> AsyncGenerator[list[HttpBody], None]:
         """The executions of a time span, oldest first."""
         narrowed = _given(
             start_time=time_text(request.start_time),
@@ -176,7 +178,7 @@ class CreditService:
             )
 
         async for piece in export(request.format, USAGE_COLUMNS, "executions", page_after):
-            yield piece
+            yield [piece]
 
 
 def _given(**values: str | None) -> dict[str, Json]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from functools import partial
@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from gateway.adapters.database import Database
     from gateway.executions.cancel import Cancellations
     from gateway.executions.dispatcher import Dispatcher
+    from gateway.executions.event import Event
     from gateway.executions.runner import Runner
     from gateway.executions.watch import Watcher
     from gateway.gen.n8ngateway.v1.execution_event_pb import ExecutionEvent
@@ -100,15 +101,16 @@ class ExecutionService:
 
     async def execute_stream(
         self, request: ExecuteStreamRequest, call: Call
-    ) -> AsyncIterator[ExecutionEvent]:
+    ) -> AsyncIterator[Sequence[Event | ExecutionEvent]]:
         """Run a workflow and read its events out. A failed run ends with `failed`, then with its RpcError."""
         begun = await self._begin(request, call)
         status = None
-        async with aclosing(self._events(_id_of(begun), 0, call)) as events:
-            async for event in events:
-                yield event
-                if event.event is not None and event.event.field == "failed":
-                    status = event.event.value.status
+        async with aclosing(self._events(_id_of(begun), 0, call)) as batches:
+            async for events in batches:
+                yield events
+                last = events[-1].event
+                if last is not None and last.field == "failed":
+                    status = last.value.status
         if isinstance(begun, Run) and not begun.log.is_abandoned:
             begun.settled()
         elif status is not None:
@@ -156,17 +158,17 @@ class ExecutionService:
 
     async def watch_execution(
         self, request: WatchExecutionRequest, call: Call
-    ) -> AsyncIterator[ExecutionEvent]:
+    ) -> AsyncIterator[Sequence[Event | ExecutionEvent]]:
         """A run's events after a sequence to its end, whichever replica it runs on."""
         after = _after(request, call)
         stored = await self._stored(request.execution_id, call)  # raises for who may not see it
-        async with aclosing(self._events(request.execution_id, after, call, stored)) as events:
-            async for event in events:
-                yield event
+        async with aclosing(self._events(request.execution_id, after, call, stored)) as batches:
+            async for events in batches:
+                yield events
 
     def _events(
         self, execution_id: str, after: int, call: Call, stored: Stored | None = None
-    ) -> AsyncGenerator[ExecutionEvent, None]:
+    ) -> AsyncGenerator[Sequence[Event | ExecutionEvent], None]:
         look = partial(self._stored, execution_id, call)
         return self._watcher.watch(execution_id, after, look, stored)
 

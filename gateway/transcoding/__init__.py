@@ -22,6 +22,7 @@ from gateway.transcoding.json_decoder import JsonDecoder, JsonLimits
 from gateway.transcoding.json_encoder import json_encoder
 from gateway.transcoding.metadata import Headers, RequestMetadata
 from gateway.transcoding.options import Options
+from gateway.transcoding.outgoing import Outgoing
 from gateway.transcoding.route import LazyRequest
 from gateway.transcoding.router import Match, Router
 from gateway.transcoding.status import HTTP_STATUS
@@ -43,6 +44,7 @@ __all__ = [
     "LazyRequest",
     "Match",
     "Options",
+    "Outgoing",
     "RequestMetadata",
     "RouteConflict",
     "Router",

@@ -17,22 +17,25 @@ from gateway.transcoding.json_check import shown
 from gateway.transcoding.metadata import Headers, RequestMetadata, parse_timeout
 from gateway.transcoding.negotiation import accepts_gzip, is_json, is_ndjson, negotiate
 from gateway.transcoding.options import Options
+from gateway.transcoding.outgoing import Outgoing
 from gateway.transcoding.responder import Receive, Responder, Response, Scope, Send
 from gateway.transcoding.response import compressed, error_response, unary_response
 from gateway.transcoding.route import LazyRequest, Route
 from gateway.transcoding.router import Match, Router
 from gateway.transcoding.status import status_json
-from gateway.transcoding.stream import BrokenStream, Framing, send_stream
+from gateway.transcoding.stream import BrokenStream, Framing, Ready, send_stream
 from gateway.transcoding.uri import UriError
 from gateway.transcoding.watch import ClientWatch
 
-Answer: TypeAlias = Message | AsyncIterator[Message]
-Handler: TypeAlias = Callable[[DescMethod, Any, RequestMetadata], Awaitable[Answer] | AsyncIterator[Message]]
+Stream: TypeAlias = AsyncIterator[Message] | AsyncIterator[list[Outgoing]]
+Answer: TypeAlias = Message | Stream
+Handler: TypeAlias = Callable[[DescMethod, Any, RequestMetadata], Awaitable[Answer] | Stream]
 """Serves every method: called with the method, its request and the metadata.
 
 The request is a message (with `lazy`, a LazyRequest), or an async iterator of
-them for client streaming. The answer is a message, or an async iterator of
-messages for server streaming. Raises StatusError.
+them for client streaming. The answer is a message, or for server streaming an
+async iterator of messages, or of lists of those that are there at one time: each
+list is sent in one piece. Raises StatusError.
 """
 
 _logger = logging.getLogger("gateway.transcoding")
@@ -165,7 +168,7 @@ class Exchange:
         if route.server_streaming:
             stream = answer if isinstance(answer, AsyncIterator) else await answer
             self._frames = route.frames(content_type)
-            messages = cast("AsyncIterator[Message]", stream)
+            messages = cast("AsyncIterator[Ready]", stream)
             await send_stream(messages, self._frames, metadata, self._responder, options.heartbeat)
         else:
             message = await cast("Awaitable[Message]", answer)

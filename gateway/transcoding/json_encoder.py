@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import Protocol, TypeAlias, cast
+from typing import Any, Protocol, TypeAlias, cast
 
 import orjson
 from protobuf import (
@@ -25,8 +25,9 @@ from protobuf import (
 )
 
 from gateway.transcoding.fields import STRUCT_TYPES, Json
+from gateway.transcoding.outgoing import Outgoing
 
-JsonEncoder: TypeAlias = Callable[[Message], bytes]
+JsonEncoder: TypeAlias = Callable[[Outgoing], bytes]
 _Walk: TypeAlias = Callable[[Json], Json]
 
 _WHOLE_FLOAT = re.compile(r"\.0[,\]}]|\.0$")
@@ -63,7 +64,7 @@ def json_encoder(descriptor: DescMessage, options: EncoderOptions) -> JsonEncode
     emit, names = options.emit_defaults, options.proto_names
     numbers, registry = options.enums_as_numbers, options.registry
 
-    def encode(message: Message) -> bytes:
+    def encode(message: Outgoing) -> bytes:
         return message.to_json(
             always_emit_implicit=emit,
             use_proto_field_name=names,
@@ -75,14 +76,14 @@ def json_encoder(descriptor: DescMessage, options: EncoderOptions) -> JsonEncode
     if walk is None:
         return encode
 
-    def encode_with_numbers(message: Message) -> bytes:
+    def encode_with_numbers(message: Outgoing) -> bytes:
         text = message.to_json(
             always_emit_implicit=emit,
             use_proto_field_name=names,
             print_enums_as_ints=numbers,
             registry=registry,
         )
-        if _WHOLE_FLOAT.search(text) is None:
+        if "." not in text or ".0" not in text or _WHOLE_FLOAT.search(text) is None:
             return text.encode()
         return orjson.dumps(walk(cast("Json", orjson.loads(text))))
 
@@ -105,7 +106,7 @@ def json_value_encoder(field: DescField, options: EncoderOptions) -> JsonEncoder
         )
         return cast("dict[str, Json]", tree)
 
-    def encode(message: Message) -> bytes:
+    def encode(message: Any) -> bytes:
         if isinstance(field.value, DescFieldValueMessage) and field not in message:
             return b"null"
         alone = owner.type()

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from typing import Protocol
+from typing import Any, Protocol, TypeAlias
 
 from protobuf import DescFieldValueScalar, DescMessage, Message
 
@@ -20,7 +20,11 @@ from gateway.transcoding.fields import INTEGERS, field_named
 from gateway.transcoding.json_encoder import JsonEncoder
 from gateway.transcoding.metadata import RequestMetadata
 from gateway.transcoding.negotiation import EVENT_STREAM, JSON, NDJSON
+from gateway.transcoding.outgoing import Outgoing
 from gateway.transcoding.responder import OCTETS, Responder, header_part, raw_headers
+
+Ready: TypeAlias = Outgoing | list[Outgoing]
+"""A message of a stream, or several that are there at one time."""
 
 STREAM_TYPES = (JSON, NDJSON, EVENT_STREAM)
 """The media types of server streams of messages; the first is the default."""
@@ -38,8 +42,8 @@ class Framing(Protocol):
 
     content_type: str
 
-    def message(self, message: Message) -> bytes:
-        """The bytes of one message, to be sent at once."""
+    def message(self, message: Outgoing) -> bytes:
+        """The bytes of one message."""
 
     def error(self, status: bytes) -> bytes:
         """The last bytes of a stream that failed; `status` is google.rpc.Status as JSON."""
@@ -57,7 +61,7 @@ class ArrayFraming:
         self._encode = encode
         self._separator = b"["
 
-    def message(self, message: Message) -> bytes:
+    def message(self, message: Outgoing) -> bytes:
         """An element, after what comes before it."""
         encoded = self._separator + self._encode(message)
         self._separator = b",\n"
@@ -80,7 +84,7 @@ class LineFraming:
     def __init__(self, encode: JsonEncoder) -> None:
         self._encode = encode
 
-    def message(self, message: Message) -> bytes:
+    def message(self, message: Outgoing) -> bytes:
         """A line."""
         return self._encode(message) + b"\n"
 
@@ -98,11 +102,11 @@ class EventFraming:
 
     content_type = EVENT_STREAM
 
-    def __init__(self, encode: JsonEncoder, sequence: Callable[[Message], int] | None) -> None:
+    def __init__(self, encode: JsonEncoder, sequence: Callable[[Outgoing], int] | None) -> None:
         self._encode = encode
         self._sequence = sequence
 
-    def message(self, message: Message) -> bytes:
+    def message(self, message: Outgoing) -> bytes:
         """An event, with its id when messages have a sequence."""
         if self._sequence is None:
             return b"data: %b\n\n" % self._encode(message)
@@ -124,7 +128,7 @@ class BytesFraming:
         self.content_type = ""
         self._read = read
 
-    def message(self, message: Message) -> bytes:
+    def message(self, message: Any) -> bytes:
         """The bytes as they are."""
         content_type, data = self._read(message)
         self.content_type = self.content_type or content_type or OCTETS
@@ -139,7 +143,7 @@ class BytesFraming:
         return b""
 
 
-def sequence_getter(message: DescMessage) -> Callable[[Message], int] | None:
+def sequence_getter(message: DescMessage) -> Callable[[Outgoing], int] | None:
     """Reads the number that a stream is resumed after: an integer field named `sequence`."""
     field = field_named(message, "sequence")
     if field is None or not isinstance(field.value, DescFieldValueScalar):
@@ -148,7 +152,7 @@ def sequence_getter(message: DescMessage) -> Callable[[Message], int] | None:
         return None
     name = field.local_name
 
-    def get(message: Message) -> int:
+    def get(message: Outgoing) -> int:
         value: int = getattr(message, name)
         return value
 
@@ -156,24 +160,26 @@ def sequence_getter(message: DescMessage) -> Callable[[Message], int] | None:
 
 
 async def send_stream(
-    answer: AsyncIterator[Message],
+    answer: AsyncIterator[Ready],
     frames: Framing,
     metadata: RequestMetadata,
     responder: Responder,
     heartbeat: float | None,
 ) -> None:
-    """Send each message as soon as it is there; the response starts with the first one.
+    """Send messages as soon as they are there, those of a list in one piece.
 
-    An event stream that is silent for `heartbeat` seconds gets a comment, so it
-    can start earlier. `answer` is closed whatever happens; what it raises is
-    raised here, and then the stream is still to be ended.
+    The response starts with the first one. An event stream that is silent for
+    `heartbeat` seconds gets a comment, so it can start earlier. `answer` is closed
+    whatever happens; what it raises is raised here, and then the stream is still
+    to be ended.
     """
     beat = None
     if heartbeat is not None and frames.content_type == EVENT_STREAM and not responder.head:
         beat = _Heartbeat(metadata, responder, heartbeat)
     try:
-        async for message in answer:
-            encoded = frames.message(message)
+        async for ready in answer:
+            messages = ready if isinstance(ready, list) else [ready]
+            encoded = b"".join([frames.message(message) for message in messages])
             if beat is not None and not beat.idle.is_set():
                 await beat.idle.wait()
             if not responder.started:

@@ -11,7 +11,7 @@ from protobuf.wkt.google.protobuf.descriptor_pb import FileDescriptorSet
 
 from gateway.transcoding.binding import Binding, service_bindings
 from gateway.transcoding.errors import TranscodingError
-from gateway.transcoding.exchange import Answer, Exchange, Handler, Service
+from gateway.transcoding.exchange import Answer, Exchange, Handler, Service, Stream
 from gateway.transcoding.gen.google.api.http_pb import HttpRule
 from gateway.transcoding.json_check import MessageCheck
 from gateway.transcoding.metadata import RequestMetadata
@@ -106,7 +106,7 @@ def _decoding(handler: Handler) -> Handler:
 
     def decode_and_call(
         method: DescMethod, request: LazyRequest | AsyncIterator[LazyRequest], metadata: RequestMetadata
-    ) -> Awaitable[Answer] | AsyncIterator[Message]:
+    ) -> Awaitable[Answer] | Stream:
         if isinstance(request, LazyRequest):
             return handler(method, request.decode(), metadata)
         return handler(method, _decoded(request), metadata)

@@ -63,13 +63,13 @@ class Scripted:
         self._note(call)
         return ListExecutionsResponse(next_page_token="x" * request.page_size)
 
-    async def watch_execution(self, request: Any, call: Call) -> AsyncIterator[ExecutionEvent]:
+    async def watch_execution(self, request: Any, call: Call) -> AsyncIterator[list[ExecutionEvent]]:
         """`after_sequence` events of about 1 KiB, and for ever in a "flood"."""
         self._note(call)
         try:
             while self.produced < request.after_sequence or request.execution_id == "flood":
                 self.produced += 1
-                yield ExecutionEvent(execution_id="x" * 1024, sequence=self.produced)
+                yield [ExecutionEvent(execution_id="x" * 1024, sequence=self.produced)]
             if request.execution_id == "hold":
                 await asyncio.Event().wait()
         finally:

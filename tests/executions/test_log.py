@@ -22,7 +22,7 @@ def filled(count: int, *, capacity: int = 1 << 20, size: int = 0) -> EventLog:
 
 
 async def sequences(log: EventLog, after: int = 0) -> list[int]:
-    return [event.sequence async for event in log.read(after)]
+    return [event.sequence async for batch in log.read(after) for event in batch]
 
 
 async def read_to_the_end(log: EventLog, after: int = 0) -> list[int]:
@@ -33,7 +33,7 @@ async def read_to_the_end(log: EventLog, after: int = 0) -> list[int]:
 async def test_events_come_in_order_numbered_from_1() -> None:
     log = filled(3)
     log.close()
-    events = [event async for event in log.read()]
+    events = [event.message() async for batch in log.read() for event in batch]
     assert [event.sequence for event in events] == [1, 2, 3]
     assert {event.execution_id for event in events} == {"run-1"}
     assert all(event.time is not None and event.event == EVENT for event in events)
@@ -42,12 +42,12 @@ async def test_events_come_in_order_numbered_from_1() -> None:
 async def test_a_reader_sees_what_was_there_and_what_comes() -> None:
     log = filled(2)
     reader = log.read()
-    assert [(await anext(reader)).sequence for _ in range(2)] == [1, 2]
+    assert [event.sequence for event in await anext(reader)] == [1, 2]
     waiting = asyncio.ensure_future(anext(reader))
     await asyncio.sleep(0)
     assert not waiting.done()
     log.append(EVENT)
-    assert (await waiting).sequence == 3
+    assert [event.sequence for event in await waiting] == [3]
     log.close()
     assert await anext(reader, None) is None
 
@@ -105,14 +105,14 @@ async def test_closed_waits_for_the_end_and_for_nothing_else() -> None:
 async def test_a_reader_that_falls_behind_is_told_so() -> None:
     log = filled(1, capacity=10_000)
     reader = log.read()
-    assert (await anext(reader)).sequence == 1
+    assert (await anext(reader))[-1].sequence == 1
     for _ in range(5):
         log.append(EVENT, size=4_000)
     with pytest.raises(OutOfRange) as caught:
         await anext(reader)
     assert caught.value.reason == "EVENTS_EXPIRED"
     assert caught.value.metadata == {"first_kept": "6"}
-    assert (await anext(log.read(after=5))).sequence == 6
+    assert (await anext(log.read(after=5)))[0].sequence == 6
 
 
 async def test_a_reader_that_keeps_up_is_never_told_so() -> None:
@@ -120,7 +120,7 @@ async def test_a_reader_that_keeps_up_is_never_told_so() -> None:
     reader = log.read()
     for sequence in range(1, 20):
         log.append(EVENT, size=4_000)
-        assert (await anext(reader)).sequence == sequence
+        assert [event.sequence for event in await anext(reader)] == [sequence]
 
 
 async def test_the_newest_event_is_kept_however_large() -> None:
@@ -141,16 +141,16 @@ async def test_a_slow_reader_keeps_no_more_alive_than_the_log() -> None:
     """It holds a few events that it has taken out; the rest goes when the log lets go of it."""
     log = EventLog("run-1", capacity=500 * EVENT_BYTES)
     for _ in range(400):
-        log.append(EVENT)
+        log.append(Oneof("chunk", ExecutionChunk(content=Oneof("text", "x"))))
     reader = log.read()
     await anext(reader)
-    dropped = [weakref.ref(log._events[index][0]) for index in range(300, 400)]
+    dropped = [weakref.ref(log._events[index][0].event.value) for index in range(300, 400)]
     for _ in range(1_000):
         log.append(EVENT)
     gc.collect()
     assert not any(ref() for ref in dropped)
     with pytest.raises(OutOfRange):
-        [event async for event in reader]
+        [batch async for batch in reader]
 
 
 async def test_a_reader_that_leaves_leaves_nothing_behind() -> None:
@@ -169,5 +169,5 @@ async def test_a_reader_that_leaves_leaves_nothing_behind() -> None:
 
 async def test_events_are_messages_of_the_contract() -> None:
     log = filled(1)
-    event = await anext(log.read())
-    assert ExecutionEvent.from_binary(event.to_binary()) == event
+    [event] = await anext(log.read())
+    assert ExecutionEvent.from_binary(event.to_binary()) == event.message()

@@ -38,7 +38,7 @@ def put_out(*pieces: Piece, limit: int = LIMIT) -> Output:
     for piece in pieces:
         heard = event_of(piece)
         if heard is not None and heard[0].field == "chunk":
-            output.add(heard[0].value, heard[1])
+            output.add(*heard)
     return output
 
 

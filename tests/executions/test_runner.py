@@ -112,9 +112,10 @@ async def runner(accounts: Accounts, n8n: N8n, publisher: Publisher) -> AsyncIte
 
 async def events_of(run: Run) -> AsyncGenerator[ExecutionEvent, None]:
     """All that a run puts out, then the error that failed it."""
-    async with aclosing(run.log.read()) as events:
-        async for event in events:
-            yield event
+    async with aclosing(run.log.read()) as batches:
+        async for batch in batches:
+            for event in batch:
+                yield event.message()
     run.settled()
 
 

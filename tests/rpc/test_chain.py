@@ -31,7 +31,7 @@ LONG = 60.0
 
 Told = list[tuple[Call, RpcError | None]]
 Unary = Callable[[Any, Call], Awaitable[Message]]
-Stream = Callable[[Any, Call], AsyncIterator[Message]]
+Stream = Callable[[Any, Call], AsyncIterator[list[Message]]]
 
 
 class Service:
@@ -62,9 +62,9 @@ async def answer(_request: Any, _call: Call) -> Message:
     return ExecuteResponse(execution_id="e")
 
 
-async def three(_request: Any, _call: Call) -> AsyncIterator[Message]:
+async def three(_request: Any, _call: Call) -> AsyncIterator[list[Message]]:
     for sequence in (1, 2, 3):
-        yield ExecutionEvent(sequence=sequence)
+        yield [ExecutionEvent(sequence=sequence)]
 
 
 async def forever(_request: Any, _call: Call) -> Message:
@@ -72,8 +72,8 @@ async def forever(_request: Any, _call: Call) -> Message:
     raise AssertionError
 
 
-async def one_and_forever(_request: Any, _call: Call) -> AsyncIterator[Message]:
-    yield ExecutionEvent(sequence=1)
+async def one_and_forever(_request: Any, _call: Call) -> AsyncIterator[list[Message]]:
+    yield [ExecutionEvent(sequence=1)]
     await asyncio.Event().wait()
 
 
@@ -96,9 +96,9 @@ async def test_a_stream_leaves_encoded_and_is_observed_once_at_its_end() -> None
     call = stream_call(three)
     stream = chain(told).stream(call, lambda message: message.to_binary())
     received = []
-    async for message in stream:
+    async for batch in stream:
         assert not told
-        received.append(message)
+        received += batch
     assert received == [ExecutionEvent(sequence=n).to_binary() for n in (1, 2, 3)]
     assert told == [(call, None)]
 
@@ -171,8 +171,8 @@ async def test_an_unexpected_error_leaks_nothing_and_is_logged_whole(kind: str, 
     async def fail(*_arguments: Any) -> Message:
         raise error
 
-    async def fail_late(_request: Any, _call: Call) -> AsyncIterator[Message]:
-        yield ExecutionEvent()
+    async def fail_late(_request: Any, _call: Call) -> AsyncIterator[list[Message]]:
+        yield [ExecutionEvent()]
         raise error
 
     told: Told = []
@@ -238,8 +238,8 @@ async def test_a_timeout_of_a_handlers_own_is_not_the_deadline() -> None:
     async def impatient(_request: Any, _call: Call) -> Message:
         raise TimeoutError(SECRET)
 
-    async def impatient_stream(_request: Any, _call: Call) -> AsyncIterator[Message]:
-        yield ExecutionEvent()
+    async def impatient_stream(_request: Any, _call: Call) -> AsyncIterator[list[Message]]:
+        yield [ExecutionEvent()]
         raise TimeoutError(SECRET)
 
     told: Told = []
@@ -264,7 +264,7 @@ def test_deadlines_between_two_ticks_of_the_loop_are_deadlines() -> None:
 async def test_a_stream_whose_producer_is_slow_ends_at_the_deadline() -> None:
     told: Told = []
     stream = chain(told).stream(stream_call(one_and_forever, timeout=SOON), same)
-    assert await anext(stream) == ExecutionEvent(sequence=1)
+    assert await anext(stream) == [ExecutionEvent(sequence=1)]
     with pytest.raises(DeadlineExceeded):
         await anext(stream)
     assert [outcome and outcome.code for _, outcome in told] == [Code.DEADLINE_EXCEEDED]
@@ -274,7 +274,7 @@ async def test_a_stream_whose_reader_is_slow_ends_at_the_deadline_too() -> None:
     loop = asyncio.get_running_loop()
     deadline = loop.time() + SOON
     stream = chain([]).stream(stream_call(three, timeout=SOON), same)
-    assert await anext(stream) == ExecutionEvent(sequence=1)
+    assert await anext(stream) == [ExecutionEvent(sequence=1)]
     await until(deadline)
     with pytest.raises(DeadlineExceeded):
         await anext(stream)
@@ -284,7 +284,7 @@ async def test_a_stream_is_not_bounded_by_the_longest_unary_call() -> None:
     stream = chain([], timeout=0.0).stream(stream_call(three), same)
     assert await anext(stream)
     await until(asyncio.get_running_loop().time())
-    assert [message async for message in stream] == [ExecutionEvent(sequence=2), ExecutionEvent(sequence=3)]
+    assert [batch async for batch in stream] == [[ExecutionEvent(sequence=2)], [ExecutionEvent(sequence=3)]]
 
 
 async def test_cancellation_passes_through_and_is_observed_as_such() -> None:
@@ -309,10 +309,10 @@ class Watched:
     def __init__(self) -> None:
         self.closed = asyncio.Event()
 
-    async def __call__(self, _request: Any, _call: Call) -> AsyncIterator[Message]:
+    async def __call__(self, _request: Any, _call: Call) -> AsyncIterator[list[Message]]:
         try:
-            yield ExecutionEvent(sequence=1)
-            yield ExecutionEvent(sequence=2)
+            yield [ExecutionEvent(sequence=1)]
+            yield [ExecutionEvent(sequence=2)]
             await asyncio.Event().wait()
         finally:
             self.closed.set()

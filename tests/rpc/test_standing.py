@@ -38,9 +38,9 @@ class Endless:
         self.waits = asyncio.Event()
         self.is_closed = False
 
-    async def __call__(self, _request: Any, _call: Call) -> AsyncIterator[Message]:
+    async def __call__(self, _request: Any, _call: Call) -> AsyncIterator[list[Message]]:
         try:
-            yield ExecutionEvent(sequence=1)
+            yield [ExecutionEvent(sequence=1)]
             self.waits.set()
             await asyncio.get_running_loop().create_future()
         finally:
@@ -60,7 +60,7 @@ class Reading:
         self.task = asyncio.create_task(self._read())
 
     async def _read(self) -> list[Message]:
-        return [message async for message in self.messages]
+        return [message async for batch in self.messages for message in batch]
 
 
 async def test_a_stream_ends_when_its_caller_may_not_have_it_any_more() -> None:
@@ -88,9 +88,9 @@ async def test_a_caller_that_reads_slowly_is_refused_the_next_message() -> None:
     check = Check()
     standing = Standing([check])
 
-    async def ready(_request: Any, _call: Call) -> AsyncIterator[Message]:
+    async def ready(_request: Any, _call: Call) -> AsyncIterator[list[Message]]:
         for sequence in range(1, 100):
-            yield ExecutionEvent(sequence=sequence)
+            yield [ExecutionEvent(sequence=sequence)]
 
     chain = Chain(name, [], [], timeout=60, standing=standing)
     messages = chain.stream(stream_call(ready), same)

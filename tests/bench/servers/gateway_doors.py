@@ -48,10 +48,10 @@ class BenchService:
             schedule=request.schedule,
         )
 
-    async def list_lines(self, request: ListLinesRequest, _call: Call) -> AsyncIterator[Line]:
+    async def list_lines(self, request: ListLinesRequest, _call: Call) -> AsyncIterator[list[Line]]:
         text = "x" * request.size
         for sequence in range(request.count):
-            yield Line(sequence=sequence, text=text)
+            yield [Line(sequence=sequence, text=text)]
 
 
 class Keys:

@@ -1,0 +1,217 @@
+"""The events of a run, as its log keeps them.
+
+To make a message of the contract and to print it costs several times what its parts do, and nearly all events
+of a stream tell of text that a node puts out. So an event is kept as its parts, and one of a node is printed
+from them, just as its message would be: in protobuf's binary form (protobuf.dev/programming-guides/encoding)
+and in ProtoJSON.
+"""
+
+from __future__ import annotations
+
+import time
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
+
+import orjson
+from protobuf import Oneof
+from protobuf.wkt import Timestamp
+
+from gateway.gen.n8ngateway.v1.execution_event_pb import (
+    ExecutionChunk,
+    ExecutionCompleted,
+    ExecutionEvent,
+    ExecutionFailed,
+    ExecutionStarted,
+    NodeFinished,
+    NodeStarted,
+)
+
+if TYPE_CHECKING:
+    from protobuf import DescMessage, Registry
+
+    from gateway.adapters.n8n.body import Node
+
+    NodeField: TypeAlias = Literal["node_started", "chunk", "node_finished"]
+    Told: TypeAlias = (
+        Oneof[Literal["started"], ExecutionStarted]
+        | Oneof[Literal["node_started"], NodeStarted]
+        | Oneof[Literal["chunk"], ExecutionChunk]
+        | Oneof[Literal["node_finished"], NodeFinished]
+        | Oneof[Literal["failed"], ExecutionFailed]
+        | Oneof[Literal["completed"], ExecutionCompleted]
+    )
+    """What a message can tell."""
+
+TEXT: Final = "text/plain"
+
+_REMEMBERED: Final = 1024
+_LENGTH_DELIMITED: Final = 2
+_EVENT = {field.name: field.number for field in ExecutionEvent.desc().fields}
+_CHUNK = {field.name: field.number for field in ExecutionChunk.desc().fields}
+_JSON_NAMES = {
+    as_in_proto: {
+        field.name: field.name if as_in_proto else field.json_name
+        for kind in (ExecutionEvent, ExecutionChunk)
+        for field in kind.desc().fields
+    }
+    for as_in_proto in (True, False)
+}
+
+
+class Moment:
+    """A time, and how it is printed: many events share one."""
+
+    __slots__ = ("binary", "text", "timestamp")
+
+    def __init__(self, nanoseconds: int) -> None:
+        seconds, nanos = divmod(nanoseconds, 10**9)
+        self.timestamp = Timestamp(seconds=seconds, nanos=nanos)
+        self.binary = _delimited(_EVENT["time"], self.timestamp.to_binary())
+        self.text: str = orjson.loads(self.timestamp.to_json())
+
+    @classmethod
+    def now(cls) -> Moment:
+        """The present."""
+        return cls(time.time_ns())
+
+
+class AtNode:
+    """What a node does, in one of its runs, for one of its items: it starts, puts out `text`, or finishes.
+
+    It reads like the Oneof of an ExecutionEvent.
+    """
+
+    __slots__ = ("field", "node", "text")
+
+    def __init__(self, field: NodeField, node: Node, text: str = "") -> None:
+        self.field = field
+        self.node = node
+        self.text = text
+
+    @property
+    def value(self) -> ExecutionChunk | NodeStarted | NodeFinished:
+        """The message that tells of it."""
+        node = self.node
+        message = _named(self.field, node.id, node.name)
+        message.run_index, message.item_index = node.run_index, node.item_index
+        if isinstance(message, ExecutionChunk):
+            message.content = Oneof[Literal["text"], str]("text", self.text)
+        return message
+
+    def binary(self) -> bytes:
+        """The field of ExecutionEvent that tells of it."""
+        node = self.node
+        content = _named_binary(self.field, node.id, node.name)
+        for name, index in (("run_index", node.run_index), ("item_index", node.item_index)):
+            if index:
+                content += b"%c%b" % (_CHUNK[name] << 3, _varint(index))
+        if self.field == "chunk":
+            content += _delimited(_CHUNK["text"], self.text.encode())
+        return _delimited(_EVENT[self.field], content)
+
+    def members(self, names: dict[str, str], *, emit_defaults: bool) -> dict[str, str | int]:
+        """Its members in JSON."""
+        node = self.node
+        members: dict[str, str | int] = {
+            names["node_id"]: node.id,
+            names["node_name"]: node.name,
+            names["run_index"]: node.run_index,
+            names["item_index"]: node.item_index,
+        }
+        if not emit_defaults:
+            members = {name: value for name, value in members.items() if value}
+        if self.field == "chunk":
+            members[names["content_type"]] = TEXT
+            members[names["text"]] = self.text
+        return members
+
+
+class Event:
+    """One event of a run. It is printed as an ExecutionEvent, and reads like one."""
+
+    __slots__ = ("at", "event", "execution_id", "sequence")
+
+    def __init__(self, execution_id: str, sequence: int, at: Moment, event: Told | AtNode) -> None:
+        self.execution_id = execution_id
+        self.sequence = sequence
+        self.at = at
+        self.event = event
+
+    @staticmethod
+    def desc() -> DescMessage:
+        """The type of the message."""
+        return ExecutionEvent.desc()
+
+    def message(self) -> ExecutionEvent:
+        """The event as a message."""
+        event = self.event
+        told: Any = Oneof(event.field, event.value) if isinstance(event, AtNode) else event
+        return ExecutionEvent(
+            execution_id=self.execution_id, sequence=self.sequence, time=self.at.timestamp, event=told
+        )
+
+    def to_binary(self) -> bytes:
+        """See `ExecutionEvent.to_binary`."""
+        event = self.event
+        if not isinstance(event, AtNode):
+            return self.message().to_binary()
+        sequence = b"%c%b" % (_EVENT["sequence"] << 3, _varint(self.sequence))
+        return _execution_binary(self.execution_id) + sequence + self.at.binary + event.binary()
+
+    def to_json(
+        self,
+        *,
+        registry: Registry | None = None,
+        always_emit_implicit: bool = False,
+        print_enums_as_ints: bool = False,
+        use_proto_field_name: bool = False,
+    ) -> str:
+        """See `ExecutionEvent.to_json`."""
+        event = self.event
+        if not isinstance(event, AtNode):
+            return self.message().to_json(
+                registry=registry,
+                always_emit_implicit=always_emit_implicit,
+                print_enums_as_ints=print_enums_as_ints,
+                use_proto_field_name=use_proto_field_name,
+            )
+        names = _JSON_NAMES[use_proto_field_name]
+        members = {
+            names["execution_id"]: self.execution_id,
+            "sequence": self.sequence,
+            "time": self.at.text,
+            names[event.field]: event.members(names, emit_defaults=always_emit_implicit),
+        }
+        return orjson.dumps(members).decode()
+
+
+def _named(field: NodeField, node_id: str, node_name: str) -> ExecutionChunk | NodeStarted | NodeFinished:
+    match field:
+        case "node_started":
+            return NodeStarted(node_id=node_id, node_name=node_name)
+        case "node_finished":
+            return NodeFinished(node_id=node_id, node_name=node_name)
+        case "chunk":
+            return ExecutionChunk(node_id=node_id, node_name=node_name, content_type=TEXT)
+
+
+@lru_cache(_REMEMBERED)
+def _named_binary(field: NodeField, node_id: str, node_name: str) -> bytes:
+    return _named(field, node_id, node_name).to_binary()
+
+
+@lru_cache(_REMEMBERED)
+def _execution_binary(execution_id: str) -> bytes:
+    return ExecutionEvent(execution_id=execution_id).to_binary()
+
+
+def _delimited(number: int, data: bytes) -> bytes:
+    """A field of text, bytes or a message."""
+    return b"%c%b%b" % (number << 3 | _LENGTH_DELIMITED, _varint(len(data)), data)
+
+
+@lru_cache(_REMEMBERED)
+def _varint(number: int) -> bytes:
+    """A number that is not negative."""
+    low, high = number & 0x7F, number >> 7
+    return b"%c%b" % (low | 0x80, _varint(high)) if high else b"%c" % low
