@@ -79,15 +79,24 @@ class Runner:
         return MappingProxyType(self._runs)
 
     async def begin(self, execution_id: str, begin: Callable[[], Awaitable[T]]) -> T:
-        """Let `begin` charge for an execution and start it, whatever becomes of the caller meanwhile.
+        """Let `begin` charge for an execution, whatever becomes of the caller meanwhile.
 
-        When the database breaks off, nobody knows whether it has charged: the execution
-        is then settled as failed, which gives back what was taken and else does nothing.
+        A run that it gives (`prepared`) is seen through. When the database breaks off, nobody knows whether
+        it has charged: the execution is then settled as failed, which gives back what was taken and else does
+        nothing.
         """
-        return await asyncio.shield(self.tasks.spawn(self._begin(execution_id, begin)))
+        begun: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        self.tasks.spawn(self._begin_and_run(execution_id, begin, begun))
+        return await begun
 
     def start(self, job: Job, *, after: int = 0) -> Run:
         """Run it in the background, whatever becomes of the caller; events are numbered from `after` + 1."""
+        run = self.prepared(job, after=after)
+        run.task = self.tasks.spawn(self._see_through(run))
+        return run
+
+    def prepared(self, job: Job, *, after: int = 0) -> Run:
+        """A run that is about to be seen through; its events are numbered from `after` + 1."""
         execution_id = job.execution_id
         publication = Publication(
             self._publisher,
@@ -99,7 +108,6 @@ class Runner:
         )
         run = Run(job, publication)
         self._runs[execution_id] = run
-        run.task = self.tasks.spawn(self._see_through(run))
         return run
 
     async def take_over(self, job: Job) -> Run:
@@ -151,6 +159,25 @@ class Runner:
 
     def _forget(self, execution_id: str) -> None:
         self._runs.pop(execution_id, None)
+
+    async def _begin_and_run(
+        self, execution_id: str, begin: Callable[[], Awaitable[T]], begun: asyncio.Future[T]
+    ) -> None:
+        try:
+            given = await self._begin(execution_id, begin)
+        except asyncio.CancelledError:
+            begun.cancel()
+            return
+        except BaseException as error:  # noqa: BLE001 - it is the caller's
+            if not begun.done():
+                begun.set_exception(error)
+                begun.exception()  # looked at, even where the caller goes away before it is
+            return
+        if not begun.done():
+            begun.set_result(given)
+        if isinstance(given, Run):
+            given.task = asyncio.current_task()
+            await self._see_through(given)
 
     async def _begin(self, execution_id: str, begin: Callable[[], Awaitable[T]]) -> T:
         try:

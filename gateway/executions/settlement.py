@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 _NUL = re.compile(r"((?<!\\)(?:\\\\)*)\\u0000")
 """An escaped NUL, which jsonb has no room for."""
 
+_executions = cache(metrics.EXECUTIONS.labels)
 _encode_value = json_encoder(Value.desc(), Options())
 
 log = structlog.get_logger("gateway.executions")
@@ -150,7 +152,7 @@ async def _until_written(database: Database, arguments: dict[str, Any]) -> Settl
             is_whole = not arguments["p_result_truncated"]
             if settled["state"] != arguments["p_state"]:
                 raise LeaseLost
-            metrics.EXECUTIONS.labels(arguments["p_state"].removeprefix("EXECUTION_STATE_").lower()).inc()
+            _executions(arguments["p_state"].removeprefix("EXECUTION_STATE_").lower()).inc()
             return Settlement(settled["credits_used"], settled["credits_remaining"], is_whole)
 
 

@@ -10,7 +10,6 @@ what n8n does about a run that is its own.
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 from typing import NamedTuple
 
@@ -50,11 +49,11 @@ class ExecutionTokens:
 
     def digest(self, internal_secret: str) -> str:
         """What the secret of an organization's own n8n is found by: hex, and of no use to guess it from."""
-        return hmac.new(self._digest_key, internal_secret.encode(), hashlib.sha256).hexdigest()
+        return hmac.digest(self._digest_key, internal_secret.encode(), "sha256").hex()
 
     def _mac(self, execution_id: str, organization_id: str) -> str:
         bound = f"{execution_id}\n{organization_id}".encode()
-        return hmac.new(self._key, bound, hashlib.sha256).hexdigest()
+        return hmac.digest(self._key, bound, "sha256").hex()
 
 
 def _derived(secret: str, purpose: bytes) -> bytes:

@@ -6,7 +6,7 @@ import re
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -182,7 +182,7 @@ class ExecutionService:
         )
 
     async def _charge(self, execution_id: str, request: Request, call: Call, *, queue: bool) -> Begun:
-        payload = payload_of(request)
+        payload, key = payload_of(request), idempotency_key_of(request, call)
         text = await self._database.call(
             "begin_execution",
             call.caller,
@@ -190,8 +190,8 @@ class ExecutionService:
             p_organization_id=organization_of(request.organization_id, call),
             p_workflow_id=request.workflow_id or None,
             p_credits=agreed_credits(request),
-            p_idempotency_key=idempotency_key_of(request, call),
-            p_request_hash=fingerprint_of(request, payload),
+            p_idempotency_key=key,
+            p_request_hash=key and fingerprint_of(request, payload),
             p_metadata=request.metadata,
             p_runner=self._runner.replica,
             p_lease_seconds=self._runner.lease_seconds,
@@ -204,19 +204,25 @@ class ExecutionService:
             return stored_from(begun["execution"], begun["credits_remaining"])
         job = Job(
             execution_id=execution_id,
-            workflow=Workflow.from_json(orjson.dumps(begun["workflow"]), ignore_unknown_fields=True),
+            workflow=_workflow(orjson.dumps(begun["workflow"])),
             credits_reserved=begun["credits"],
             payload=payload,
             traceparent=call.traceparent,
             organization_id=begun["organization_id"],
         )
         if begun["state"] == "EXECUTION_STATE_RUNNING":
-            run = self._runner.start(job)
+            run = self._runner.prepared(job)
             self._dispatcher.keep(run)
             return run
         await self._dispatcher.store(job)
         await self._dispatcher.enqueue(execution_id)
         return _UnderWay(execution_id)
+
+
+@lru_cache(1024)
+def _workflow(text: bytes) -> Workflow:
+    """The workflow of a run, to be read only: runs of one workflow share it."""
+    return Workflow.from_json(text, ignore_unknown_fields=True)
 
 
 def _id_of(begun: Begun) -> str:
