@@ -44,15 +44,17 @@ class Policies:
             call.principal = replace(principal, held_to=policy.organization_id if policy else "")
 
     async def still(self, call: Call) -> None:
-        """Check again that the user of a call that goes on acts for the organization, and that it is active.
+        """Check again that the user of a stream belongs to the organization that it tells of.
 
-        Raises NotFound and FailedPrecondition, as the database would, and Unavailable.
+        Until that is known it is the one that the call acts for. Raises NotFound, FailedPrecondition when it
+        is not active, as the database would, and Unavailable.
         """
         principal = call.principal
-        if call.policy is None or principal is None or principal.kind is not Kind.USER:
+        organization_id = call.organization_id or (call.policy.organization_id if call.policy else "")
+        if not organization_id or principal is None or principal.kind is not Kind.USER:
             return
-        policy = await self._found.get((principal.claims, principal.tenant), ahead=EVERY_SECONDS)
-        if policy is None or policy.organization_id != call.policy.organization_id:
+        policy = await self._found.get((principal.claims, organization_id), ahead=EVERY_SECONDS)
+        if policy is None:
             raise NotFound("There is no such organization.", reason="ORGANIZATION_NOT_FOUND")
         if not policy.is_active:
             raise FailedPrecondition("The organization is not active.", reason="ORGANIZATION_INACTIVE")

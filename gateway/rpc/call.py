@@ -32,7 +32,8 @@ class Call:
     there is none), `door` is grpc, connect, grpc-web or rest. `timeout` is the caller's
     deadline in seconds from `started`. `key_id` is the public id of the API key that the
     caller showed, alone or beside a token. `policy` is that of the organization which the
-    call acts for, None where it acts for none that the caller belongs to.
+    call acts for, None where it acts for none that the caller belongs to. `organization_id`
+    is whose rows a stream tells of, which its service finds out.
 
     Whatever the outcome, the caller gets `response_metadata` as headers (over gRPC as
     trailers, which cost no write of their own), `leading_metadata` as headers on every
@@ -55,6 +56,7 @@ class Call:
     principal: Principal | None = None
     key_id: str = ""
     policy: Policy | None = None
+    organization_id: str = ""
     request: Message | None = None
     response_metadata: list[tuple[str, str]] = field(default_factory=list)
     leading_metadata: list[tuple[str, str]] = field(default_factory=list)

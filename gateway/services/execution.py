@@ -162,6 +162,7 @@ class ExecutionService:
         """A run's events after a sequence to its end, whichever replica it runs on."""
         after = _after(request, call)
         stored = await self._stored(request.execution_id, call)  # raises for who may not see it
+        call.organization_id = stored.execution.organization_id
         async with aclosing(self._events(request.execution_id, after, call, stored)) as batches:
             async for events in batches:
                 yield events
@@ -198,6 +199,7 @@ class ExecutionService:
             p_queue=queue,
         )
         begun: dict[str, Any] = orjson.loads(text)
+        call.organization_id = begun["organization_id"]
         if begun["replayed"]:
             if begun["in_progress"]:
                 return _UnderWay(begun["execution_id"])

@@ -245,3 +245,37 @@ async def test_a_call_that_goes_on_ends_with_its_membership_and_its_organization
     assert raised.value.reason == "ORGANIZATION_INACTIVE"
     # Who acted for none has nothing to lose.
     await desk.policies.still(calls[2])
+
+
+async def test_a_stream_ends_with_the_membership_in_the_organization_that_it_tells_of(
+    desk: Desk, database: PostgresDatabase, superuser: Any
+) -> None:
+    """Whether the call acted for another one, or for none because its user belongs to several."""
+    member, shown = user(), desk.tenant.organization_id
+    others = [(await new_tenant(database)).organization_id for _ in range(2)]
+    for organization in (shown, *others):
+        await add_member(superuser, organization, member, "MEMBER")
+    for_none, for_another = acting(member), acting(member, others[0])
+    for call in (for_none, for_another):
+        await desk.policies(call)
+        call.organization_id = shown
+        await desk.policies.still(call)
+    assert for_none.policy is None
+    await desk.tenant.call("remove_member", p_organization_id=shown, p_profile_id=member.subject)
+    desk.clock += FRESH_SECONDS
+    for call in (for_none, for_another):
+        with pytest.raises(NotFound):
+            await desk.policies.still(call)
+
+
+async def test_a_stream_goes_on_when_its_user_joins_another_organization(
+    desk: Desk, database: PostgresDatabase, superuser: Any
+) -> None:
+    member = user()
+    await add_member(superuser, desk.tenant.organization_id, member, "MEMBER")
+    call = acting(member)
+    await desk.policies(call)
+    assert call.policy is not None
+    await add_member(superuser, (await new_tenant(database)).organization_id, member, "MEMBER")
+    desk.clock += FRESH_SECONDS
+    await desk.policies.still(call)

@@ -128,6 +128,12 @@ def client(request: pytest.FixtureRequest, world: World) -> Client:
     return _CLIENTS[request.param](world.dev.ready)
 
 
+@pytest.fixture
+def client_of(world: World) -> Callable[[str], Client]:
+    """The door of a name."""
+    return lambda name: _CLIENTS[name](world.dev.ready)
+
+
 @pytest.fixture(params=[name for name in _CLIENTS if name == "rest" or name.endswith("-json")])
 def json_client(request: pytest.FixtureRequest, world: World) -> Client:
     """Each door that takes JSON."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 import uuid
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -13,7 +14,7 @@ import pytest
 
 from gateway.rpc.errors import Code
 from tests.wire.clients import Client
-from tests.wire.conftest import World, call
+from tests.wire.conftest import Mint, World, call
 from tests.wire.signing import SigningKey
 from tests.wire.test_unary import N8N_FAULTS
 
@@ -93,6 +94,35 @@ def test_what_is_refused_before_it_runs_has_no_events(
 def test_without_a_token_nobody_gets_in(stream_client: Client, world: World) -> None:
     outcome = call(stream_client, world, "ExecuteStream", world.request("echo"), headers={})
     assert (outcome.code, outcome.reason) == (Code.UNAUTHENTICATED, "TOKEN_MISSING")
+
+
+def test_a_stream_ends_with_its_users_membership(
+    stream_client: Client, client_of: Callable[[str], Client], world: World, mint: Mint
+) -> None:
+    """The user belongs to several organizations, so that the call itself acts for none of them."""
+    user = f"user_{uuid.uuid4().hex}"
+    headers = {"Authorization": f"Bearer {mint(user)}"}
+    rest, of = client_of("rest"), {"organization_id": world.dev.ready["organization_id"]}
+    made = call(rest, world, "CreateOrganization", {"organization": {"name": "Own"}}, headers=headers)
+    assert made.code is Code.OK
+    member = {"profile_id": user, "role": "MEMBER_ROLE_MEMBER"}
+    assert call(rest, world, "AddMember", of | {"member": member}).code is Code.OK
+    assert call(rest, world, "AcceptInvitation", of, headers=headers).code is Code.OK
+    world.stub.close_gate()
+    before = world.stub.calls["gated"]
+    request = world.request("gated", **of)
+    try:
+        with ThreadPoolExecutor(1) as threads:
+            streaming = threads.submit(call, stream_client, world, "ExecuteStream", request, headers=headers)
+            while world.stub.calls["gated"] == before and not streaming.done():
+                time.sleep(0.01)
+            assert call(rest, world, "RemoveMember", of | {"profile_id": user}).code is Code.OK
+            outcome = streaming.result()
+    finally:
+        world.stub.open_gate()
+    assert (outcome.code, outcome.reason) == (Code.NOT_FOUND, "ORGANIZATION_NOT_FOUND")
+    assert kinds(outcome.messages)[0] == "started"
+    assert "second!" not in contents(outcome.messages)
 
 
 def test_a_deadline_ends_the_stream(stream_client: Client, world: World) -> None:
