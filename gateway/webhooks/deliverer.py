@@ -17,7 +17,7 @@ import orjson
 import structlog
 
 from gateway.rpc.errors import Aborted, FailedPrecondition, RpcError, Unavailable
-from gateway.webhooks.signature import signed_headers
+from gateway.webhooks.signature import SecretError, signed_headers
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -155,13 +155,16 @@ class Deliverer:
 
     async def _deliver(self, delivery: Delivery) -> None:
         bound = {"webhook_id": delivery.webhook_id, "delivery_id": delivery.id, "attempt": delivery.attempt}
+        body = delivery.payload.encode()
         try:
             signing = self._vault.open(delivery.organization_id, delivery.secrets)
+            headers = signed_headers(signing.values(), delivery.id, int(time.time()), body)
         except FailedPrecondition as error:
             await self._note(delivery, 0, f"its signing secret cannot be read: {error.reason}")
             return
-        body = delivery.payload.encode()
-        headers = signed_headers(signing.values(), delivery.id, int(time.time()), body)
+        except SecretError as error:
+            await self._note(delivery, 0, f"its signing secret cannot sign: {error}")
+            return
         attempt = await self._sender.post(delivery.url, body, headers)
         noted = await self._note(delivery, attempt.status, attempt.error, attempt)
         if attempt.error:

@@ -25,16 +25,31 @@ def new_secret() -> str:
     return _PREFIX + base64.b64encode(secrets.token_bytes(_SECRET_BYTES)).decode()
 
 
+class SecretError(Exception):
+    """Nothing can be signed with the secrets; the text says why, and nothing of what they are."""
+
+
 def signed_headers(signing: Iterable[str], delivery_id: str, timestamp: int, body: bytes) -> dict[str, str]:
-    """The headers that sign a body, with each of the secrets."""
+    """The headers that sign a body, with each secret. Raises SecretError for none, and a malformed one."""
+    keys = [_key(secret) for secret in signing]
+    if not keys:
+        msg = "it has none"
+        raise SecretError(msg)
     signed = f"{delivery_id}.{timestamp}.".encode() + body
     return {
         "webhook-id": delivery_id,
         "webhook-timestamp": str(timestamp),
-        "webhook-signature": " ".join(f"v1,{_mac(secret, signed)}" for secret in signing),
+        "webhook-signature": " ".join(f"v1,{_mac(key, signed)}" for key in keys),
     }
 
 
-def _mac(secret: str, signed: bytes) -> str:
-    key = base64.b64decode(secret.removeprefix(_PREFIX))
+def _key(secret: str) -> bytes:
+    try:
+        return base64.b64decode(secret.removeprefix(_PREFIX), validate=True)
+    except ValueError:
+        msg = "it is malformed"
+        raise SecretError(msg) from None
+
+
+def _mac(key: bytes, signed: bytes) -> str:
     return base64.b64encode(hmac.new(key, signed, hashlib.sha256).digest()).decode()

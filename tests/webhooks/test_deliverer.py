@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
+import uuid
 from collections import Counter
 from typing import Any
 
@@ -13,7 +15,7 @@ from standardwebhooks import WebhookVerificationError
 
 from gateway.adapters.addresses import Networks
 from gateway.adapters.webhook_sender import WebhookSender
-from gateway.rpc.errors import FailedPrecondition, NotFound
+from gateway.rpc.errors import FailedPrecondition, InvalidArgument, NotFound
 from gateway.webhooks import deliverer as deliverer_module
 from gateway.webhooks.deliverer import AT_ONCE, EACH, LONGEST_RETRY_SECONDS, retry_seconds
 from gateway.webhooks.signature import signed_headers
@@ -170,6 +172,99 @@ async def test_after_the_last_attempt_it_has_failed_until_it_is_redelivered(
     )
     with pytest.raises(FailedPrecondition):
         await tenant.call("redeliver_webhook", **about, p_delivery_id=failed["id"])
+
+
+@pytest.mark.parametrize(
+    ("secret", "why"),
+    [
+        ("whsec_not base64!", "its signing secret cannot sign: it is malformed"),
+        (None, "its signing secret cannot sign: it has none"),
+        (b"sealed by nobody", "its signing secret cannot be read: SECRET_UNREADABLE"),
+    ],
+)
+async def test_what_nothing_can_sign_has_failed_in_the_end(
+    outbox: Outbox, receiver: Receiver, secret: str | bytes | None, why: str
+) -> None:
+    """Whoever calls the database around the gateway can store any secret."""
+    tenant = await outbox.tenant()
+    webhook = await outbox.webhook(tenant, receiver.url())
+    kept = "webhook/" + str(
+        await outbox.superuser.fetchval("select secret_id from webhook_endpoints where id = $1", webhook)
+    )
+    sealed = (
+        outbox.vault.seal(tenant.organization_id, kept, secret)["sealed"]
+        if isinstance(secret, str)
+        else base64.b64encode(secret or b"").decode()
+    )
+    await outbox.superuser.execute("update tenant_secrets set sealed = $1 where name = $2", sealed, kept)
+    if secret is None:
+        await outbox.superuser.execute("delete from tenant_secrets where name = $1", kept)
+    await outbox.emit(tenant)
+    for _ in range(15):
+        await outbox.deliver()
+        await outbox.make_due()
+    (failed,) = await outbox.deliveries(tenant, webhook)
+    assert (failed["state"], failed["attempts"]) == ("WEBHOOK_DELIVERY_STATE_FAILED", 11)
+    assert failed["error_message"] == why
+    assert receiver.got == []
+
+
+@pytest.mark.parametrize(
+    "secret", ["", "plain", "whsec_", "whsec_AAAA", "whsec_!" + "A" * 43, "whsec_" + "A" * 100]
+)
+async def test_a_secret_that_cannot_sign_is_not_stored(outbox: Outbox, secret: str) -> None:
+    tenant = await outbox.tenant()
+    with pytest.raises(InvalidArgument):
+        await tenant.call(
+            "create_webhook",
+            p_organization_id=tenant.organization_id,
+            p_webhook={"url": "https://example.com/hook"},
+            p_secret_id=str(uuid.uuid4()),
+            p_secret={"plain": secret},
+        )
+
+
+async def test_a_delivery_that_breaks_who_takes_it_has_failed_in_the_end(
+    outbox: Outbox, receiver: Receiver
+) -> None:
+    tenant = await outbox.tenant()
+    webhook = await outbox.webhook(tenant, receiver.url())
+    await outbox.emit(tenant)
+    taken = 0
+    for _ in range(15):
+        answer = await outbox.database.call(
+            "take_webhook_deliveries", None, p_limit=9, p_failing_limit=9, p_each=9, p_lease_seconds=60
+        )
+        taken += len(json.loads(answer)["deliveries"])
+        await outbox.superuser.execute("update webhook_deliveries set leased_until = now() - interval '1 s'")
+    assert taken == 11
+    (failed,) = await outbox.deliveries(tenant, webhook)
+    assert (failed["state"], failed["attempts"]) == ("WEBHOOK_DELIVERY_STATE_FAILED", 11)
+    assert failed["error_message"]
+
+
+async def test_what_waits_for_a_disabled_endpoint_goes_after_30_days(
+    outbox: Outbox, receiver: Receiver
+) -> None:
+    tenant = await outbox.tenant()
+    webhook = await outbox.webhook(tenant, receiver.url())
+    receiver.answers["/hook"] = [http(b"", status=500)]
+    for _ in range(2):
+        await outbox.emit(tenant)
+    await outbox.deliver()
+    await tenant.call(
+        "update_webhook",
+        p_organization_id=tenant.organization_id,
+        p_id=webhook,
+        p_changes={"is_enabled": False},
+    )
+    await outbox.superuser.execute(
+        "update webhook_deliveries set id = gateway.uuid_floor(now() - interval '31 days')"
+        " where id = (select min(id::text)::uuid from webhook_deliveries)"
+    )
+    await outbox.deliver()
+    (left,) = await outbox.deliveries(tenant, webhook)
+    assert left["state"] == "WEBHOOK_DELIVERY_STATE_PENDING"
 
 
 async def rotate(outbox: Outbox, tenant: Any, webhook: str, overlap: int) -> str:
