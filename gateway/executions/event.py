@@ -9,7 +9,7 @@ and in ProtoJSON.
 from __future__ import annotations
 
 import time
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 import orjson
@@ -61,13 +61,25 @@ _JSON_NAMES = {
 class Moment:
     """A time, and how it is printed: many events share one."""
 
-    __slots__ = ("binary", "text", "timestamp")
-
     def __init__(self, nanoseconds: int) -> None:
-        seconds, nanos = divmod(nanoseconds, 10**9)
-        self.timestamp = Timestamp(seconds=seconds, nanos=nanos)
-        self.binary = _delimited(_EVENT["time"], self.timestamp.to_binary())
-        self.text: str = orjson.loads(self.timestamp.to_json())
+        self._nanoseconds = nanoseconds
+
+    @cached_property
+    def timestamp(self) -> Timestamp:
+        """The message that tells of it."""
+        seconds, nanos = divmod(self._nanoseconds, 10**9)
+        return Timestamp(seconds=seconds, nanos=nanos)
+
+    @cached_property
+    def binary(self) -> bytes:
+        """The field of ExecutionEvent that tells of it."""
+        return _delimited(_EVENT["time"], self.timestamp.to_binary())
+
+    @cached_property
+    def text(self) -> str:
+        """As JSON says it, without the quotes."""
+        text: str = orjson.loads(self.timestamp.to_json())
+        return text
 
     @classmethod
     def now(cls) -> Moment:

@@ -12,6 +12,7 @@ from protobuf.wkt import ListValue, Struct, Value
 from gateway.adapters.n8n.body import Document, DocumentKind, NodeBegin, NodeEnd, NodeItem
 from gateway.executions.event import AtNode
 from gateway.gen.n8ngateway.v1.execution_event_pb import ExecutionChunk
+from gateway.transcoding import Options, json_encoder
 
 if TYPE_CHECKING:
     from gateway.adapters.n8n.body import Node, Piece
@@ -23,6 +24,8 @@ MAX_VALUES = 250_000
 """JSON of more values is handed on as text."""
 
 JSON = "application/json"
+
+_encode_value = json_encoder(Value.desc(), Options())
 
 # Where a number beyond a double may be: an exponent of three digits, or so many digits before a shorter one.
 _HUGE = r"[0-9][eE]\+?0*[1-9][0-9]{2}|(?<![0-9])[0-9]{200}"
@@ -78,6 +81,17 @@ class Output:
             output = self._outputs[key] = (chunk, [])
         output[1].append(raw)
 
+    def json(self) -> bytes | None:
+        """The joined value as JSON; None when the run put out nothing."""
+        if len(self._outputs) == 1:
+            ((first, parts),) = self._outputs.values()
+            document = parts[0]
+            # What was found to be JSON as a whole is not printed again.
+            if isinstance(document, bytes) and not isinstance(first, AtNode) and _is_json(first.value):
+                return document
+        value = self.value()
+        return None if value is None else _encode_value(value)
+
     def value(self) -> Value | None:
         """The joined value; None when the run put out nothing."""
         outputs = [_joined(first, parts) for first, parts in self._outputs.values()]
@@ -86,6 +100,10 @@ class Output:
                 kind=Oneof[Literal["list_value"], ListValue]("list_value", ListValue(values=outputs))
             )
         return outputs[0] if outputs else None
+
+
+def _is_json(chunk: ExecutionChunk) -> bool:
+    return chunk.content is not None and chunk.content.field == "json"
 
 
 def _json_chunk(node: Node, value: Value) -> Oneof[Literal["chunk"], ExecutionChunk]:

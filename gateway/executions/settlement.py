@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 import structlog
-from protobuf.wkt import Value
 
 from gateway import metrics
 from gateway.adapters.n8n import Fate, N8nFault
@@ -25,7 +24,6 @@ from gateway.rpc.errors import (
     Unavailable,
 )
 from gateway.rpc.status import DETAIL_TYPES, status_of
-from gateway.transcoding import Options, json_encoder
 
 if TYPE_CHECKING:
     from gateway.adapters.database import Database
@@ -35,7 +33,6 @@ _NUL = re.compile(r"((?<!\\)(?:\\\\)*)\\u0000")
 """An escaped NUL, which jsonb has no room for."""
 
 _executions = cache(metrics.EXECUTIONS.labels)
-_encode_value = json_encoder(Value.desc(), Options())
 
 log = structlog.get_logger("gateway.executions")
 
@@ -158,10 +155,9 @@ async def _until_written(database: Database, arguments: dict[str, Any]) -> Settl
 
 def _kept_result(outcome: Outcome) -> tuple[str | None, bool]:
     """The result as JSON text that Postgres can hold, and whether it was cut."""
-    value = None if outcome.error else outcome.output.value()
-    if value is None:
+    text = None if outcome.error else outcome.output.json()
+    if text is None:
         return None, False
-    text = _encode_value(value)
     if len(text) <= KEPT_RESULT_BYTES:
         return _storable(text.decode()), outcome.output.truncated
     return orjson.dumps(text[:KEPT_RESULT_BYTES].decode(errors="ignore")).decode(), True

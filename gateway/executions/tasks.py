@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import structlog
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Iterator
+    from collections.abc import Coroutine
 
 T = TypeVar("T")
 
@@ -30,6 +29,22 @@ async def stop(task: asyncio.Task[None] | None) -> None:
         await asyncio.wait([task], timeout=_CANCEL_SECONDS)
 
 
+class _Marked:
+    """A task that is in a set for as long as the context is not left."""
+
+    __slots__ = ("_marked", "_task")
+
+    def __init__(self, marked: set[asyncio.Task[Any]], task: asyncio.Task[Any]) -> None:
+        self._marked = marked
+        self._task = task
+
+    def __enter__(self) -> None:
+        self._marked.add(self._task)
+
+    def __exit__(self, *_: object) -> None:
+        self._marked.discard(self._task)
+
+
 class Tasks:
     """Tasks, some of which may be cut off while they wait for others (`may_be_cut`)."""
 
@@ -44,18 +59,13 @@ class Tasks:
         task.add_done_callback(self._done)
         return task
 
-    @contextmanager
-    def may_be_cut(self) -> Iterator[None]:
+    def may_be_cut(self) -> _Marked:
         """Mark the running task as one that waits for others, and not for its own settlement."""
         task = asyncio.current_task()
         if task is None:
             msg = "outside of a task"
             raise RuntimeError(msg)
-        self._to_cut.add(task)
-        try:
-            yield
-        finally:
-            self._to_cut.discard(task)
+        return _Marked(self._to_cut, task)
 
     def cut(self, task: asyncio.Task[Any]) -> bool:
         """Cancel a task if it may be cut off; False when it is too late for that."""
