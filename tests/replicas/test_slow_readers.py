@@ -29,7 +29,7 @@ def test_a_reader_that_does_not_read_does_not_slow_the_run(first: Replica, secon
         f"Content-Length: {len(body)}",
     ]
     with socket.create_connection((url.host, url.port), SECONDS) as connection:
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 12)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 18)
         connection.sendall("\r\n".join(head).encode() + b"\r\n\r\n" + body)
         assert connection.recv(1) == b"H"
         running = first.get("/executions", workflow_id=workflow_id).json()["executions"]
