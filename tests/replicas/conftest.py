@@ -119,7 +119,7 @@ def start_replica(
         "HTTP_PORT": "0",
         "GRPC_PORT": "0",
     }
-    started: list[Replica] = []
+    started: list[subprocess.Popen[bytes]] = []
 
     def start(**more: str) -> Replica:
         log = tmp_path_factory.mktemp("replica") / "log"
@@ -130,14 +130,13 @@ def start_replica(
                 stderr=output,
                 env=environment | more,
             )
-        replica = Replica(process, f"http://127.0.0.1:{_port(process, log)}/api/v1", dev.bearer)
-        started.append(replica)
-        return replica
+        started.append(process)
+        return Replica(process, f"http://127.0.0.1:{_port(process, log)}/api/v1", dev.bearer)
 
     yield start
-    for replica in started:
-        replica.process.kill()
-        replica.process.wait()
+    for process in started:
+        process.kill()
+        process.wait()
 
 
 CallDirectly = Callable[..., Any]

@@ -1,0 +1,1 @@
+"""A package, so that its replicas end with its tests."""
