@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import signal
@@ -14,12 +15,16 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import httpx._transports.default as httpx_transports
 import pytest
 
 from tests import leaks
 from tests.stub_n8n import StubN8n
 
 START_SECONDS = 90
+
+# To read the certificates of all authorities takes each client 50 ms, and tests make thousands of clients.
+httpx_transports.create_ssl_context = functools.cache(httpx_transports.create_ssl_context)
 
 
 def pytest_configure(config: pytest.Config) -> None:
