@@ -98,35 +98,39 @@ def limit(
     *,
     organization: Organization,
     rate: Annotated[
-        str, typer.Option(help="Calls in a time, such as 500/minute; default for the gateway's.")
-    ],
+        str | None, typer.Option(help="Calls in a time, such as 500/minute; default for the gateway's.")
+    ] = None,
     open_streams: Annotated[
-        int, typer.Option(min=0, help="Streams open at a time; 0 for the gateway's default.")
-    ] = 0,
+        int | None, typer.Option(min=0, help="Streams open at a time; 0 for the gateway's default.")
+    ] = None,
     concurrent_executions: Annotated[
-        int, typer.Option(min=0, help="Runs under way at a time, further ones wait; 0 for no limit.")
-    ] = 0,
+        int | None, typer.Option(min=0, help="Runs under way at a time, further ones wait; 0 for no limit.")
+    ] = None,
     database_url: DatabaseUrl,
 ) -> None:
-    """Set what an organization may take, all at once: what is not given goes back to its default.
+    """Change what an organization may take, and show it. What is not given stays as it is.
 
     It holds within five seconds.
     """
+    changes: dict[str, Any] = {}
+    if rate is not None:
+        changes["rate_limit"] = _rate(rate)
+    if open_streams is not None:
+        changes["max_open_streams"] = open_streams
+    if concurrent_executions is not None:
+        changes["max_concurrent_executions"] = concurrent_executions
+    _print(call(database_url, "set_limits", p_organization_id=organization, p_changes=changes))
+
+
+def _rate(text: str) -> dict[str, int] | None:
+    """A rate as the database takes it; None for the gateway's default."""
+    if text == "default":
+        return None
     try:
-        requests, seconds = (None, None) if rate == "default" else parse_rate(rate)
+        requests, seconds = parse_rate(text)
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--rate") from None
-    _print(
-        call(
-            database_url,
-            "set_limits",
-            p_organization_id=organization,
-            p_requests=requests,
-            p_period_seconds=seconds,
-            p_max_open_streams=open_streams,
-            p_max_concurrent_executions=concurrent_executions,
-        )
-    )
+    return {"requests": requests, "period_seconds": seconds}
 
 
 def call(database_url: str, function: str, **arguments: Any) -> Any:
@@ -143,10 +147,11 @@ def call(database_url: str, function: str, **arguments: Any) -> Any:
     return uvloop.run(called())
 
 
-def _settings(settings: dict[str, str]) -> None:
+def _settings(settings: dict[str, Any]) -> None:
     console = Console(highlight=False)
+    undecided = settings.pop("undecided", [])
     for name, value in settings.items():
-        console.print(f"  {name} {value}")
+        console.print(f"  {name} {value}" + (" (by default)" if name in undecided else ""))
 
 
 def _print(resource: dict[str, Any]) -> None:

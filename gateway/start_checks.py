@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import orjson
 import structlog
 
-from gateway.rpc.errors import Unavailable
+from gateway.rpc.errors import RpcError, Unavailable
 from gateway.settings import Environment, SettingsError
 
 if TYPE_CHECKING:
+    from gateway.adapters.database import Database
     from gateway.adapters.postgres import PostgresDatabase
     from gateway.settings import Settings
 
@@ -21,6 +23,28 @@ def check_settings(settings: Settings) -> None:
     if settings.environment is Environment.PRODUCTION and not settings.clerk_authorized_parties:
         log.warning(
             "CLERK_AUTHORIZED_PARTIES is empty: tokens that the issuer gave to any application are taken"
+        )
+
+
+async def check_platform(database: Database, settings: Settings) -> None:
+    """Warn in production of what the platform should decide and has not.
+
+    Without a decision the admins of each organization register any webhook path of the n8n that all share, at
+    a price of their own.
+    """
+    if settings.environment is not Environment.PRODUCTION:
+        return
+    try:
+        stored = orjson.loads(await database.call("list_platform_settings", None))
+    except RpcError as error:
+        log.warning("not known whether it is decided who registers workflows", reason=error.reason)
+        return
+    if "workflow_management" in stored["undecided"]:
+        log.warning(
+            "nobody has decided who registers workflows on the shared n8n: until then the admins of every"
+            " organization do, with any webhook path and price",
+            decide="n8n-gateway platform set workflow_management platform --database-url URL"
+            " (or `organization`, if it is meant)",
         )
 
 

@@ -455,7 +455,9 @@ def test_the_platform_keeps_to_itself_what_it_says(dev: RunningDev, tmp_path: Pa
         database = ("--database-url", dev.ready["database_url"])
         return run("platform", *arguments, *database, directory=tmp_path)
 
-    assert platform("show").stdout == "  workflow_management organization\n  organization_creation anyone\n"
+    shown = platform("show").stdout
+    assert re.match(r"  workflow_management organization( \(by default\))?\n", shown)
+    assert shown.endswith("  organization_creation anyone (by default)\n")
     url, organization_id = f"{dev.ready['http_url']}/api/v1/workflows", dev.ready["organization_id"]
     names = [uuid.uuid4().hex for _ in range(2)]
     assert "workflow_management platform" in platform("set", "workflow_management", "platform").stdout
@@ -496,7 +498,11 @@ def test_the_platform_limits_an_organization(dev: RunningDev, tmp_path: Path) ->
     ]
     assert [answer.status_code for answer in answers] == [200, 200, 429, 429]
     assert '"organization";q=2;w=3600' in answers[0].headers["ratelimit-policy"]
-    assert json.loads(limit("--rate", "default").stdout)["rate_limit"] is None
+    stands = json.loads(limit("--concurrent-executions", "7").stdout)
+    assert (stands["rate_limit"], stands["max_open_streams"]) == (told["rate_limit"], 3)
+    assert json.loads(limit().stdout) == stands
+    reset = json.loads(limit("--rate", "default").stdout)
+    assert (reset["rate_limit"], reset["max_concurrent_executions"]) == (None, 7)
     assert "must look like 30/minute" in limit("--rate", "many").stderr
     assert "no such organization" in complaint(limit("--rate", "1/day", "--organization", str(uuid.uuid4())))
 

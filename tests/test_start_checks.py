@@ -12,8 +12,8 @@ from yarl import URL
 from gateway.adapters.postgres import PostgresDatabase
 from gateway.rpc.errors import Unavailable
 from gateway.settings import Settings, SettingsError
-from gateway.start_checks import check_database, check_settings
-from tests.adapters.databases import cluster, login, superuser, superuser_url
+from gateway.start_checks import check_database, check_platform, check_settings
+from tests.adapters.databases import Cluster, cluster, login, superuser, superuser_url
 
 __all__ = ["cluster", "superuser", "superuser_url"]
 
@@ -89,3 +89,31 @@ def test_production_without_authorized_parties_is_told() -> None:
         check_settings(settings(clerk_authorized_parties=("https://app.example",)))
         check_settings(settings(environment="development"))
     assert [line["event"].split(" ")[0] for line in logs] == ["CLERK_AUTHORIZED_PARTIES"]
+
+
+async def test_production_is_told_that_nobody_has_decided_who_registers_workflows(cluster: Cluster) -> None:
+    database = PostgresDatabase(login(await cluster.create("migrated")))
+
+    async def told(**changed: Any) -> list[str]:
+        with capture_logs() as logs:
+            await check_platform(database, settings(**changed))
+        return [str(line["event"]) for line in logs]
+
+    try:
+        [event] = await told()
+        assert event.startswith("nobody has decided who registers workflows on the shared n8n")
+        assert await told(environment="development") == []
+        await database.call(
+            "set_platform_setting", None, p_name="workflow_management", p_value="organization"
+        )
+        assert await told() == []
+    finally:
+        await database.close()
+
+
+async def test_a_database_that_is_away_is_asked_for_no_decision() -> None:
+    database = PostgresDatabase("postgresql://authenticator@127.0.0.1:1/postgres")
+    with capture_logs() as logs:
+        await check_platform(database, settings())
+    await database.close()
+    assert logs[-1]["event"] == "not known whether it is decided who registers workflows"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -18,11 +19,12 @@ from gateway.adapters.redis_replicas import Replicas
 from gateway.adapters.supabase import SupabaseDatabase
 from gateway.adapters.vault import SealedVault, SupabaseVault, Vault
 from gateway.adapters.watched_database import WatchedDatabase
+from gateway.executions.tasks import stop
 from gateway.executions.token import ExecutionTokens
 from gateway.rpc.degraded import Part, Parts
 from gateway.services.health import Check
 from gateway.settings import Environment, Settings, plain
-from gateway.start_checks import check_database
+from gateway.start_checks import check_database, check_platform
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -54,6 +56,8 @@ class Surroundings:
         unwatched, checks = await _database(settings)
         database = WatchedDatabase(unwatched, _report(away, Part.DATABASE))
         parts.push_async_callback(database.close)
+        looking = asyncio.create_task(check_platform(database, settings))
+        parts.push_async_callback(lambda: stop(looking))
         redis: Redis = Redis.from_url(plain(settings.redis_url))
         parts.push_async_callback(redis.aclose)
         replicas = await _replicas(settings, parts, redis, _report(away, Part.REDIS))

@@ -282,7 +282,7 @@ FUNCTIONS = {
     "create_organization_for": for_service("create_organization_for('{\"name\": \"New\"}', 'user_new')"),
     "find_api_key": for_service("find_api_key($1)", "public id"),
     "find_policy": for_service("find_policy('{}', $1)", "organization"),
-    "set_limits": for_service("set_limits($1, 5, 60, 0)", "organization"),
+    "set_limits": for_service("set_limits($1, '{\"max_open_streams\": 7}')", "organization"),
     "touch_api_key": for_service("touch_api_key($1)", "key"),
     "register_workflow": Call(
         "select register_workflow(jsonb_build_object("

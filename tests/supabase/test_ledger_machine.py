@@ -107,10 +107,7 @@ class Ledger(RuleBasedStateMachine):
             await self._service(
                 "set_limits",
                 p_organization_id=tenant.organization_id,
-                p_requests=None,
-                p_period_seconds=None,
-                p_max_open_streams=0,
-                p_max_concurrent_executions=organization_limit,
+                p_changes={"max_concurrent_executions": organization_limit},
             )
             return tenant
 

@@ -44,10 +44,12 @@ async def refused(tenant: Tenant, function: str, **arguments: Any) -> None:
 
 async def test_tenants_manage_themselves_unless_it_is_said_otherwise(database: PostgresDatabase) -> None:
     defaults = {"workflow_management": "organization", "organization_creation": "anyone"}
-    assert await as_platform(database, "list_platform_settings") == defaults
+    undecided = {"undecided": ["workflow_management", "organization_creation"]}
+    assert await as_platform(database, "list_platform_settings") == defaults | undecided
     changed = await settle(database, "workflow_management", "platform")
-    assert changed == defaults | {"workflow_management": "platform"}
-    assert await settle(database, "workflow_management", "organization") == defaults
+    undecided = {"undecided": ["organization_creation"]}
+    assert changed == defaults | undecided | {"workflow_management": "platform"}
+    assert await settle(database, "workflow_management", "organization") == defaults | undecided
 
 
 @pytest.mark.parametrize(
@@ -205,3 +207,24 @@ async def test_runs_that_wait_for_an_n8n_of_ones_own_do_not_go_to_the_shared_one
 
 async def started(database: PostgresDatabase, execution_id: str) -> Any:
     return await as_platform(database, "start_execution", p_execution_id=execution_id, p_runner="here")
+
+
+async def test_of_limits_only_those_change_that_are_given(database: PostgresDatabase) -> None:
+    tenant = await new_tenant(database)
+
+    async def limits(**changes: Any) -> tuple[Any, int, int]:
+        told = await as_platform(
+            database, "set_limits", p_organization_id=tenant.organization_id, p_changes=changes
+        )
+        return told["rate_limit"], told["max_open_streams"], told["max_concurrent_executions"]
+
+    rate = {"requests": 5, "period_seconds": 60}
+    assert await limits() == (None, 0, 0)
+    assert await limits(rate_limit=rate, max_open_streams=3) == (rate, 3, 0)
+    assert await limits(max_concurrent_executions=7) == (rate, 3, 7)
+    assert await limits() == (rate, 3, 7)
+    assert await limits(rate_limit=None, max_open_streams=None) == (None, 0, 7)
+    with pytest.raises(InvalidArgument):
+        await limits(max_open_streams=-1)
+    with pytest.raises(InvalidArgument):
+        await limits(rate_limit={"requests": 5})
