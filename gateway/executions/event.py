@@ -41,6 +41,7 @@ if TYPE_CHECKING:
         | Oneof[Literal["completed"], ExecutionCompleted]
     )
     """What a message can tell."""
+    Event: TypeAlias = "NodeEvent | ExecutionEvent"
 
 TEXT: Final = "text/plain"
 
@@ -110,91 +111,82 @@ class AtNode:
             message.content = Oneof[Literal["text"], str]("text", self.text)
         return message
 
-    def binary(self) -> bytes:
-        """The field of ExecutionEvent that tells of it."""
-        node = self.node
-        content = _named_binary(self.field, node.id, node.name)
-        for name, index in (("run_index", node.run_index), ("item_index", node.item_index)):
-            if index:
-                content += b"%c%b" % (_CHUNK[name] << 3, _varint(index))
-        if self.field == "chunk":
-            content += _delimited(_CHUNK["text"], self.text.encode())
-        return _delimited(_EVENT[self.field], content)
 
-    def members(self, names: dict[str, str], *, emit_defaults: bool) -> dict[str, str | int]:
-        """Its members in JSON."""
-        node = self.node
-        members: dict[str, str | int] = {
-            names["node_id"]: node.id,
-            names["node_name"]: node.name,
-            names["run_index"]: node.run_index,
-            names["item_index"]: node.item_index,
-        }
-        if not emit_defaults:
-            members = {name: value for name, value in members.items() if value}
-        if self.field == "chunk":
-            members[names["content_type"]] = TEXT
-            members[names["text"]] = self.text
-        return members
+class NodeEvent:
+    """The event of a run that tells what a node does: printed as an ExecutionEvent, and read like one."""
 
+    __slots__ = ("_at", "event", "execution_id", "sequence")
 
-class Event:
-    """One event of a run. It is printed as an ExecutionEvent, and reads like one."""
-
-    __slots__ = ("at", "event", "execution_id", "sequence")
-
-    def __init__(self, execution_id: str, sequence: int, at: Moment, event: Told | AtNode) -> None:
+    def __init__(self, execution_id: str, sequence: int, at: Moment, event: AtNode) -> None:
         self.execution_id = execution_id
         self.sequence = sequence
-        self.at = at
         self.event = event
+        self._at = at
 
     @staticmethod
     def desc() -> DescMessage:
         """The type of the message."""
         return ExecutionEvent.desc()
 
+    @property
+    def time(self) -> Timestamp:
+        """When the gateway saw it."""
+        return self._at.timestamp
+
     def message(self) -> ExecutionEvent:
         """The event as a message."""
-        event = self.event
-        told: Any = Oneof(event.field, event.value) if isinstance(event, AtNode) else event
+        told: Any = Oneof(self.event.field, self.event.value)
         return ExecutionEvent(
-            execution_id=self.execution_id, sequence=self.sequence, time=self.at.timestamp, event=told
+            execution_id=self.execution_id, sequence=self.sequence, time=self._at.timestamp, event=told
         )
 
     def to_binary(self) -> bytes:
         """See `ExecutionEvent.to_binary`."""
-        event = self.event
-        if not isinstance(event, AtNode):
-            return self.message().to_binary()
-        sequence = b"%c%b" % (_EVENT["sequence"] << 3, _varint(self.sequence))
-        return _execution_binary(self.execution_id) + sequence + self.at.binary + event.binary()
+        field, node = self.event.field, self.event.node
+        told = _named_binary(field, node.id, node.name)
+        if node.run_index:
+            told += b"%c%b" % (_CHUNK["run_index"] << 3, _varint(node.run_index))
+        if node.item_index:
+            told += b"%c%b" % (_CHUNK["item_index"] << 3, _varint(node.item_index))
+        if field == "chunk":
+            told += _delimited(_CHUNK["text"], self.event.text.encode())
+        return b"%b%c%b%b%b" % (
+            _execution_binary(self.execution_id),
+            _EVENT["sequence"] << 3,
+            _varint(self.sequence),
+            self._at.binary,
+            _delimited(_EVENT[field], told),
+        )
 
     def to_json(
         self,
         *,
-        registry: Registry | None = None,
+        registry: Registry | None = None,  # noqa: ARG002 - nothing in it that these two could be for
         always_emit_implicit: bool = False,
-        print_enums_as_ints: bool = False,
+        print_enums_as_ints: bool = False,  # noqa: ARG002
         use_proto_field_name: bool = False,
     ) -> str:
         """See `ExecutionEvent.to_json`."""
-        event = self.event
-        if not isinstance(event, AtNode):
-            return self.message().to_json(
-                registry=registry,
-                always_emit_implicit=always_emit_implicit,
-                print_enums_as_ints=print_enums_as_ints,
-                use_proto_field_name=use_proto_field_name,
-            )
-        names = _JSON_NAMES[use_proto_field_name]
-        members = {
+        names, told = _JSON_NAMES[use_proto_field_name], self.event
+        node = told.node
+        members: dict[str, str | int] = {
+            names["node_id"]: node.id,
+            names["node_name"]: node.name,
+            names["run_index"]: node.run_index,
+            names["item_index"]: node.item_index,
+        }
+        if not always_emit_implicit:
+            members = {name: value for name, value in members.items() if value}
+        if told.field == "chunk":
+            members[names["content_type"]] = TEXT
+            members["text"] = told.text
+        event = {
             names["execution_id"]: self.execution_id,
             "sequence": self.sequence,
-            "time": self.at.text,
-            names[event.field]: event.members(names, emit_defaults=always_emit_implicit),
+            "time": self._at.text,
+            names[told.field]: members,
         }
-        return orjson.dumps(members).decode()
+        return orjson.dumps(event).decode()
 
 
 def _named(field: NodeField, node_id: str, node_name: str) -> ExecutionChunk | NodeStarted | NodeFinished:

@@ -16,13 +16,14 @@ import itertools
 from collections import deque
 from typing import TYPE_CHECKING
 
-from gateway.executions.event import Event, Moment
+from gateway.executions.event import AtNode, Moment, NodeEvent
+from gateway.gen.n8ngateway.v1.execution_event_pb import ExecutionEvent
 from gateway.rpc.errors import OutOfRange
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Iterable
 
-    from gateway.executions.event import AtNode, Told
+    from gateway.executions.event import Event, Told
 
 DEFAULT_CAPACITY = 16 << 20
 EVENT_BYTES = 1 << 10
@@ -73,7 +74,7 @@ class EventLog:
         for event, size in events:
             self.last += 1
             self.end += size + EVENT_BYTES
-            self._events.append((Event(self.execution_id, self.last, now, event), self.end))
+            self._events.append((self._placed(event, now), self.end))
         if self.end - self._start > self._capacity:
             self.trim(self.end - self._capacity, self.last - 1)
         if self.last > before and not self.is_known:
@@ -154,6 +155,13 @@ class EventLog:
             taken.append(event)
             ended_at = event_end
         return taken, ended_at
+
+    def _placed(self, event: Told | AtNode, at: Moment) -> Event:
+        if isinstance(event, AtNode):
+            return NodeEvent(self.execution_id, self.last, at, event)
+        return ExecutionEvent(
+            execution_id=self.execution_id, sequence=self.last, time=at.timestamp, event=event
+        )
 
     def _since(self, after: int) -> list[Event]:
         """The next events, though not all of them: a slow reader would keep them alive."""

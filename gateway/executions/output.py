@@ -34,18 +34,20 @@ _HUGE_TEXT, _HUGE_BYTES = re.compile(_HUGE), re.compile(_HUGE.encode())
 
 def event_of(piece: Piece) -> tuple[Heard, str | bytes] | None:
     """The event that tells of a piece, and its content as n8n sent it; None where there is nothing."""
-    match piece:
-        case NodeItem(node, content):
-            # An object or array that n8n encoded a second time is JSON; all else is text.
-            value = _json(content) if content[:1] in ("{", "[") else None
-            return AtNode("chunk", node, content) if value is None else _json_chunk(node, value), content
-        case NodeBegin(node):
-            return AtNode("node_started", node), ""
-        case NodeEnd(node):
-            return AtNode("node_finished", node), ""
-        case Document() if piece.data:
-            content_of, content_type = _document(piece)
-            return _chunk(ExecutionChunk(content_type=content_type, content=content_of)), piece.data
+    if isinstance(piece, NodeItem):
+        # An object or array that n8n encoded a second time is JSON; all else is text.
+        content = piece.content
+        value = _json(content) if content[:1] in ("{", "[") else None
+        if value is None:
+            return AtNode("chunk", piece.node, content), content
+        return _json_chunk(piece.node, value), content
+    if isinstance(piece, NodeBegin):
+        return AtNode("node_started", piece.node), ""
+    if isinstance(piece, NodeEnd):
+        return AtNode("node_finished", piece.node), ""
+    if isinstance(piece, Document) and piece.data:
+        content_of, content_type = _document(piece)
+        return _chunk(ExecutionChunk(content_type=content_type, content=content_of)), piece.data
     return None
 
 

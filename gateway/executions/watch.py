@@ -98,7 +98,7 @@ class Watcher:
         after: int,
         look: Callable[[], Awaitable[Stored]],
         stored: Stored | None = None,
-    ) -> AsyncGenerator[Sequence[Event | ExecutionEvent], None]:
+    ) -> AsyncGenerator[Sequence[Event], None]:
         """A run's events above a sequence, those to come included, to its `completed` or `failed`.
 
         Those that are there at one time come together.

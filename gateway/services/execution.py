@@ -48,7 +48,6 @@ if TYPE_CHECKING:
     from gateway.executions.event import Event
     from gateway.executions.runner import Runner
     from gateway.executions.watch import Watcher
-    from gateway.gen.n8ngateway.v1.execution_event_pb import ExecutionEvent
     from gateway.rpc.call import Call
     from gateway.services.execution_request import Request
 
@@ -101,7 +100,7 @@ class ExecutionService:
 
     async def execute_stream(
         self, request: ExecuteStreamRequest, call: Call
-    ) -> AsyncIterator[Sequence[Event | ExecutionEvent]]:
+    ) -> AsyncIterator[Sequence[Event]]:
         """Run a workflow and read its events out. A failed run ends with `failed`, then with its RpcError."""
         begun = await self._begin(request, call)
         status = None
@@ -158,7 +157,7 @@ class ExecutionService:
 
     async def watch_execution(
         self, request: WatchExecutionRequest, call: Call
-    ) -> AsyncIterator[Sequence[Event | ExecutionEvent]]:
+    ) -> AsyncIterator[Sequence[Event]]:
         """A run's events after a sequence to its end, whichever replica it runs on."""
         after = _after(request, call)
         stored = await self._stored(request.execution_id, call)  # raises for who may not see it
@@ -169,7 +168,7 @@ class ExecutionService:
 
     def _events(
         self, execution_id: str, after: int, call: Call, stored: Stored | None = None
-    ) -> AsyncGenerator[Sequence[Event | ExecutionEvent], None]:
+    ) -> AsyncGenerator[Sequence[Event], None]:
         look = partial(self._stored, execution_id, call)
         return self._watcher.watch(execution_id, after, look, stored)
 

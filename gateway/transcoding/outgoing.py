@@ -25,4 +25,4 @@ class Outgoing(Protocol):
         print_enums_as_ints: bool = False,
         use_proto_field_name: bool = False,
     ) -> str:
-        """The message as ProtoJSON."""
+        """The message as ProtoJSON; whole numbers without a fraction, if it is not a message itself."""

@@ -33,7 +33,7 @@ async def read_to_the_end(log: EventLog, after: int = 0) -> list[int]:
 async def test_events_come_in_order_numbered_from_1() -> None:
     log = filled(3)
     log.close()
-    events = [event.message() async for batch in log.read() for event in batch]
+    events = [event async for batch in log.read() for event in batch]
     assert [event.sequence for event in events] == [1, 2, 3]
     assert {event.execution_id for event in events} == {"run-1"}
     assert all(event.time is not None and event.event == EVENT for event in events)
@@ -170,4 +170,4 @@ async def test_a_reader_that_leaves_leaves_nothing_behind() -> None:
 async def test_events_are_messages_of_the_contract() -> None:
     log = filled(1)
     [event] = await anext(log.read())
-    assert ExecutionEvent.from_binary(event.to_binary()) == event.message()
+    assert ExecutionEvent.from_binary(event.to_binary()) == event

@@ -16,6 +16,7 @@ from gateway.adapters.n8n import N8n
 from gateway.executions import attempt, settlement, tasks
 from gateway.executions import runner as runner_module
 from gateway.executions.attempt import Caller, Limits
+from gateway.executions.event import NodeEvent
 from gateway.executions.publisher import Publisher
 from gateway.executions.run import Job, Run
 from gateway.executions.runner import Runner
@@ -115,7 +116,7 @@ async def events_of(run: Run) -> AsyncGenerator[ExecutionEvent, None]:
     async with aclosing(run.log.read()) as batches:
         async for batch in batches:
             for event in batch:
-                yield event.message()
+                yield event.message() if isinstance(event, NodeEvent) else event
     run.settled()
 
 

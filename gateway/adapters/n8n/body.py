@@ -35,13 +35,22 @@ from codecs import BOM_UTF8
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, NamedTuple, TypeAlias
+from typing import Annotated, Any, NamedTuple, TypeAlias
 
 import orjson
+from msgspec import DecodeError, Meta, Struct, ValidationError, convert
+from msgspec.json import Decoder
 
 _LINE_START = b'{"type":"'
-_MAX_INDEX = 2**31 - 1
-_MAX_TIMESTAMP = 2**53
+_Index = Annotated[int, Meta(ge=0, le=2**31 - 1)]
+_NODE = {
+    "id": "nodeId",
+    "name": "nodeName",
+    "run_index": "runIndex",
+    "item_index": "itemIndex",
+    "timestamp_ms": "timestamp",
+}
+"""What n8n calls them."""
 
 # A backslash and what it escapes; group 1 is half of a surrogate pair without its other half.
 _ESCAPE = re.compile(
@@ -99,43 +108,36 @@ class Expected(Enum):
     """A stream, of no lines at least; a document is not acceptable."""
 
 
-class Node(NamedTuple):
+class Node(Struct, frozen=True, gc=False, rename=_NODE.get):
     """The node a line is about. Indices count from 0; `timestamp_ms` is Unix time."""
 
     id: str
     name: str
-    run_index: int
-    item_index: int
-    timestamp_ms: int | None
+    run_index: _Index
+    item_index: _Index
+    timestamp_ms: Annotated[int, Meta(ge=0, le=2**53)] | None = None
 
 
-@dataclass(slots=True)
-class NodeBegin:
+class _Line(Struct, gc=False, tag_field="type", rename={"node": "metadata"}.get):
+    node: Node
+
+
+class NodeBegin(_Line, tag="begin"):
     """A node starts to send one item."""
 
-    node: Node
 
-
-@dataclass(slots=True)
-class NodeItem:
+class NodeItem(_Line, tag="item"):
     """A part of the item: text as it is, an object or array as JSON text (see `item_value`)."""
 
-    node: Node
-    content: str
+    content: str = ""
 
 
-@dataclass(slots=True)
-class NodeEnd:
+class NodeEnd(_Line, tag="end"):
     """The item is whole."""
 
-    node: Node
 
-
-@dataclass(slots=True)
-class NodeError:
+class NodeError(_Line, tag="error"):
     """The node failed. n8n says no more than that."""
-
-    node: Node
 
 
 class DocumentKind(Enum):
@@ -296,61 +298,35 @@ def _is_stream_line(line: bytes) -> bool:
 def _piece(line: bytes) -> Piece | None:
     """Read one line; None for a blank one and for a type that is not known."""
     try:
-        value = orjson.loads(line)
-    except orjson.JSONDecodeError:
-        if not line.strip():
-            return None
-        value, _ = _repaired_line(line)
+        return _decode(line)
+    except (DecodeError, RecursionError):
+        return _unusual(line)
+
+
+def _unusual(line: bytes) -> Piece | None:
+    """Read a line that is not one as n8n nearly always writes them."""
+    if not line.strip():
+        return None
     try:
-        kind = value["type"]
-        if kind == "item":
-            return NodeItem(_node(value["metadata"]), _content(value))
-        make = _MAKERS.get(kind)
-        if make is not None:
-            return make(_node(value["metadata"]))
-    except (KeyError, TypeError) as error:
-        raise MalformedStream("a line of the stream has not the fields of one") from error
-    if type(kind) is not str:
-        raise MalformedStream("a line of the stream has no type")
-    return None
-
-
-_MAKERS: dict[str, Callable[[Node], Piece]] = {"begin": NodeBegin, "end": NodeEnd, "error": NodeError}
-
-
-def _repaired_line(line: bytes) -> tuple[Any, bytes]:
-    try:
-        return _loads(line)
+        value, _ = _loads(line)
     except orjson.JSONDecodeError as error:
         raise MalformedStream("a line of the stream is not JSON") from error
+    if type(value) is not dict or type(value.get("type")) is not str:
+        raise MalformedStream("a line of the stream has no type")
+    if value["type"] not in _TYPES:
+        return None
+    content = value.get("content", "")
+    if type(content) is not str:
+        value["content"] = orjson.dumps(content).decode()
+    try:
+        piece: Piece = convert(value, NodeBegin | NodeItem | NodeEnd | NodeError)
+    except ValidationError as error:
+        raise MalformedStream("a line of the stream has not the fields of one") from error
+    return piece
 
 
-def _node(metadata: dict[str, Any]) -> Node:
-    node = Node(
-        metadata["nodeId"],
-        metadata["nodeName"],
-        metadata["runIndex"],
-        metadata["itemIndex"],
-        metadata.get("timestamp"),
-    )
-    node_id, name, run, item, time = node
-    # `type(...) is int`, because True is an instance of int.
-    if (
-        type(node_id) is str
-        and type(name) is str
-        and type(run) is int
-        and type(item) is int
-        and 0 <= run <= _MAX_INDEX
-        and 0 <= item <= _MAX_INDEX
-        and (time is None or (type(time) is int and 0 <= time <= _MAX_TIMESTAMP))
-    ):
-        return node
-    raise TypeError
-
-
-def _content(line: dict[str, Any]) -> str:
-    content = line.get("content", "")
-    return content if type(content) is str else orjson.dumps(content).decode()
+_TYPES = {"begin", "item", "end", "error"}
+_decode: Callable[[bytes], Piece] = Decoder(NodeBegin | NodeItem | NodeEnd | NodeError).decode
 
 
 def _loads(data: bytes) -> tuple[Any, bytes]:
