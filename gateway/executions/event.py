@@ -169,24 +169,16 @@ class NodeEvent:
         """See `ExecutionEvent.to_json`."""
         names, told = _JSON_NAMES[use_proto_field_name], self.event
         node = told.node
-        members: dict[str, str | int] = {
-            names["node_id"]: node.id,
-            names["node_name"]: node.name,
-            names["run_index"]: node.run_index,
-            names["item_index"]: node.item_index,
-        }
-        if not always_emit_implicit:
-            members = {name: value for name, value in members.items() if value}
-        if told.field == "chunk":
-            members[names["content_type"]] = TEXT
-            members["text"] = told.text
-        event = {
-            names["execution_id"]: self.execution_id,
-            "sequence": self.sequence,
-            "time": self._at.text,
-            names[told.field]: members,
-        }
-        return orjson.dumps(event).decode()
+        place = _place_json(
+            *(told.field, node.id, node.name, node.run_index, node.item_index),
+            as_in_proto=use_proto_field_name,
+            emit_defaults=always_emit_implicit,
+        )
+        text = f',"text":{orjson.dumps(told.text).decode()}' if told.field == "chunk" else ""
+        return (
+            f'{{"{names["execution_id"]}":"{self.execution_id}","sequence":{self.sequence},'
+            f'"time":"{self._at.text}","{names[told.field]}":{place}{text}}}}}'
+        )
 
 
 def _named(field: NodeField, node_id: str, node_name: str) -> ExecutionChunk | NodeStarted | NodeFinished:
@@ -202,6 +194,31 @@ def _named(field: NodeField, node_id: str, node_name: str) -> ExecutionChunk | N
 @lru_cache(_REMEMBERED)
 def _named_binary(field: NodeField, node_id: str, node_name: str) -> bytes:
     return _named(field, node_id, node_name).to_binary()
+
+
+@lru_cache(_REMEMBERED)
+def _place_json(
+    field: NodeField,
+    node_id: str,
+    node_name: str,
+    run_index: int,
+    item_index: int,
+    *,
+    as_in_proto: bool,
+    emit_defaults: bool,
+) -> str:
+    """All but the text, and without the closing brace."""
+    names = _JSON_NAMES[as_in_proto]
+    members: dict[str, str | int] = {
+        "node_id": node_id,
+        "node_name": node_name,
+        "run_index": run_index,
+        "item_index": item_index,
+    }
+    printed = {names[name]: value for name, value in members.items() if value or emit_defaults}
+    if field == "chunk":
+        printed[names["content_type"]] = TEXT
+    return orjson.dumps(printed).decode()[:-1]
 
 
 @lru_cache(_REMEMBERED)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from gateway.executions.event import Event, Told
 
 DEFAULT_CAPACITY = 16 << 20
-EVENT_BYTES = 1 << 10
+EVENT_BYTES = 1 << 9
 """What an event takes beside its content; without it, a run of tiny events would know no bound."""
 
 _TAKEN_AT_ONCE = 64

@@ -27,7 +27,7 @@ log = structlog.get_logger("gateway.executions")
 
 QUIET_SECONDS = 0.1
 """How long events that nobody reads here may stay unpublished."""
-BATCH_BYTES = 64 << 10
+BATCH_BYTES = 128 << 10
 """Of an entry, unless a single event is larger."""
 FLUSH_BATCHES = 64
 """Entries in one round trip."""

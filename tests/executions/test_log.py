@@ -103,7 +103,7 @@ async def test_closed_waits_for_the_end_and_for_nothing_else() -> None:
 
 
 async def test_a_reader_that_falls_behind_is_told_so() -> None:
-    log = filled(1, capacity=10_000)
+    log = filled(1, capacity=9_000)
     reader = log.read()
     assert (await anext(reader))[-1].sequence == 1
     for _ in range(5):

@@ -28,6 +28,8 @@ _END = 4
 # What JSON and percent-encoding leave as it is.
 _SAME_EVERYWHERE = re.compile(r"[A-Za-z0-9_.~-]*")
 _MASK = "[redacted]"
+# By how seldom they are in what people and programs write.
+_RAREST_FIRST = "QZXJKYVWUqzjxNGHFBMLPODRCTISEA7896543210kvwybpgfmucdlhrsnioate"
 
 _ItemKey = tuple[str, int, int]
 
@@ -39,7 +41,7 @@ class Redactor:
     One shorter than 8 characters is left: it would match by chance.
     """
 
-    __slots__ = ("_beginnings", "_forms", "_joined")
+    __slots__ = ("_beginnings", "_forms", "_joined", "_marked")
 
     def __init__(self, secrets: Iterable[str]) -> None:
         masks: dict[str, str] = {}
@@ -55,6 +57,7 @@ class Redactor:
         self._forms = sorted(forms, key=lambda pair: -len(pair[0]))
         self._joined = ""
         self._beginnings: set[str] = set()
+        self._marked: list[tuple[str, str]] = []
 
     def with_more(self, secrets: list[str]) -> Redactor:
         """Give a redactor of these secrets too."""
@@ -72,8 +75,13 @@ class Redactor:
         return text
 
     def finds(self, text: str) -> bool:
-        """Whether a secret is in a text."""
-        return any(form in text for form, _ in self._forms)
+        """Whether a secret is in a text.
+
+        Most texts lack a secret's rarest character, and to look for one takes a fiftieth of the time.
+        """
+        if not self._marked:
+            self._marked = [(_rarest(form), form) for form, _ in self._forms]
+        return any(mark in text and form in text for mark, form in self._marked)
 
     def clean_document(self, document: Document) -> None:
         """Take the secrets out of a document."""
@@ -190,6 +198,10 @@ class StreamRedactor:
         node, held = self._held.pop(key, (None, ""))
         if node is not None:
             yield NodeItem(node, held)
+
+
+def _rarest(form: str) -> str:
+    return next((character for character in _RAREST_FIRST if character in form), form[0])
 
 
 def _key(node: Node) -> _ItemKey:
