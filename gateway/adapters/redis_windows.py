@@ -1,7 +1,7 @@
 """Sliding windows in Redis, which all replicas share.
 
-Calls that wait at the same time go out together, as one run of the script: a round trip costs redis-py
-six times what a call within it costs. One batch is under way at a time, so a call waits for at most the
+Calls that wait at the same time go out together, as one run of the script: a round trip costs more than a
+call within it. One batch is under way at a time, so a call waits for at most the
 rest of the one before. The keys of a batch belong to many tenants, which Redis Cluster would refuse: Redis
 is one primary here, whatever stands behind it to take its place.
 """
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from redis.exceptions import RedisError
 
+from gateway.adapters.redis_script import RedisScript
 from gateway.rpc.errors import Unavailable
 from gateway.rpc.quota import Quota, Standing
 
@@ -46,7 +47,7 @@ class RedisWindows:
     def __init__(
         self, redis: Redis, *, timeout: float = 0.1, clock: Callable[[], int | str] = lambda: ""
     ) -> None:
-        self._script = redis.register_script((files("gateway.adapters") / "rate_limit.lua").read_text())
+        self._script = RedisScript(redis, (files("gateway.adapters") / "rate_limit.lua").read_text())
         self._timeout = timeout
         self._clock = clock
         self._waiting: list[_Waiting] = []
@@ -66,6 +67,10 @@ class RedisWindows:
             self._sending = asyncio.create_task(self._send())
         return await counted
 
+    async def close(self) -> None:
+        """Let go of the connection."""
+        await self._script.close()
+
     async def _send(self) -> None:
         try:
             while self._waiting:
@@ -84,7 +89,7 @@ class RedisWindows:
             for quota, calls in zip(quotas, owed, strict=True):
                 arguments += (quota.requests, quota.seconds * _MICROSECONDS, calls)
         async with asyncio.timeout(self._timeout):
-            numbers = iter(await self._script(keys=keys, args=arguments))
+            numbers = iter(await self._script.run(keys, arguments))
         for quotas, _, counted in batch:
             standings = tuple(_standing(next(numbers), next(numbers)) for _ in quotas)
             if not counted.done():

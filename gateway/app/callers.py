@@ -164,6 +164,7 @@ class Callers:
         if not settings.enable_rate_limiting:
             return []
         windows = RedisWindows(around.redis, timeout=settings.redis_timeout_seconds)
+        self._parts.push_async_callback(windows.close)
         rates = Rates(settings.limit, settings.rate_limit_per_workflow, settings.rate_limit_per_address)
         return [RateLimit(Limiter(windows, around.replicas), rates, methods)]
 

@@ -1,0 +1,89 @@
+"""Scripts on a connection of their own."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+import pytest_asyncio
+from redis.asyncio import Redis
+from redis.exceptions import ResponseError
+
+from gateway.adapters.redis_script import RedisScript
+from gateway.local.valkey import LocalValkey
+
+ECHO = "return {KEYS[1], ARGV[1]}"
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def valkey(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[str]:
+    async with LocalValkey(tmp_path_factory.mktemp("valkey")) as server:
+        yield server.url
+
+
+@pytest.fixture
+async def redis(valkey: str) -> AsyncIterator[Redis]:
+    async with Redis.from_url(valkey) as client:
+        yield client
+
+
+@pytest.fixture
+async def script(redis: Redis) -> AsyncIterator[RedisScript]:
+    made = RedisScript(redis, ECHO)
+    yield made
+    await made.close()
+
+
+async def connections(redis: Redis) -> set[str]:
+    return {client["id"] for client in await redis.client_list()}
+
+
+async def test_one_connection_serves_call_after_call(redis: Redis, script: RedisScript) -> None:
+    await redis.script_flush()
+    before = await connections(redis)
+    assert await script.run(["k"], [1]) == [b"k", b"1"]
+    mine = await connections(redis) - before
+    for number in range(5):
+        assert await script.run(["k"], [number]) == [b"k", b"%d" % number]
+    assert await connections(redis) - before == mine
+    assert len(mine) == 1
+
+
+async def test_a_connection_that_was_lost_is_made_anew(redis: Redis, script: RedisScript) -> None:
+    before = await connections(redis)
+    await script.run(["k"], [1])
+    (mine,) = await connections(redis) - before
+    await redis.client_kill_filter(_id=mine)
+    assert await script.run(["k"], [2]) == [b"k", b"2"]
+
+
+async def test_a_script_that_is_forgotten_is_told_again(redis: Redis, script: RedisScript) -> None:
+    await script.run(["k"], [1])
+    await redis.script_flush()
+    assert await script.run(["k"], [2]) == [b"k", b"2"]
+
+
+async def test_an_answer_is_nobody_elses(redis: Redis) -> None:
+    waiting = RedisScript(redis, "local n = 0 for i = 1, 3000000 do n = n + i end return ARGV[1]")
+    async with asyncio.timeout(30):
+        running = asyncio.create_task(waiting.run([], ["first"]))
+        await asyncio.sleep(0)
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+        assert await waiting.run([], ["second"]) == b"second"
+    await waiting.close()
+
+
+async def test_an_error_of_the_script_is_told(redis: Redis) -> None:
+    broken = RedisScript(redis, "return redis.error_reply('ERR no')")
+    for _ in range(2):
+        with pytest.raises(ResponseError, match="no"):
+            await broken.run([], [])
+    await broken.close()
+
+
+async def test_callers_at_one_time_are_kept_apart(script: RedisScript) -> None:
+    answers = await asyncio.gather(*(script.run(["k"], [number]) for number in range(8)))
+    assert answers == [[b"k", b"%d" % number] for number in range(8)]
