@@ -80,6 +80,9 @@ class Leases:
             p_lease_seconds=self._runner.lease_seconds,
         )
         answer = orjson.loads(text)
+        for run in leased:
+            if run.job.execution_id not in answer["lost"]:
+                run.leased(now, self._runner.lease_seconds)
         for execution_id in answer["lost"]:
             self._runner.lose(execution_id)
         for execution_id in answer["cancel"]:

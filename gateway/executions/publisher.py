@@ -6,13 +6,16 @@ then not at all, where what is stored of its run says the same (`Publication.who
 nothing.
 
 Without Redis nobody waits: events are shown here at once, and published when Redis is back, under the same
-sequences. What the log could not keep until then is missing in the stream, which its readers notice.
+sequences. What the log could not keep until then is missing in the stream, which its readers notice. Not so
+for a run that another replica may have taken up meanwhile, and given these sequences to other events.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
+import time
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
@@ -77,6 +80,8 @@ class Publication:
         self.log = EventLog(execution_id, after=after, changed=lambda: publisher.changed(self))
         self.whole = False
         """Set it before the end, if what is stored of the run tells all that its events do."""
+        self.sure_until = math.inf
+        """Until when, by the monotonic clock, no other replica has taken the run up."""
         self.lost = lost
         self.ended = ended
         self.followed = False
@@ -98,6 +103,11 @@ class Publication:
     def is_urgent(self) -> bool:
         """Whether somebody waits for its events."""
         return self.followed or self.log.readers > 0
+
+    def show_alone(self) -> None:
+        """Show what nobody else can read yet, unless its sequences may be others' by now."""
+        if self.log.is_closed or time.monotonic() < self.sure_until:
+            self.log.show(self.log.last)
 
     async def room(self) -> None:
         """Wait while Redis takes events more slowly than they come: none is lost for that."""
@@ -172,7 +182,7 @@ class Publisher:
             return
         publication.log.is_known = not self._away
         if self._away:
-            publication.log.show(publication.log.last)
+            publication.show_alone()
         if publication.is_urgent:
             self._wait_for(publication)
         elif publication not in self._waiting and publication not in self._quiet:
@@ -265,7 +275,7 @@ class Publisher:
         left_over = 0
         for publication in reversed(list(self._waiting)):
             publication.log.is_known = False
-            publication.log.show(publication.log.last)
+            publication.show_alone()
             if publication.log.is_closed:
                 left_over += publication.log.size
                 if left_over > LEFT_OVER_BYTES:

@@ -28,6 +28,10 @@ if TYPE_CHECKING:
     from gateway.gen.n8ngateway.v1.workflow_pb import Workflow
 
 
+_SURE_PART = 2 / 3
+"""Of a lease, in which no other replica has taken the run up, whichever clock runs faster."""
+
+
 @dataclass(frozen=True, slots=True)
 class Job:
     """A begun execution: what is to be sent to n8n, and on whose account."""
@@ -65,6 +69,7 @@ class Run:
         self.n8n_execution_id: str | None = None
         self.units: int | None = None
         self.leased_at = time.monotonic()
+        """When its lease was begun or last renewed, or a little before."""
         self.stop: Stop | None = None
         self.is_queued = False
         """Whether it came from the queue."""
@@ -81,6 +86,11 @@ class Run:
     def is_leased(self) -> bool:
         """Whether it is this replica's to settle."""
         return not self.log.is_closed
+
+    def leased(self, at: float, seconds: float) -> None:
+        """Note that it was leased to this replica for so long, at this monotonic time or later."""
+        self.leased_at = at
+        self.publication.sure_until = at + seconds * _SURE_PART
 
     def sent_to(self, n8n: N8n, secrets: Sequence[str]) -> None:
         """Note which n8n the run is sent to, and what it is sent that must not come back."""

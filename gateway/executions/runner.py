@@ -107,6 +107,7 @@ class Runner:
             ended=lambda: self._forget(execution_id),
         )
         run = Run(job, publication)
+        run.leased(run.leased_at, self.lease_seconds)
         self._runs[execution_id] = run
         return run
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import math
+import time
 from collections.abc import AsyncIterator, Sequence
 
 import pytest
@@ -157,6 +159,40 @@ async def test_without_redis_nobody_here_waits_and_nothing_is_lost(
     streams.is_away = False
     await asyncio.wait_for(over.wait(), SECONDS)
     assert streams.sequences("run") == [1, 2, 3]
+
+
+async def test_without_redis_nothing_is_shown_of_a_run_that_may_be_anothers(
+    publisher: Publisher, streams: Streams
+) -> None:
+    """As after a pause in which its lease ran out: these sequences may be those of other events."""
+    streams.is_away = True
+    lost = asyncio.Event()
+    publication = Publication(publisher, "run", "organization", lost=lost.set)
+    publication.sure_until = time.monotonic()
+    shown: list[int] = []
+
+    async def read_on() -> None:
+        async for batch in publication.log.read():
+            shown.extend(event.sequence for event in batch)
+
+    reading = asyncio.ensure_future(read_on())
+    await settled()
+    publication.log.append(EVENT)
+    await asyncio.wait_for(streams.refused.wait(), SECONDS)
+    publication.log.append(EVENT)
+    await settled()
+    assert shown == []
+    publication.sure_until = math.inf  # its lease was renewed
+    publication.log.append(EVENT)
+    await settled()
+    assert shown == [1, 2, 3]
+    publication.sure_until = time.monotonic()
+    publication.log.append(EVENT)
+    streams.taken_over.add("run")
+    streams.is_away = False
+    await asyncio.wait_for(lost.wait(), SECONDS)
+    await asyncio.wait_for(reading, SECONDS)
+    assert shown == [1, 2, 3]
 
 
 async def test_what_was_dropped_meanwhile_is_a_gap_and_not_a_silence(

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from tests.faults.callers import Caller, ExecuteCaller, SlowCaller, StreamCaller, VanishingCaller
-from tests.faults.system import System
+from tests.faults.system import LEASE_SECONDS, System
 
 Strike = Callable[[System], Awaitable[None]]
 
@@ -34,6 +34,14 @@ async def _kill_gateway(system: System) -> None:
     await gateway.kill()
     await asyncio.sleep(random.uniform(0, 0.3))
     await gateway.start()
+
+
+async def _pause_gateway(system: System) -> None:
+    """Until the leases of its runs have run out, and the other one has taken those up."""
+    gateway = system.gateway()
+    gateway.pause()
+    await asyncio.sleep(1.5 * LEASE_SECONDS)
+    gateway.resume()
 
 
 async def _deploy_gateway(system: System) -> None:
@@ -71,6 +79,7 @@ async def _shift_clock(system: System) -> None:
 FAULTS = (
     Fault("nothing"),
     Fault("gateway killed", _kill_gateway, strikes=4),
+    Fault("gateway paused", _pause_gateway, strikes=1),
     Fault("gateway deployed", _deploy_gateway, strikes=2),
     Fault("Postgres restarted", _restart_postgres, strikes=2),
     Fault("Valkey restarted", _restart_valkey, strikes=2),

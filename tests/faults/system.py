@@ -32,6 +32,7 @@ from tests.faults.faulty_n8n import FaultyN8n
 
 CREDITS = 1_000_000
 START_SECONDS = 60
+LEASE_SECONDS = 8
 TENANTS = 2
 _PASSWORD = "the authenticator's, for faults"
 _INTERNAL_SECRET = "n8n and the gateways share this secret of more than sixty-four characters"
@@ -91,6 +92,16 @@ class GatewayProcess:
         """End it as a deployment would."""
         await self._end(signal.SIGTERM)
 
+    def pause(self) -> None:
+        """Stand still, as a machine that swaps or is moved: connections stay, nothing is answered."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Go on, as if no time had passed."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGCONT)
+
     async def _end(self, how: signal.Signals) -> None:
         process, self._process = self._process, None
         if process is not None:
@@ -116,10 +127,11 @@ class Tenant:
 
 
 class System:
-    """All of it, as an async context manager."""
+    """All of it, as an async context manager. The gateways have `settings` beside those that they need."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, **settings: str) -> None:
         self._directory = directory
+        self._settings = settings
         self._parts = AsyncExitStack()
         self.postgres = LocalPostgres(directory)
         self.valkey = LocalValkey(directory)
@@ -159,6 +171,14 @@ class System:
         finally:
             await connection.close()
 
+    async def platform(self, function: str, **arguments: Any) -> Any:
+        """Call a function of the database as the platform."""
+        database = PostgresDatabase(self.postgres.superuser_url, max_connections=1)
+        try:
+            return json.loads(await database.call(function, None, **arguments))
+        finally:
+            await database.close()
+
     async def _start(self) -> None:
         enter = self._parts.enter_async_context
         await enter(self.postgres)
@@ -195,7 +215,8 @@ class System:
             "RATE_LIMIT": "1000000/minute",
             "LOG_LEVEL": "WARNING",
             "SHUTDOWN_GRACE_SECONDS": "3",
-        }
+            "EXECUTION_LEASE_SECONDS": str(LEASE_SECONDS),
+        } | self._settings
 
 
 async def _tenant(database: PostgresDatabase, issuer: Issuer, number: int) -> Tenant:

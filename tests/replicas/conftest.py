@@ -75,6 +75,28 @@ class Replica:
         self.process.send_signal(signal.SIGKILL)
         self.process.wait()
 
+    def pause(self) -> None:
+        """As a machine stands still that is moved or swaps: connections stay, nothing is answered."""
+        self.process.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Go on, as if no time had passed."""
+        self.process.send_signal(signal.SIGCONT)
+
+    def credits(self, organization_id: str) -> dict[str, int]:
+        """The organization's balance."""
+        found = self.get(f"/organizations/{organization_id}/credits").raise_for_status().json()
+        return {name: found.get(name, 0) for name in ("balance", "reserved", "available")}
+
+    def resident_peak(self) -> int:
+        """The most memory, in bytes, that it has held since it was started or `forget_peak` was called."""
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        return int(status.partition("VmHWM:")[2].split()[0]) << 10
+
+    def forget_peak(self) -> None:
+        """Measure the peak from what it holds now (proc(5), clear_refs)."""
+        Path(f"/proc/{self.process.pid}/clear_refs").write_text("5")
+
 
 class Lines:
     """A stream of NDJSON, line by line; leaving it breaks the connection."""
