@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
+import zlib
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 
 JSON = "application/json; charset=utf-8"
 FLOOD_LINES, FLOOD_LINE = 1600, 1 << 14
 """What `flood` streams: 25 MiB, more than is kept of a run."""
+ZEROS = 1 << 30
+"""How many zero bytes `zeros`, `zeros-line` and `zeros-gzip` answer with, as far as they are read."""
 
 
 def _answer(status: str, body: bytes, content_type: str | None = JSON) -> bytes:
@@ -77,17 +80,29 @@ _FIXED: dict[str, bytes] = {
 }
 
 
+def _zipped_zeros() -> Iterator[bytes]:
+    packer = zlib.compressobj(wbits=16 + zlib.MAX_WBITS)
+    for _ in range(ZEROS // len(_MANY_ZEROS)):
+        yield packer.compress(_MANY_ZEROS)
+    yield packer.flush()
+
+
+_MANY_ZEROS = bytes(1 << 20)
+
+
 class StubN8n:
     """Serves on a loopback port of its own, in a thread of its own.
 
     `calls` counts the requests to each webhook path. The path `gated` streams one item
     and holds the rest back until `open_gate`; `hang` never answers; `endless` streams
-    one item and never ends; `flood` streams FLOOD_LINES items.
+    one item and never ends; `flood` streams FLOOD_LINES items. `sent` counts the bytes of what `zeros`,
+    `zeros-line` (the second line of a stream) and `zeros-gzip` got rid of.
     """
 
     def __init__(self) -> None:
         self.port = 0
         self.calls: Counter[str] = Counter()
+        self.sent: Counter[str] = Counter()
         self.headers: dict[str, dict[str, str]] = {}
         self.bodies: dict[str, bytes] = {}
         self._loop = asyncio.new_event_loop()
@@ -172,6 +187,9 @@ class StubN8n:
             "endless": self._endless,
             "cut": self._cut,
             "flood": self._flood,
+            "zeros": self._zeros,
+            "zeros-line": self._zeros_line,
+            "zeros-gzip": self._zeros_gzip,
         }
         if path in scripts:
             await scripts[path](writer)
@@ -205,6 +223,29 @@ class StubN8n:
             writer.write(_chunk(line("item", "A", f"{number:>{FLOOD_LINE}}")))
             await writer.drain()
         writer.write(b"0\r\n\r\n")
+
+    async def _zeros(self, writer: asyncio.StreamWriter) -> None:
+        head = f"HTTP/1.1 200 OK\r\nContent-Type: application/octet-stream\r\nContent-Length: {ZEROS}\r\n\r\n"
+        writer.write(head.encode())
+        for _ in range(ZEROS // len(_MANY_ZEROS)):
+            await self._send("zeros", _MANY_ZEROS, writer)
+
+    async def _zeros_line(self, writer: asyncio.StreamWriter) -> None:
+        writer.write(_STREAM_HEAD + _chunk(line("item", "A", "first!") + b'{"type":"item","content":"'))
+        for _ in range(ZEROS // len(_MANY_ZEROS)):
+            await self._send("zeros-line", _chunk(_MANY_ZEROS), writer)
+
+    async def _zeros_gzip(self, writer: asyncio.StreamWriter) -> None:
+        writer.write(_STREAM_HEAD.replace(b"Connection:", b"Content-Encoding: gzip\r\nConnection:"))
+        for data in _zipped_zeros():
+            if data:
+                await self._send("zeros-gzip", _chunk(data), writer)
+        writer.write(b"0\r\n\r\n")
+
+    async def _send(self, path: str, data: bytes, writer: asyncio.StreamWriter) -> None:
+        writer.write(data)
+        await writer.drain()
+        self.sent[path] += len(data)
 
     async def _hang(self, _writer: asyncio.StreamWriter) -> None:
         await asyncio.Event().wait()

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from typing import NamedTuple
 
 STEPS = 8
 _LONG_LINES, _LONG_LINE_BYTES = 512, 8 << 10
@@ -25,16 +27,27 @@ def _line(kind: str, content: str) -> bytes:
     return b"%x\r\n%b\r\n" % (len(line), line)
 
 
+class Served(NamedTuple):
+    """A request that was answered, and when it was in hand."""
+
+    key: str
+    begun: float
+    ended: float
+
+
 class FaultyN8n:
     """Serves `/webhook/{name}` for the names of `WORKFLOWS` on a loopback port that it keeps.
 
-    `calls` counts the requests by the `key` in their payload.
+    `calls` counts the requests by the `key` in their payload, `served` has those that were answered.
     """
 
-    WORKFLOWS = ("quick", "steps", "long", "hang", "half", "twice", "flood")
+    WORKFLOWS = ("quick", "steps", "long", "hang", "half", "twice", "flood", "gated")
 
     def __init__(self) -> None:
         self.calls: Counter[str] = Counter()
+        self.served: list[Served] = []
+        self.gate = asyncio.Event()
+        """What `gated` waits for."""
         self._port = 0
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -88,11 +101,18 @@ class FaultyN8n:
             "half": self._half,
             "twice": self._twice,
             "flood": self._flood,
+            "gated": self._gated,
         }
+        begun = time.monotonic()
         await behave[name](key, writer)
+        self.served.append(Served(key, begun, time.monotonic()))
 
     async def _quick(self, key: str, writer: asyncio.StreamWriter) -> None:
         await asyncio.sleep(random.uniform(0, 0.2))
+        writer.write(_document({"key": key}))
+
+    async def _gated(self, key: str, writer: asyncio.StreamWriter) -> None:
+        await self.gate.wait()
         writer.write(_document({"key": key}))
 
     async def _steps(self, key: str, writer: asyncio.StreamWriter) -> None:

@@ -273,7 +273,7 @@ def test_a_document_where_a_stream_is_expected(
 
 def test_a_stream_that_never_begins(door: Door, registered: Registered, expecting: Expecting) -> None:
     """The workflow answers when it is done, long after a stream would have begun."""
-    request = expecting(workflows.SLOW, "STREAMING")
+    request = expecting(workflows.LATE, "STREAMING")
     changes = {"idle_timeout_seconds": 1}
     patched = registered.rest.http.patch(f"/api/v1/workflows/{request['workflow_id']}", json=changes)
     assert patched.is_success, patched.text

@@ -20,6 +20,7 @@ ECHO = "echo"
 HEADERS = "headers"
 TEXT = "text"
 SLOW = "slow"
+LATE = "late"
 STREAM = "stream"
 STREAM_FAIL = "stream-fail"
 STREAM_EMPTY = "stream-empty"
@@ -48,6 +49,7 @@ UNFINISHED = frozenset({"new", "running", "waiting"})
 _WEBHOOK = "n8n-nodes-base.webhook"
 _PAUSE_SECONDS = 1
 _SLOW_SECONDS = 30
+_LATE_SECONDS = 5
 _ROUTE_DEADLINE_SECONDS = 30
 _POLL_SECONDS = 0.02
 
@@ -247,6 +249,7 @@ def _workflows(header_credential: dict[str, Any]) -> Iterator[Workflow]:
     yield Workflow(ECHO, [_webhook(ECHO), echo])
     yield Workflow(HEADERS, [_webhook(HEADERS), _answer_json("Answer", _HEADERS)])
     yield Workflow(SLOW, [_webhook(SLOW), _pause("Pause", _SLOW_SECONDS), echo])
+    yield Workflow(LATE, [_webhook(LATE), _pause("Pause", _LATE_SECONDS), echo])
     yield Workflow(TEXT, [_webhook(TEXT), _answer_text("Answer", PLAIN_TEXT)])
     yield Workflow(FAIL, [_webhook(FAIL), _fail(), echo])
     yield Workflow(INACTIVE, [_webhook(INACTIVE), echo], active=False)

@@ -141,6 +141,29 @@ def test_a_replay_is_the_stored_result(stream_client: Client, world: World) -> N
     assert kinds(second.messages) == kinds(first.messages)
 
 
+def test_a_second_call_tells_the_events_of_the_first(stream_client: Client, world: World) -> None:
+    """The gate is opened when it has told what came before it."""
+    request = world.request("gated", idempotency_key=str(uuid.uuid4()))
+    before = world.stub.calls["gated"]
+    world.stub.close_gate()
+    try:
+        with ThreadPoolExecutor(1) as threads:
+            first = threads.submit(call, stream_client, world, "ExecuteStream", request)
+            while world.stub.calls["gated"] == before:
+                assert not first.done(), first.result()
+            impatient = call(stream_client, world, "ExecuteStream", request, timeout=0.5)
+            assert impatient.code is Code.DEADLINE_EXCEEDED
+            world.stub.open_gate()
+            second = call(stream_client, world, "ExecuteStream", request)
+            told = first.result()
+    finally:
+        world.stub.open_gate()
+    assert contents(told.messages) == ["first!", "second!"]
+    assert second.messages == told.messages
+    assert impatient.messages == told.messages[: len(impatient.messages)]
+    assert world.stub.calls["gated"] == before + 1
+
+
 def test_a_replay_of_nothing_is_no_chunk(stream_client: Client, world: World) -> None:
     request = world.request("empty", idempotency_key=str(uuid.uuid4()))
     first = call(stream_client, world, "ExecuteStream", request)

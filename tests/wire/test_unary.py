@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -70,6 +71,30 @@ def test_the_same_key_is_answered_with_the_same_run(client: Client, world: World
     assert world.stub.calls["echo"] == before + 1
     other = call(client, world, "Execute", world.request("echo", data={"k": 2}, idempotency_key=key))
     assert (other.code, other.reason) == (Code.ABORTED, "IDEMPOTENCY_KEY_REUSED")
+
+
+def test_a_second_call_waits_for_the_first_and_gets_its_answer(client: Client, world: World) -> None:
+    """One that would not wait gets no run of its own, nor any other answer."""
+    request = world.request("gated", idempotency_key=str(uuid.uuid4()))
+    before = world.stub.calls["gated"]
+    world.stub.close_gate()
+    try:
+        with ThreadPoolExecutor(2) as threads:
+            first = threads.submit(call, client, world, "Execute", request)
+            while world.stub.calls["gated"] == before:
+                assert not first.done(), first.result()
+            impatient = call(client, world, "Execute", request, timeout=0.5)
+            assert impatient.code is Code.DEADLINE_EXCEEDED
+            second = threads.submit(call, client, world, "Execute", request)
+            assert not first.done()
+            world.stub.open_gate()
+            answers = [first.result(), second.result()]
+    finally:
+        world.stub.open_gate()
+    assert [answer.code for answer in answers] == [Code.OK, Code.OK]
+    assert answers[0].messages == answers[1].messages
+    assert answers[0].messages[0]["data"] == ["first!", "second!"]
+    assert world.stub.calls["gated"] == before + 1
 
 
 N8N_FAULTS = [
