@@ -90,7 +90,7 @@ class ConnectUnary:
 
     async def _serve(self, call: Call, encoding: Encoding, receive: Receive, send: Send) -> None:
         client = _Client(receive)
-        self._clients.add(client.watch)
+        self._clients.add(client)
         status, content_type = _OK, f"application/{encoding.name}"
         try:
             body = await self._chain.unary(call, encoding.encode)
@@ -102,7 +102,7 @@ class ConnectUnary:
                 return
             raise
         finally:
-            self._clients.discard(client.watch)
+            self._clients.discard(client)
             client.stop()
         headers = _headers(content_type, call)
         if len(body) >= WORTHWHILE and accepts_gzip(call.metadata.get("accept-encoding", "").encode()):
@@ -165,7 +165,7 @@ class _Client:
         self._watcher: asyncio.Task[None] | None = None
         self._gone = False
 
-    def watch(self) -> None:
+    def watch_client(self) -> None:
         """From now on, wait for the client to go."""
         self._watcher = asyncio.get_running_loop().create_task(self._wait())
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import aclosing
+from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from protobuf import Registry
@@ -53,15 +54,16 @@ class RestDoor:
             method=method,
             metadata=joined(metadata.headers.items_all()),
             body=request.body,
-            decode=lambda: _decode(request),
+            decode=partial(_decode, request),
             http_method=metadata.http_method,
             target=metadata.raw_target,
             peer=f"{metadata.client[0]}:{metadata.client[1]}" if metadata.client else None,
             timeout=metadata.timeout,
             door="rest",
+            response_metadata=metadata.response_headers,
+            leading_metadata=metadata.response_headers,
+            trailing_metadata=metadata.trailers,
         )
-        call.response_metadata = call.leading_metadata = metadata.response_headers
-        call.trailing_metadata = metadata.trailers
         if method.server_streaming:
             return self._stream(call)
         try:

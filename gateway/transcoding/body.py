@@ -9,7 +9,7 @@ from typing import Final, Protocol
 
 from gateway.transcoding.errors import Code, StatusError
 from gateway.transcoding.metadata import Headers
-from gateway.transcoding.responder import AsgiMessage, Receive
+from gateway.transcoding.responder import Receive
 
 _WINDOW: Final = {b"gzip": 31, b"x-gzip": 31, b"deflate": 15}
 """Content coding -> zlib window bits; deflate is zlib's format (RFC 9110, 8.4.1.2)."""
@@ -57,7 +57,9 @@ async def read_body(receive: Receive, headers: Headers, limit: int, seconds: flo
         raise too_large(limit)
     coding = content_coding(headers)
     message = await receive()
-    body = _chunk(message)
+    if message["type"] == "http.disconnect":
+        raise Disconnected
+    body: bytes = message.get("body", b"")
     if message.get("more_body"):
         try:
             async with asyncio.timeout(seconds):
@@ -80,7 +82,9 @@ async def _read_rest(receive: Receive, first: bytes, limit: int) -> bytes:
     more = True
     while more:
         message = await receive()
-        chunk = _chunk(message)
+        if message["type"] == "http.disconnect":
+            raise Disconnected
+        chunk = message.get("body", b"")
         size += len(chunk)
         if size > limit:
             raise too_large(limit)
@@ -89,15 +93,10 @@ async def _read_rest(receive: Receive, first: bytes, limit: int) -> bytes:
     return b"".join(chunks)
 
 
-def _chunk(message: AsgiMessage) -> bytes:
-    if message["type"] == "http.disconnect":
-        raise Disconnected
-    chunk: bytes = message.get("body", b"")
-    return chunk
-
-
 def content_coding(headers: Headers) -> bytes | None:
     """The body's content coding, None for none. Raises StatusError 415 for one that is not taken."""
+    if headers.raw(b"content-encoding") is None:
+        return None
     value = headers.joined(b"content-encoding").strip().lower()
     if value in (b"", b"identity"):
         return None

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any, TypeAlias, cast
+from functools import partial
+from typing import Any, TypeAlias
 from urllib.parse import quote
 
 from protobuf import DescMethod, Message
@@ -23,7 +24,7 @@ from gateway.transcoding.response import compressed, error_response, unary_respo
 from gateway.transcoding.route import LazyRequest, Route
 from gateway.transcoding.router import Match, Router
 from gateway.transcoding.status import status_json
-from gateway.transcoding.stream import BrokenStream, Framing, Ready, send_stream
+from gateway.transcoding.stream import BrokenStream, Framing, send_stream
 from gateway.transcoding.uri import UriError
 from gateway.transcoding.watch import ClientWatch
 
@@ -73,9 +74,8 @@ class Exchange:
         self._scope = scope
         self._receive = receive
         self._headers = Headers(scope["headers"])
-        self._responder = Responder(
-            send, head=scope["method"] == "HEAD", trailers=_can_send_trailers(scope, self._headers)
-        )
+        trailers = "extensions" in scope and _can_send_trailers(scope, self._headers)
+        self._responder = Responder(send, head=scope["method"] == "HEAD", trailers=trailers)
         self._gone = False
         self._frames: Framing | None = None
         self._task: asyncio.Task[Any] | None = None
@@ -97,7 +97,7 @@ class Exchange:
             _logger.exception("a request failed unexpectedly")
             await self._fail(StatusError(Code.INTERNAL, "internal error"))
         finally:
-            self._service.watch.discard(self._start_watching)
+            self._service.watch.discard(self)
             if self._watcher is not None:
                 self._watcher.cancel()
 
@@ -114,7 +114,7 @@ class Exchange:
             self._headers,
             scope["method"],
             (path + b"?" + query if query else path).decode("latin-1"),
-            _client(scope),
+            tuple(scope.get("client") or ()) or None,
             timeout,
         )
         if timeout is None:
@@ -164,15 +164,13 @@ class Exchange:
     ) -> None:
         route, options = match.target, self._service.options
         request = await self._request(match, query)
-        answer = self._service.handler(route.method, request, metadata)
+        answer: Any = self._service.handler(route.method, request, metadata)
         if route.server_streaming:
             stream = answer if isinstance(answer, AsyncIterator) else await answer
             self._frames = route.frames(content_type)
-            messages = cast("AsyncIterator[Ready]", stream)
-            await send_stream(messages, self._frames, metadata, self._responder, options.heartbeat)
+            await send_stream(stream, self._frames, metadata, self._responder, options.heartbeat)
         else:
-            message = await cast("Awaitable[Message]", answer)
-            response = unary_response(route, message, metadata, self._headers, options)
+            response = unary_response(route, await answer, metadata, self._headers, options)
             if response.compressible and accepts_gzip(self._headers.joined(b"accept-encoding")):
                 response = await compressed(response)
             await self._responder.respond(response)
@@ -183,7 +181,9 @@ class Exchange:
         if route.client_streaming:
             self._check_content_type(route)
             content_coding(headers)
-            return request_stream(match, query, self._receive, headers, options.max_body, self._watch_client)
+            watch = self._service.watch
+            on_end = partial(watch.add, self)
+            return request_stream(match, query, self._receive, headers, options.max_body, on_end)
         length = headers.raw(b"content-length")
         announced = (length is not None and length != b"0") or headers.raw(b"transfer-encoding") is not None
         body = b""
@@ -193,13 +193,13 @@ class Exchange:
             body = await read_body(self._receive, headers, options.max_body, options.body_timeout)
         if body and not announced:
             self._check_content_type(route)
-        self._watch_client()
-        content_type = (headers.raw(b"content-type") or b"").decode("latin-1")
+        self._service.watch.add(self)
+        content_type = (headers.raw(b"content-type") or b"").decode("latin-1") if route.raw_request else ""
         return LazyRequest(route, match.variables, query, body, content_type)
 
     def _check_content_type(self, route: Route) -> None:
         content_type = self._headers.raw(b"content-type")
-        if content_type is None or not route.binding.body or route.raw_request or is_json(content_type):
+        if content_type is None or route.any_type or is_json(content_type):
             return
         if route.client_streaming and is_ndjson(content_type):
             return
@@ -209,14 +209,11 @@ class Exchange:
             Code.INVALID_ARGUMENT, problem, headers={"accept": "application/json"}, http_status=415
         )
 
-    def _watch_client(self) -> None:
-        self._service.watch.add(self._start_watching)
-
-    def _start_watching(self) -> None:
+    def watch_client(self) -> None:
+        """From now on, cancel the handler when its client goes away."""
         self._watcher = asyncio.get_running_loop().create_task(self._wait_for_disconnect())
 
     async def _wait_for_disconnect(self) -> None:
-        """Cancel the handler when its client goes away."""
         while (await self._receive())["type"] != "http.disconnect":
             pass
         if not self._responder.finished and self._task is not None:
@@ -259,11 +256,6 @@ def _raw_path(scope: Scope) -> bytes:
         return path
     root = root_path.encode()
     return path[len(root) :] if path.startswith(root + b"/") else path
-
-
-def _client(scope: Scope) -> tuple[str, int] | None:
-    client = scope.get("client")
-    return (client[0], client[1]) if client else None
 
 
 def _can_send_trailers(scope: Scope, headers: Headers) -> bool:

@@ -90,7 +90,8 @@ class MessageCheck:
     """Checks the JSON object of one message type."""
 
     def __init__(self) -> None:
-        self._two_names: list[tuple[str, str]] = []
+        self._json_names: dict[str, str] = {}
+        """Proto names by the names that they have in JSON, where the two differ."""
         self._choices: dict[str, _Choice] = {}
         self._members: dict[str, tuple[str, type, ValueCheck]] = {}
         self.trivial = False
@@ -106,17 +107,17 @@ class MessageCheck:
                 if check is not None:
                     self._members[name] = (field.name, check.kind, check.run)
             if field.name != field.json_name:
-                self._two_names.append((field.name, field.json_name))
-        self.trivial = not (self._two_names or self._choices or self._members)
+                self._json_names[field.json_name] = field.name
+        self.trivial = not (self._json_names or self._choices or self._members)
 
     def __call__(self, value: Json) -> Json:
         """Check one object; what is no object is left to the decoder to refuse."""
         if type(value) is not dict:
             return value
-        for name, json_name in self._two_names:
-            if json_name in value and name in value:
-                raise JsonError(name, "is given twice, under both of its names")
-        if self._choices:
+        given = value.keys()
+        if not given.isdisjoint(self._json_names):
+            self._check_names(value)
+        if not given.isdisjoint(self._choices):
             self._check_choices(value)
         members = self._members
         for key, item in value.items():
@@ -129,6 +130,11 @@ class MessageCheck:
                     except JsonError as error:
                         raise error.inside(field) from None
         return value
+
+    def _check_names(self, value: dict[str, Json]) -> None:
+        for json_name, name in self._json_names.items():
+            if json_name in value and name in value:
+                raise JsonError(name, "is given twice, under both of its names")
 
     def _check_choices(self, value: dict[str, Json]) -> None:
         chosen: set[str] = set()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from base64 import b64decode
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Final
 
 from gateway.transcoding.errors import Code, StatusError
@@ -16,13 +16,17 @@ _GRPC_PREFIX: Final = "grpc-metadata-"
 
 
 class Headers(Mapping[str, str]):
-    """Request headers by lower-case name; the first value where a name comes twice."""
+    """Request headers by lower-case name; the first value where a name comes twice.
 
-    __slots__ = ("_first", "_raw")
+    `raw` gives the first value as sent, or None.
+    """
+
+    __slots__ = ("_first", "_raw", "raw")
 
     def __init__(self, raw: Iterable[tuple[bytes, bytes]]) -> None:
         self._raw = raw if isinstance(raw, list) else list(raw)
         self._first: dict[bytes, bytes] = dict(reversed(self._raw))
+        self.raw: Callable[[bytes], bytes | None] = self._first.get
 
     def __getitem__(self, name: str) -> str:
         return self._first[name.encode("latin-1")].decode("latin-1")
@@ -41,10 +45,6 @@ class Headers(Mapping[str, str]):
         """Every value of a header, in the order sent; empty when there is none."""
         wanted = name.encode("latin-1")
         return [value.decode("latin-1") for key, value in self._raw if key == wanted]
-
-    def raw(self, name: bytes) -> bytes | None:
-        """The first value as sent."""
-        return self._first.get(name)
 
     def joined(self, name: bytes) -> bytes:
         """All values of a list header, joined by commas (RFC 9110, 5.3)."""

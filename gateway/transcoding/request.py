@@ -151,7 +151,9 @@ class RequestDecoder:
         value = parse_json(body, self._limits)
         if binding.body != WHOLE:
             return {self._body_key: value}
-        if not isinstance(value, dict) and not self._any_json:
+        if isinstance(value, dict):
+            return value
+        if not self._any_json:
             raise JsonError("", "the request body must be a JSON object")
         return cast("dict[str, Json]", value)
 

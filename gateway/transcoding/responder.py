@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from functools import lru_cache
 from typing import Any, Final, NamedTuple, TypeAlias
 
 RawHeaders: TypeAlias = list[tuple[bytes, bytes]]
@@ -84,9 +85,17 @@ def raw_headers(fixed: RawHeaders, added: Iterable[tuple[str, str]]) -> RawHeade
     Raises ValueError for a name or value that would end its line, or that
     Latin-1 cannot carry.
     """
-    extra = [(header_part(name).lower(), header_part(value)) for name, value in added]
-    names = [name for name, _ in extra]
+    extra = [
+        (_name(name), value.encode("latin-1") if value.isprintable() else header_part(value))
+        for name, value in added
+    ]
+    names = dict(extra)
     return [pair for pair in fixed if pair[0] not in names] + extra
+
+
+@lru_cache(maxsize=256)
+def _name(text: str) -> bytes:
+    return header_part(text).lower()
 
 
 def header_part(text: str) -> bytes:

@@ -31,6 +31,7 @@ class Route:
 
     __slots__ = (
         "_sequence",
+        "any_type",
         "binding",
         "client_streaming",
         "decoder",
@@ -55,6 +56,7 @@ class Route:
             json_encoder(method.output, options) if field is None else json_value_encoder(field, options)
         )
         self.raw_request = binding.http_body_request
+        self.any_type = self.raw_request or not binding.body
         self.raw_answer = _raw_getter(binding) if binding.http_body_response else None
         self._sequence = sequence_getter(method.output)
         # What raw bytes are is not known before the answer, so nothing is refused for them.

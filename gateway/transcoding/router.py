@@ -50,7 +50,8 @@ class _Route(Generic[T]):
             if multi_segment:
                 values[name] = decode_segments("/".join(segments[start:end]))
             else:
-                values[name] = decode_segment(segments[start])
+                text = segments[start]
+                values[name] = decode_segment(text) if "%" in text else text
         return Match(self.target, values)
 
 

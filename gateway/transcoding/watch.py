@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from typing import Final
+from typing import Final, Protocol
 
 _PERIOD: Final = 0.02
 """Seconds between two looks; a request is watched after one to two of them."""
+
+
+class Watched(Protocol):
+    """A request that is being served."""
+
+    def watch_client(self) -> None:
+        """From now on, end the request when its client goes."""
 
 
 class ClientWatch:
@@ -18,29 +24,29 @@ class ClientWatch:
     """
 
     def __init__(self) -> None:
-        self._new: set[Callable[[], None]] = set()
-        self._old: set[Callable[[], None]] = set()
+        self._new: set[Watched] = set()
+        self._old: set[Watched] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
 
-    def add(self, start: Callable[[], None]) -> None:
-        """Call `start` if it is not discarded within two periods."""
+    def add(self, request: Watched) -> None:
+        """Watch the request's client if it is not discarded within two periods."""
         loop = asyncio.get_running_loop()
         if self._loop is not loop:
             # The first request, or requests left over from a loop that is gone.
             self._old, self._new = set(), set()
             self._loop = loop
             loop.call_later(_PERIOD, self._look)
-        self._new.add(start)
+        self._new.add(request)
 
-    def discard(self, start: Callable[[], None]) -> None:
+    def discard(self, request: Watched) -> None:
         """The request is done."""
-        self._new.discard(start)
-        self._old.discard(start)
+        self._new.discard(request)
+        self._old.discard(request)
 
     def _look(self) -> None:
         due, self._old, self._new = self._old, self._new, set()
-        for start in due:
-            start()
+        for request in due:
+            request.watch_client()
         if self._old and self._loop is not None:
             self._loop.call_later(_PERIOD, self._look)
         else:
