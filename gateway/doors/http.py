@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import socket
 import ssl
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Awaitable, Collection, Iterable, Iterator
 from functools import partial
 
 import uvicorn
@@ -56,13 +56,13 @@ def http_application(
     """
     doors = dict.fromkeys(services, connect) | dict.fromkeys(FIRST_SEGMENTS, documentation)
 
-    async def dispatch(scope: Scope, receive: Receive, send: Send) -> None:
+    def dispatch(scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         path: str = scope["path"]
         segment = path[1:].partition("/")[0]
         door = doors.get(segment)
         if door is None:
             door = connect if "." in segment and _is_rpc(scope["headers"]) else rest
-        await door(scope, receive, send)
+        return door(scope, receive, send)
 
     application: Application = AllowedHosts(dispatch, allowed_hosts) if allowed_hosts else dispatch
     if not cors_origins:
@@ -103,6 +103,7 @@ class HttpServer:
             http=partial(BoundedHttpProtocol, bounds, Pending()),  # type: ignore[arg-type] # what makes one will do
             headers=_SECURITY_HEADERS + (_OVER_TLS if tls else []),
             timeout_keep_alive=bounds.idle_seconds,
+            interface="asgi3",
             ws="none",
             lifespan="off",
             log_config=None,

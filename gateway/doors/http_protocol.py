@@ -216,10 +216,12 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         """The answer has been sent: the next request's turn, or the wait for it."""
         self.server_state.total_requests += 1
-        self._free()
+        if self._holds:
+            self._free()
         if self.transport.is_closing():
             return
-        self.flow.resume_reading()
+        if self.flow.read_paused:
+            self.flow.resume_reading()
         if self.pipeline:
             self._start_asgi_task(*self.pipeline.pop())
         elif not self._in_request:

@@ -8,6 +8,8 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from gateway.rpc.trace import continued
+
 if TYPE_CHECKING:
     from protobuf import Message
 
@@ -51,7 +53,6 @@ class Call:
     door: str = ""
     started: float = field(default_factory=time.monotonic)
     request_id: str = ""
-    traceparent: str = ""
     address: str = ""
     principal: Principal | None = None
     key_id: str = ""
@@ -61,6 +62,11 @@ class Call:
     response_metadata: list[tuple[str, str]] = field(default_factory=list)
     leading_metadata: list[tuple[str, str]] = field(default_factory=list)
     trailing_metadata: list[tuple[str, str]] = field(default_factory=list)
+
+    @property
+    def traceparent(self) -> str:
+        """The caller's trace, or a new one, for one request to another server: another span each time."""
+        return continued(self.metadata.get("traceparent"))
 
     @property
     def caller(self) -> Principal:

@@ -1,4 +1,4 @@
-"""How every HTTP peer is served: the same server with the same settings as the gateway has."""
+"""How every HTTP peer is served: by uvicorn on httptools and uvloop, as the gateway is at heart."""
 
 from __future__ import annotations
 

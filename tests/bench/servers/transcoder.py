@@ -1,8 +1,10 @@
-"""The transcoder alone, with an echo handler, on tables of 10 and of 500 routes."""
+"""The transcoder alone, with an echo handler, on tables of 10 and of 500 routes, served as the gateway is."""
 
 from __future__ import annotations
 
+import asyncio
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ from google.api import annotations_pb2
 from google.protobuf import descriptor_pb2
 from protobuf import DescMethod, Message
 
+from gateway.doors.http import HttpServer
 from gateway.transcoding import RequestMetadata, Transcoder
 from tests.bench.servers import serving
 
@@ -45,8 +48,14 @@ async def echo(method: DescMethod, request: Any, _metadata: RequestMetadata) -> 
     )
 
 
+async def main(bench: bytes) -> None:
+    servers = {
+        str(count): HttpServer(Transcoder.from_descriptor_set(routes(bench, count), echo), grace=1)
+        for count in (10, 500)
+    }
+    serving.announce({name: await server.start("127.0.0.1", 0) for name, server in servers.items()})
+    await asyncio.Event().wait()
+
+
 if __name__ == "__main__":
-    bench = Path(sys.argv[1]).read_bytes()
-    serving.serve(
-        {str(count): Transcoder.from_descriptor_set(routes(bench, count), echo) for count in (10, 500)}
-    )
+    serving.run(partial(main, Path(sys.argv[1]).read_bytes()))
