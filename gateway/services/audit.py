@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING
 
 import orjson
 
+from gateway.gen.n8ngateway.v1.audit_event_pb import AuditEvent
 from gateway.gen.n8ngateway.v1.organization_service_pb import (
     ExportAuditEventsRequest,
     ListAuditEventsRequest,
     ListAuditEventsResponse,
 )
+from gateway.rpc.resource_json import resource_json
 from gateway.services.export import export
 from gateway.services.organization_of import organization_of
 from gateway.services.pages import decode_token, page_size, read_page
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from gateway.rpc.call import Call
     from gateway.transcoding.gen.google.api.httpbody_pb import HttpBody
 
+_shown = resource_json(AuditEvent)
 _COLUMNS = (
     "id",
     "created_at",
@@ -77,5 +80,5 @@ class AuditEvents:
                 p_after=after,
             )
 
-        async for piece in export(request.format, _COLUMNS, "audit_events", page_after):
+        async for piece in export(request.format, _COLUMNS, "audit_events", _shown, page_after):
             yield [piece]

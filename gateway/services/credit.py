@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
-from typing import TYPE_CHECKING
+from collections.abc import AsyncGenerator, Mapping
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from gateway.gen.n8ngateway.v1.credit_pb import CreditBalance
+from gateway.gen.n8ngateway.v1.credit_pb import CreditBalance, CreditEntry
 from gateway.gen.n8ngateway.v1.credit_service_pb import (
     AddCreditsRequest,
     AddCreditsResponse,
@@ -20,8 +20,10 @@ from gateway.gen.n8ngateway.v1.credit_service_pb import (
     ListCreditEntriesRequest,
     ListCreditEntriesResponse,
 )
+from gateway.gen.n8ngateway.v1.execution_pb import Execution
 from gateway.rpc.errors import PermissionDenied
 from gateway.rpc.principal import Kind
+from gateway.rpc.resource_json import resource_json
 from gateway.services.export import export
 from gateway.services.organization_of import organization_of
 from gateway.services.pages import (
@@ -133,7 +135,7 @@ class CreditService:
                 p_after=after,
             )
 
-        async for piece in export(request.format, ENTRY_COLUMNS, "entries", page_after):
+        async for piece in export(request.format, ENTRY_COLUMNS, "entries", _entry, page_after):
             yield [piece]
 
     async def get_usage(self, request: GetUsageRequest, call: Call) -> GetUsageResponse:
@@ -177,8 +179,18 @@ class CreditService:
                 p_after=after,
             )
 
-        async for piece in export(request.format, USAGE_COLUMNS, "executions", page_after):
+        async for piece in export(request.format, USAGE_COLUMNS, "executions", _usage, page_after):
             yield [piece]
+
+
+_entry = resource_json(CreditEntry)
+_execution = resource_json(Execution)
+
+
+def _usage(row: Mapping[str, Any]) -> dict[str, Any]:
+    """What is told of an execution and of its workflow."""
+    told = _execution(row) | {"workflow": row["workflow"]}
+    return {column: told[column] for column in USAGE_COLUMNS if column in told}
 
 
 def _given(**values: str | None) -> dict[str, Json]:

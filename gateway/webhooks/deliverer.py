@@ -17,6 +17,7 @@ import orjson
 import structlog
 
 from gateway.rpc.errors import Aborted, FailedPrecondition, RpcError, Unavailable
+from gateway.webhooks.event import body_of
 from gateway.webhooks.signature import SecretError, signed_headers
 
 if TYPE_CHECKING:
@@ -155,7 +156,7 @@ class Deliverer:
 
     async def _deliver(self, delivery: Delivery) -> None:
         bound = {"webhook_id": delivery.webhook_id, "delivery_id": delivery.id, "attempt": delivery.attempt}
-        body = delivery.payload.encode()
+        body = body_of(delivery.payload)
         try:
             signing = self._vault.open(delivery.organization_id, delivery.secrets)
             headers = signed_headers(signing.values(), delivery.id, int(time.time()), body)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import re
 import uuid
 from collections import Counter
 from typing import Any
@@ -23,6 +24,7 @@ from tests.adapters.n8n_server import Peer, http
 from tests.webhooks.conftest import Outbox
 from tests.webhooks.receiver import Got, Receiver
 
+TIME = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{3,9})?Z"
 FINISHED = "WEBHOOK_EVENT_TYPE_EXECUTION_FINISHED"
 
 
@@ -34,12 +36,12 @@ def verified(secret: str, got: Got) -> Any:
 async def test_an_event_comes_signed(outbox: Outbox, receiver: Receiver) -> None:
     tenant = await outbox.tenant()
     webhook = await outbox.webhook(tenant, receiver.url("/hook?token=1"))
-    await outbox.emit(tenant, payload='{"execution": {"id": "☃"}}')
+    await outbox.emit(tenant, payload='{"later": {"id": "☃"}}')
     await outbox.deliver()
     (got,) = receiver.at("/hook?token=1")
     told = verified(outbox.secrets[webhook], got)
-    assert (told["type"], told["data"]) == ("execution.finished", {"execution": {"id": "☃"}})
-    assert told["timestamp"].startswith("20")
+    assert (told["type"], told["data"]) == ("execution.finished", {"later": {"id": "☃"}})
+    assert re.fullmatch(TIME, told["timestamp"])
     assert got.headers["content-type"] == "application/json"
     (delivery,) = await outbox.deliveries(tenant, webhook)
     assert got.headers["webhook-id"] == delivery["id"]
@@ -92,6 +94,11 @@ async def test_an_end_of_a_run_a_revoked_key_and_a_suspicious_caller_are_told(
     assert by_type["api_key.revoked"]["api_key"]["id"] == key["id"]
     assert "b" * 64 not in str(told)
     assert by_type["caller.suspicious"]["security_event"]["subject_id"] == "user_x"
+    assert b"null" not in b"".join(got.body for got in receiver.got)
+    execution = by_type["execution.finished"]["execution"]
+    assert execution["state"] == "EXECUTION_STATE_COMPLETED"
+    assert (execution["n8n_execution_id"], execution["credits_reserved"]) == ("", 0)
+    assert re.fullmatch(TIME, execution["created_at"])
 
 
 async def test_an_endpoint_is_told_what_it_asked_for_by_its_own_tenant(

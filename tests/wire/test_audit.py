@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from gateway.rpc.errors import Code
-from tests.wire.clients import Client, GrpcClient
+from tests.wire.clients import Client, GrpcClient, RestClient
 from tests.wire.conftest import METHODS, Mint, World, call
 from tests.wire.signing import seeded_key
 from tests.wire.test_resources import register
@@ -89,6 +89,8 @@ def test_all_of_them_are_one_file(world: World) -> None:
     rows = list(csv.DictReader(io.StringIO(table.text, newline="")))
     assert [row["id"] for row in rows] == [event["id"] for event in events]
     assert json.loads(rows[0]["changes"]) == events[0]["changes"]
+    listed = call(RestClient(world.dev.ready["http_url"]), world, "ListAuditEvents", of(world)).messages[0]
+    assert listed["audit_events"][0] in events
     [piece] = call(client, world, "ExportAuditEvents", of(world, format="EXPORT_FORMAT_NDJSON")).messages
     assert base64.b64decode(piece["data"]).decode() == lines.text
 

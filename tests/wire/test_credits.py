@@ -190,11 +190,17 @@ def test_usage_is_one_file_that_no_spreadsheet_computes(world: World) -> None:
     table = file(world, "usage", workflow_id=made["id"])
     assert table.headers["content-type"] == "text/csv; charset=utf-8"
     [row] = csv.DictReader(io.StringIO(table.text, newline=""))
-    assert (row["id"], row["workflow"], row["state"]) == (execution_id, "'=2+5", "COMPLETED")
+    assert (row["id"], row["workflow"], row["state"]) == (execution_id, "'=2+5", "EXECUTION_STATE_COMPLETED")
     assert (row["credits_used"], json.loads(row["metadata"])) == ("1", {"order": "=1"})
     lines = file(world, "usage", workflow_id=made["id"], format="EXPORT_FORMAT_NDJSON")
     assert lines.headers["content-type"] == "application/x-ndjson"
-    assert [json.loads(line)["workflow"] for line in lines.text.splitlines()] == ["=2+5"]
+    [line] = [json.loads(line) for line in lines.text.splitlines()]
+    assert line.pop("workflow") == "=2+5"
+    shown = call(RestClient(world.dev.ready["http_url"]), world, "GetExecution", {"id": execution_id})
+    assert line == {name: shown.messages[0][name] for name in line}
+    assert {name: row[name] for name in ("created_at", "finished_at")} == {
+        name: line[name] for name in ("created_at", "finished_at")
+    }
 
 
 def test_a_statement_leads_from_one_balance_to_the_other(world: World) -> None:
@@ -210,3 +216,7 @@ def test_a_statement_leads_from_one_balance_to_the_other(world: World) -> None:
     assert "'+49" in {row["description"] for row in rows}
     lines = file(world, "credits/entries", format="EXPORT_FORMAT_NDJSON").text.splitlines()
     assert [json.loads(line)["id"] for line in lines] == [row["id"] for row in rows]
+    listed = call(RestClient(world.dev.ready["http_url"]), world, "ListCreditEntries", of(world)).messages[0]
+    newest = listed["entries"][0]
+    assert newest in [json.loads(line) for line in lines]
+    assert (rows[-1]["kind"], rows[-1]["created_at"]) == (newest["kind"], newest["created_at"])
