@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 _SERVICE_CLAIMS = '{"role":"service_role"}'
 _IDENTIFIER = re.compile(r"[a-z_][a-z0-9_]{0,62}")
+_AS_THEY_ARE = {str, int, bool, float, type(None)}
 _CACHED_STATEMENTS = 256
 _GRACE_SECONDS = 2.0
 _IDLE_SECONDS = 30.0
@@ -102,7 +103,7 @@ class PostgresDatabase:
         if statement is None:
             statement = self._statements[function, role, parameters] = _statement(function, role, parameters)
         claims = principal.claims if principal else _SERVICE_CLAIMS
-        values = [_encoded(value) for value in arguments.values()]
+        values = [value if type(value) in _AS_THEY_ARE else _encoded(value) for value in arguments.values()]
         headers = orjson.dumps(request_headers(principal)).decode()
         answer = await self._run(function, statement, parameters, (claims, headers, *values))
         if answer is None:
