@@ -20,6 +20,29 @@ _MOST_PROBLEMS = 10
 """More would not fit into the 8 KiB of trailers that gRPC clients take."""
 
 
+IN_WORDS = {
+    r"^[A-Za-z0-9_-]*$": "letters, digits, _ and -",
+    r"^[A-Za-z0-9_-]+$": "letters, digits, _ and -",
+    r"^[A-Za-z0-9_.:|@-]*$": "letters, digits and _ . : | @ -",
+    r"^[A-Za-z0-9_.:|@-]+$": "letters, digits and _ . : | @ -",
+    r"^[A-Za-z0-9_~-]+([.][A-Za-z0-9_~-]+)*(/[A-Za-z0-9_~-]+([.][A-Za-z0-9_~-]+)*)*$": (
+        "letters, digits, _ ~ and -, in parts joined by single dots and slashes"
+    ),
+    r"^[A-Za-z][A-Za-z0-9_.-]*$": "a letter, then letters, digits, _ . and -",
+    r"^[\x20-\x7e]*$": "ASCII characters that can be printed",
+    r"^[\x21-\x7e]*$": "ASCII characters that can be printed, without spaces",
+    r"^[\x21-\x7e]+$": "ASCII characters that can be printed, without spaces",
+    r"^[^=\x00]{1,64}=[^\x00]*$": "name=value, with a name of 1 to 64 characters",
+    r"^[^\x00-\x1f\x7f=]+$": "characters that can be printed, without =",
+    r"^[^\x00]*$": "text without NUL",
+    r"^[a-z0-9]+(-[a-z0-9]+)*$": "small letters and digits, in parts joined by single hyphens",
+    r"^[a-z_]+:([a-z_]+|[*])$": "a scope, such as executions:run or executions:*",
+    r"^https?://[^/?#@]+(/[^?#]*)?$": "an http or https URL without user, query and fragment",
+    r"^https?://[^/?#@]+([/?][^#]*)?$": "an http or https URL without user and fragment",
+}
+"""What the patterns of the protos mean: a regular expression tells a caller little."""
+
+
 class Validate:
     """Decodes the request and holds it against its rules.
 
@@ -38,7 +61,7 @@ class Validate:
         violations = self._validator.collect_violations(request)
         if violations:
             # A rule can be told twice, where it stands on a message within the request.
-            problems = list(dict.fromkeys((_path(v), v.proto.message) for v in violations))[:_MOST_PROBLEMS]
+            problems = list(dict.fromkeys((_path(v), _problem(v)) for v in violations))[:_MOST_PROBLEMS]
             path, problem = problems[0]
             fields: dict[str, list[str]] = {}
             for field, wrong in problems:
@@ -49,6 +72,14 @@ class Validate:
                 fields={field: "; ".join(wrongs) for field, wrongs in fields.items() if field},
             )
         call.request = request
+
+
+def _problem(violation: Violation) -> str:
+    if violation.proto.rule_id == "string.pattern" and isinstance(violation.rule_value, str):
+        words = IN_WORDS.get(violation.rule_value)
+        if words is not None:
+            return f"must be {words}"
+    return violation.proto.message
 
 
 def _path(violation: Violation) -> str:

@@ -1,12 +1,17 @@
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 from protobuf import Message
 from protobuf.wkt import Struct
 
-from gateway.chain.validate import Validate
-from gateway.gen.n8ngateway.v1 import workflow_service_pb
+from gateway.chain.validate import IN_WORDS, Validate
+from gateway.gen.n8ngateway.v1 import organization_service_pb, workflow_service_pb
 from gateway.gen.n8ngateway.v1.execution_service_pb import ExecuteRequest
+from gateway.gen.n8ngateway.v1.n8n_instance_pb import N8nInstance
+from gateway.gen.n8ngateway.v1.organization_service_pb import SetN8nInstanceRequest
 from gateway.gen.n8ngateway.v1.workflow_pb import UnknownOutcomePolicy, Workflow
 from gateway.gen.n8ngateway.v1.workflow_service_pb import RegisterWorkflowRequest
 from gateway.rpc.call import Call
@@ -14,7 +19,13 @@ from gateway.rpc.errors import InvalidArgument
 from gateway.rpc.methods import MethodTable
 from tests.calls import EXECUTIONS, call_of
 
-METHODS = MethodTable([(EXECUTIONS, None), (workflow_service_pb.desc().services[0], None)])
+METHODS = MethodTable(
+    [
+        (EXECUTIONS, None),
+        (workflow_service_pb.desc().services[0], None),
+        (organization_service_pb.desc().services[0], None),
+    ]
+)
 VALIDATE = Validate(METHODS)
 UUID = "0190c8a6-0000-7000-8000-00000000000a"
 
@@ -56,6 +67,23 @@ async def test_every_field_is_named_by_its_path() -> None:
         "workflow.id", "workflow.name", "workflow.webhook_path", "workflow.credits_per_execution",
     }  # fmt: skip
     assert all(error.fields.values())
+
+
+def test_every_pattern_has_words() -> None:
+    """And nothing has words that is no pattern."""
+    protos = Path(__file__).parents[2] / "proto" / "n8ngateway" / "v1"
+    text = "".join(path.read_text() for path in protos.glob("*.proto"))
+    patterns = {found.replace("\\\\", "\\") for found in re.findall(r'pattern: "([^"]*)"', text)}
+    assert patterns == IN_WORDS.keys()
+
+
+async def test_what_is_allowed_is_told_in_words() -> None:
+    instance = N8nInstance(base_url="https://n8n.example.com", internal_secret="with spaces in it")
+    request = SetN8nInstanceRequest(organization_id=UUID, n8n_instance=instance)
+    error = await refused(call_of(METHODS["/n8ngateway.v1.OrganizationService/SetN8nInstance"], request))
+    assert error.fields == {
+        "n8n_instance.internal_secret": "must be ASCII characters that can be printed, without spaces"
+    }
 
 
 async def test_the_key_of_a_map_is_part_of_the_path() -> None:
