@@ -110,6 +110,31 @@ def dev(  # noqa: PLR0917 - one parameter for each option
 
 
 @application.command()
+def token(
+    user: Annotated[str, typer.Option(help="Who the token is for: any name, such as user_two.")],
+    *,
+    clerk_organization: Annotated[
+        str | None, typer.Option(help="The Clerk organization that it names, such as org_dev.")
+    ] = None,
+    role: Annotated[str, typer.Option(help="The user's role there, admin or member.")] = "member",
+    data_dir: Annotated[Path, typer.Option(help="Where the data of that `dev` lives.")] = Path(
+        ".n8n-gateway"
+    ),
+) -> None:
+    """Print a token for a user of `n8n-gateway dev`, good for twelve hours. No other gateway takes it."""
+    from gateway.local.errors import LocalError  # noqa: PLC0415 - the embedded parts are an optional dependency
+    from gateway.local.issuer import DEV_LIFETIME, Issuer  # noqa: PLC0415
+
+    issuer = Issuer(data_dir)
+    try:
+        issuer.load()
+    except LocalError as error:
+        raise Failure(str(error)) from None
+    printed = issuer.mint(user, organization_id=clerk_organization, role=role, lifetime=DEV_LIFETIME)
+    sys.stdout.write(f"{printed}\n")
+
+
+@application.command()
 def migrate(
     *,
     plan: Annotated[
@@ -231,7 +256,7 @@ async def _dev(options: Any, ready_file: Path | None) -> None:
     try:
         if ready_file is not None:
             ready.write(ready_file)
-        sys.stdout.write(welcome(ready, seconds=time.monotonic() - started))
+        sys.stdout.write(welcome(ready, options.data_dir, seconds=time.monotonic() - started))
         sys.stdout.flush()
         died = asyncio.create_task(session.stack.died())
         done, _ = await asyncio.wait([interrupted, died], return_when=asyncio.FIRST_COMPLETED)

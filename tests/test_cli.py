@@ -257,10 +257,42 @@ def environment_of(dev: RunningDev, n8n_url: str) -> dict[str, str]:
     }
 
 
-def test_serve_on_a_port_in_use_tells_so(dev: RunningDev, stub_n8n: StubN8n, tmp_path: Path) -> None:
-    port = str(URL(dev.ready["http_url"]).port)
-    ended = run("serve", directory=tmp_path, **(environment_of(dev, stub_n8n.url) | {"HTTP_PORT": port}))
-    assert f"127.0.0.1:{port}" in complaint(ended)
+@pytest.mark.parametrize(
+    ("setting", "door", "url"), [("HTTP_PORT", "HTTP", "http_url"), ("GRPC_PORT", "gRPC", "grpc_url")]
+)
+def test_serve_on_a_port_in_use_tells_so(
+    dev: RunningDev, stub_n8n: StubN8n, tmp_path: Path, setting: str, door: str, url: str
+) -> None:
+    port = dev.ready[url].rpartition(":")[2]
+    ended = run("serve", directory=tmp_path, **(environment_of(dev, stub_n8n.url) | {setting: port}))
+    where = f"cannot listen for {door} on 127.0.0.1:{port}: Address already in use"
+    assert complaint(ended) == f"{where}: choose another port with {setting}\n"
+    others = [line for line in ended.stderr.splitlines() if not line.startswith(("{", "error: "))]
+    assert others == []
+
+
+def test_a_second_user_of_dev_gets_a_token(dev: RunningDev, tmp_path: Path) -> None:
+    def token(*arguments: str) -> str:
+        ended = run("token", *arguments, "--data-dir", str(dev.data_dir), directory=tmp_path)
+        assert ended.returncode == 0, ended.stderr
+        return ended.stdout.removesuffix("\n")
+
+    url, user = f"{dev.ready['http_url']}/api/v1", f"user_{uuid.uuid4().hex}"
+    second = {"Authorization": f"Bearer {token('--user', user)}"}
+    of = f"{url}/organizations/{dev.ready['organization_id']}"
+    assert httpx.get(of, headers=second).status_code == 404
+    member = {"profile_id": user, "role": "MEMBER_ROLE_VIEWER"}
+    httpx.post(f"{of}/members", json=member, headers=dev.bearer).raise_for_status()
+    [invitation] = httpx.get(f"{url}/invitations", headers=second).raise_for_status().json()["invitations"]
+    assert invitation["organization_id"] == dev.ready["organization_id"]
+    named = {"Authorization": f"Bearer {token('--user', user, '--clerk-organization', 'org_dev')}"}
+    assert httpx.get(of, headers=named).status_code == 200
+
+
+def test_where_no_dev_has_served_there_is_no_token(tmp_path: Path) -> None:
+    told = complaint(run("token", "--user", "user_two", directory=tmp_path))
+    assert told.startswith("no `n8n-gateway dev` has ever served with its data in ")
+    assert not (tmp_path / ".n8n-gateway").exists()
 
 
 def test_the_version_is_told(tmp_path: Path) -> None:

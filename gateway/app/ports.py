@@ -16,7 +16,7 @@ from gateway.doors.rest import RestDoor
 from gateway.doors.tls import Tls, TlsFiles
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
     from contextlib import AsyncExitStack
 
     from starlette.types import ASGIApp
@@ -62,12 +62,16 @@ class Ports:
             tls=tls.http if tls else None,
         )
         parts.push_async_callback(lambda: _close(http, grpc_door, grace_left))
-        self.grpc = await grpc_door.start(settings.host, settings.grpc_port, tls.grpc() if tls else None)
-        self.http = await http.start(settings.host, settings.http_port)
+        credentials = tls.grpc() if tls else None
+        opening = grpc_door.start(settings.host, settings.grpc_port, credentials)
+        self.grpc = await _opened("GRPC_PORT", opening)
+        self.http = await _opened("HTTP_PORT", http.start(settings.host, settings.http_port))
         if settings.metrics_port is not None:
             watchers = HttpServer(metrics_application(), grace=1)
             parts.push_async_callback(watchers.stop)
-            self.metrics = await watchers.start(settings.metrics_host, settings.metrics_port)
+            self.metrics = await _opened(
+                "METRICS_PORT", watchers.start(settings.metrics_host, settings.metrics_port)
+            )
         parts.callback(health.drain)
         log.info("serving", http_port=self.http, grpc_port=self.grpc)
 
@@ -112,6 +116,14 @@ class Ports:
         tls.start()
         parts.push_async_callback(tls.close)
         return tls
+
+
+async def _opened(setting: str, opening: Awaitable[int]) -> int:
+    """The port of a door that is being opened. Raises OSError that names the setting."""
+    try:
+        return await opening
+    except OSError as error:
+        raise OSError(f"{error}: choose another port with {setting}") from None
 
 
 async def _close(http: HttpServer, grpc_door: GrpcDoor, grace_left: Callable[[], float]) -> None:

@@ -1,4 +1,7 @@
-"""`/openapi.json`, and a page at `/docs` that shows it. All files come from this installation."""
+"""`/openapi.json`, and a page at `/docs` that shows it, to which `/` leads.
+
+All files come from this installation.
+"""
 
 from __future__ import annotations
 
@@ -53,6 +56,7 @@ SwaggerUIBundle({
   validatorUrl: null,
 });
 """
+_WELCOME = "n8n-gateway: /docs shows the API, /openapi.json describes it, /api/v1/health tells how it is\n"
 # The style sheet has its images in itself.
 _POLICY = (
     "default-src 'self'; img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -125,7 +129,7 @@ _RESOURCES: Mapping[str, _Resource] = {
 
 
 async def documentation(scope: Scope, receive: Receive, send: Send) -> None:
-    """The ASGI application for FIRST_SEGMENTS."""
+    """The ASGI application for FIRST_SEGMENTS, and for `/`, which leads a browser to the page."""
     await (await _respond(scope))(scope, receive, send)
 
 
@@ -134,10 +138,12 @@ async def _respond(scope: Scope) -> Response:
     if path == "/docs/":
         return RedirectResponse("../docs", 308)
     resource = _RESOURCES.get(path)
-    if resource is None:
+    if resource is None and path != "/":
         return PlainTextResponse("no such page\n", 404)
     if scope["method"] not in ("GET", "HEAD"):
         return PlainTextResponse("GET only\n", 405, {"allow": "GET, HEAD"})
+    if resource is None:
+        return PlainTextResponse(_WELCOME, 307, {"location": "docs", "cache-control": "no-cache"})
     try:
         return await asyncio.to_thread(resource.response, Headers(scope=scope))
     except _Missing:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, NoReturn
 import grpc
 
 from gateway.doors.grpc_operations import Operations
+from gateway.doors.listening import listen
 from gateway.rpc.call import Call
 from gateway.rpc.decode import decode_binary
 from gateway.rpc.errors import RpcError
@@ -116,6 +117,8 @@ class GrpcDoor:
         Without `credentials` the port speaks HTTP/2 in the clear.
         """
         address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        # gRPC core says nothing of what is wrong but to standard error.
+        listen("gRPC", host, port).close()
         try:
             if credentials is None:
                 port = self._server.add_insecure_port(address)

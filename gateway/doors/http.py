@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import socket
 import ssl
 from collections.abc import Awaitable, Collection, Iterable, Iterator
 from functools import partial
@@ -16,8 +15,8 @@ from gateway.doors.asgi import Application, Receive, Scope, Send
 from gateway.doors.docs import FIRST_SEGMENTS, documentation
 from gateway.doors.hosts import AllowedHosts
 from gateway.doors.http_protocol import BoundedHttpProtocol, Bounds, Pending
+from gateway.doors.listening import listen
 
-_BACKLOG = 2048
 _EXPOSED_HEADERS = (
     "grpc-status",
     "grpc-message",
@@ -51,6 +50,8 @@ def http_application(
 ) -> Application:
     """Send `/package.Service/…` to the Connect door, and what is no documentation to the REST door.
 
+    `/` itself leads to the documentation.
+
     Pages of `cors_origins` may call. `allowed_hosts` are the names by which it may be asked, any when
     there are none.
     """
@@ -61,7 +62,10 @@ def http_application(
         segment = path[1:].partition("/")[0]
         door = doors.get(segment)
         if door is None:
-            door = connect if "." in segment and _is_rpc(scope["headers"]) else rest
+            if path == "/":
+                door = documentation
+            else:
+                door = connect if "." in segment and _is_rpc(scope["headers"]) else rest
         return door(scope, receive, send)
 
     application: Application = AllowedHosts(dispatch, allowed_hosts) if allowed_hosts else dispatch
@@ -119,7 +123,7 @@ class HttpServer:
 
     async def start(self, host: str, port: int) -> int:
         """Listen on `host:port` (port 0 for a free one) and return the port. Raises OSError."""
-        listener = _listen(host, port)
+        listener = listen("HTTP", host, port)
         self._serving = asyncio.create_task(self._server.serve(sockets=[listener]))
         while not self._server.started:
             if self._serving.done():
@@ -147,15 +151,3 @@ class _Server(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    try:
-        if ":" not in host:
-            return socket.create_server((host, port), backlog=_BACKLOG)
-        both = host == "::" and socket.has_dualstack_ipv6()
-        family = socket.AF_INET6
-        return socket.create_server((host, port), family=family, backlog=_BACKLOG, dualstack_ipv6=both)
-    except OSError as error:
-        reason = str(error.strerror).partition(" (while")[0]
-        raise OSError(f"cannot listen for HTTP on {host}:{port}: {reason}") from None

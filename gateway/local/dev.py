@@ -7,7 +7,6 @@ import json
 import os
 from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass
-from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +19,7 @@ from gateway.adapters.vault import SealedVault
 from gateway.app import Gateway
 from gateway.local import ports
 from gateway.local.errors import LocalError
+from gateway.local.issuer import DEV_LIFETIME
 from gateway.local.seed import CLERK_ORGANIZATION, USER, Seeded, seed
 from gateway.local.stack import LocalStack
 from gateway.settings import Environment, Rate, RateOrOff, Settings
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 
 _UNNOTICED = (1_000_000, 60)
 
-TOKEN_LIFETIME = timedelta(hours=12)
 SHUTDOWN_GRACE_SECONDS = 2.0
 LOOPBACK = ("127.0.0.0/8", "::1/128")
 """What a developer's own n8n and receivers of webhooks listen on."""
@@ -170,7 +169,7 @@ class Dev:
             http_url=f"http://127.0.0.1:{gateway.http_port}",
             grpc_url=f"127.0.0.1:{gateway.grpc_port}",
             metrics_url=f"http://127.0.0.1:{gateway.metrics_port}/metrics",
-            token=stack.issuer.mint(USER, organization_id=CLERK_ORGANIZATION, lifetime=TOKEN_LIFETIME),
+            token=stack.issuer.mint(USER, organization_id=CLERK_ORGANIZATION, lifetime=DEV_LIFETIME),
             organization_id=seeded.organization_id,
             api_key=seeded.api_key,
             client_secret=seeded.client_secret,

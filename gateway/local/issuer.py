@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, generat
 from gateway.local.data_directory import private_directory, write_private
 from gateway.local.errors import DataDirectoryError
 from gateway.local.loopback import LoopbackServer
-from gateway.local.ports import Ports
+from gateway.local.ports import LOOPBACK, Ports
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -36,6 +36,9 @@ PERMISSIONS: Mapping[str, tuple[str, ...]] = {
     "member": ("org:workflows:read", "org:credits:read"),
 }
 """Permissions that come with a role, unless `mint` is told others."""
+
+DEV_LIFETIME = timedelta(hours=12)
+"""Of tokens for a person at a terminal."""
 
 _PART = "issuer"
 _KEY_BITS = 2048
@@ -54,6 +57,8 @@ class Issuer:
         self._server = LoopbackServer(_PART, self._application)
         self._key: RSAPrivateKey | None = None
         self._key_id = ""
+        self._url = ""
+        """Where another process serves."""
 
     async def start(self) -> None:
         """Load the key or make one, and serve it.
@@ -67,6 +72,19 @@ class Issuer:
         await self._server.start(lambda: self._ports.choose(_PART))
         self._ports.remember(_PART, self._server.port)
 
+    def load(self) -> None:
+        """Load the key of an issuer that another process serves, or has served, to mint tokens with it.
+
+        Raises DataDirectoryError when there was none.
+        """
+        key, port = self._data_dir / "issuer-key.pem", self._ports.remembered(_PART)
+        if not port or not key.exists():
+            msg = f"no `n8n-gateway dev` has ever served with its data in {self._data_dir}"
+            raise DataDirectoryError(msg)
+        self._key = _load_or_make_key(key)
+        self._key_id = _thumbprint(self._key)
+        self._url = f"http://{LOOPBACK}:{port}"
+
     async def stop(self) -> None:
         """Stop serving the key."""
         await self._server.stop()
@@ -74,7 +92,7 @@ class Issuer:
     @property
     def url(self) -> str:
         """The issuer, as in the tokens' `iss`."""
-        return self._server.url
+        return self._url or self._server.url
 
     @property
     def jwks_url(self) -> str:

@@ -25,13 +25,18 @@ class Ports:
 
         Somebody may take it before the part binds it: then the part fails to start, and one chooses again.
         """
-        remembered = read_strings(self._path).get(part, "")
-        if remembered.isdigit() and int(remembered) > 0 and is_free(int(remembered)):
-            return int(remembered)
+        remembered = self.remembered(part)
+        if remembered and is_free(remembered):
+            return remembered
         with socket.socket() as probe:
             probe.bind((LOOPBACK, 0))
             port: int = probe.getsockname()[1]
             return port
+
+    def remembered(self, part: str) -> int:
+        """The port that the part got last; 0 when it never had one."""
+        port = read_strings(self._path).get(part, "")
+        return int(port) if port.isdigit() else 0
 
     def remember(self, part: str, port: int) -> None:
         """Keep the port that the part got."""

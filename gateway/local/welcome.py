@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from gateway.local.dev import Ready
 
 _TEMPLATE = """
@@ -53,13 +56,17 @@ Paste into another terminal:
   curl -s $GATEWAY/api/v1/organizations -H "Authorization: Bearer $TOKEN"
   curl -s $GATEWAY/api/v1/workflows -H "Authorization: Bearer $TOKEN"
 
+  # a token for a second user, who can be invited, or make an organization
+  .venv/bin/n8n-gateway token --user user_two --data-dir {data_dir}
+
 Ctrl-C stops everything; the data stays for the next start.
 """
 
 
-def welcome(ready: Ready, *, seconds: float) -> str:
+def welcome(ready: Ready, data_dir: Path, *, seconds: float) -> str:
     """The text, for a person at a terminal."""
     return _TEMPLATE.format(
+        data_dir=shlex.quote(str(data_dir.absolute())),
         seconds=seconds,
         http_url=ready.http_url,
         grpc_url=ready.grpc_url,

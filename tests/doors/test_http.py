@@ -303,3 +303,22 @@ async def test_every_answer_tells_browsers_to_keep_to_what_it_is(connection: Htt
     assert answer.headers["x-frame-options"] == "deny"
     assert answer.headers["referrer-policy"] == "no-referrer"
     assert ("content-security-policy" in answer.headers) == (path == "/docs")
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+@pytest.mark.parametrize("path", ["/", "/?from=somewhere"])
+async def test_the_root_leads_to_the_documentation(connection: Http1, method: str, path: str) -> None:
+    answer = await connection.request(method, path, {})
+    assert (answer.status, answer.headers["location"]) == (307, "docs")
+    assert (b"/openapi.json" in answer.body) == (method == "GET")
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS"])
+async def test_the_root_is_only_read(connection: Http1, method: str) -> None:
+    answer = await connection.request(method, "/", {"content-length": "0"})
+    assert (answer.status, answer.headers["allow"]) == (405, "get, head")
+
+
+@pytest.mark.parametrize("path", ["//", "/.", "/api", "/nothing"])
+async def test_what_is_nothing_is_not_the_root(connection: Http1, path: str) -> None:
+    assert (await connection.request("GET", path, {})).status == 404
