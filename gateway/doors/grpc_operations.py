@@ -34,9 +34,10 @@ class Operations:
     def __init__(self, server: grpc.aio.Server, methods: MethodTable, *, channelz: bool) -> None:
         self._health = HealthServicer()
         self._names = [service.type_name for service in methods.services]
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+        generic = _Generic(server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, generic)
         if channelz:
-            channelz_pb2_grpc.add_ChannelzServicer_to_server(ChannelzServicer(), server)
+            channelz_pb2_grpc.add_ChannelzServicer_to_server(ChannelzServicer(), generic)
         _serve_reflection(server, methods, channelz=channelz)
 
     async def open(self) -> None:
@@ -47,6 +48,20 @@ class Operations:
     async def close(self) -> None:
         """Every service, and the server as a whole, is not serving from now on; watchers are told."""
         await self._health.enter_graceful_shutdown()
+
+
+class _Generic:
+    """A server as generated code sees it, which finds all methods by their paths.
+
+    grpc.aio waits for the calls of each method that is registered with gRPC core apart, and looks
+    at all that it waits for at every call of any method.
+    """
+
+    def __init__(self, server: grpc.aio.Server) -> None:
+        self.add_generic_rpc_handlers = server.add_generic_rpc_handlers
+
+    def add_registered_method_handlers(self, service: str, handlers: Any) -> None:
+        """Not done: the same handlers are given as generic ones."""
 
 
 def _serve_reflection(server: grpc.aio.Server, methods: MethodTable, *, channelz: bool) -> None:
