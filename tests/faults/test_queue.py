@@ -133,10 +133,7 @@ async def test_an_organizations_limit_holds_over_all_gateways(system: System, ru
     await system.platform(
         "set_limits",
         p_organization_id=limited.organization_id,
-        p_requests=None,
-        p_period_seconds=None,
-        p_max_open_streams=0,
-        p_max_concurrent_executions=LIMIT,
+        p_changes={"max_concurrent_executions": LIMIT},
     )
     keys = [uuid.uuid4().hex for _ in range(4 * LIMIT)]
     async with asyncio.TaskGroup() as group:
