@@ -38,6 +38,29 @@ def add(
 
 
 @application.command()
+def refund(
+    *,
+    organization: Organization,
+    execution: Annotated[UUID, typer.Option(help="The id of the run that was charged.")],
+    amount: Annotated[
+        int | None, typer.Option(min=1, help="Credits to give back; all that was charged when not given.")
+    ] = None,
+    description: Annotated[str, typer.Option(help="Shown on the statement.")] = "",
+    database_url: DatabaseUrl,
+) -> None:
+    """Give back what a run was charged, or a part of it, once."""
+    refunded = call(
+        database_url,
+        "refund_execution",
+        p_organization_id=organization,
+        p_execution_id=str(execution),
+        p_amount=amount,
+        p_description=description,
+    )
+    _balance(refunded["balance"])
+
+
+@application.command()
 def balance(*, organization: Organization, database_url: DatabaseUrl) -> None:
     """Show an organization's balance."""
     _balance(call(database_url, "get_credit_balance", p_organization_id=organization))

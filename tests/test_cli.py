@@ -551,6 +551,13 @@ def test_credits_are_added_shown_and_proved(dev: RunningDev, tmp_path: Path) -> 
     added = credit(*add).stdout
     assert re.fullmatch(r"  balance \d+\n  reserved \d+\n  available \d+\n", added)
     assert credit(*add).stdout == credit("balance", "--organization", organization_id).stdout
+    ran = execute(dev)
+    refund = ("refund", "--organization", organization_id, "--execution", ran["execution_id"])
+    assert f"  balance {ran['credits_remaining'] + 1}\n" in credit(*refund).stdout
+    assert (
+        credit(*refund, "--amount", "1").stdout == credit("balance", "--organization", organization_id).stdout
+    )
+    assert "Another amount of this charge" in complaint(credit(*refund, "--amount", "2"))
     assert re.fullmatch(r"\d+ accounts are right\.\n", credit("check").stdout)
     assert credit("check", "--organization", organization_id).stdout == "1 accounts are right.\n"
     assert "no such organization" in complaint(

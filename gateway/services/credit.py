@@ -19,6 +19,8 @@ from gateway.gen.n8ngateway.v1.credit_service_pb import (
     GetUsageResponse,
     ListCreditEntriesRequest,
     ListCreditEntriesResponse,
+    RefundExecutionRequest,
+    RefundExecutionResponse,
 )
 from gateway.gen.n8ngateway.v1.execution_pb import Execution
 from gateway.rpc.errors import PermissionDenied
@@ -64,6 +66,7 @@ USAGE_COLUMNS = (
     "api_key_id",
     "n8n_execution_id",
     "metadata",
+    "credits_refunded",
 )
 
 
@@ -86,8 +89,7 @@ class CreditService:
 
     async def add_credits(self, request: AddCreditsRequest, call: Call) -> AddCreditsResponse:
         """Add credits, once for an idempotency key. Raises PermissionDenied for all but the platform."""
-        if call.caller.kind is not Kind.PLATFORM:
-            raise PermissionDenied("Credits are added by the platform alone.", reason="PLATFORM_ONLY")
+        _require_platform(call)
         text = await self._database.call(
             "add_credits",
             call.caller,
@@ -97,6 +99,19 @@ class CreditService:
             p_description=request.description,
         )
         return read_message(text, AddCreditsResponse)
+
+    async def refund_execution(self, request: RefundExecutionRequest, call: Call) -> RefundExecutionResponse:
+        """Give back what a run was charged, once. Raises PermissionDenied for all but the platform."""
+        _require_platform(call)
+        text = await self._database.call(
+            "refund_execution",
+            call.caller,
+            p_organization_id=organization_of(request.organization_id, call),
+            p_execution_id=request.execution_id,
+            p_amount=request.amount if request.has_field("amount") else None,
+            p_description=request.description,
+        )
+        return read_message(text, RefundExecutionResponse)
 
     async def list_credit_entries(
         self, request: ListCreditEntriesRequest, call: Call
@@ -189,8 +204,14 @@ _execution = resource_json(Execution)
 
 def _usage(row: Mapping[str, Any]) -> dict[str, Any]:
     """What is told of an execution and of its workflow."""
-    told = _execution(row) | {"workflow": row["workflow"]}
+    told = _execution(row) | {"workflow": row["workflow"], "credits_refunded": row["credits_refunded"]}
     return {column: told[column] for column in USAGE_COLUMNS if column in told}
+
+
+def _require_platform(call: Call) -> None:
+    if call.caller.kind is not Kind.PLATFORM:
+        msg = "Credits are added and given back by the platform alone."
+        raise PermissionDenied(msg, reason="PLATFORM_ONLY")
 
 
 def _given(**values: str | None) -> dict[str, Json]:

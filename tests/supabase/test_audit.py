@@ -298,3 +298,19 @@ async def test_credits_of_the_platform_are_told_and_charges_are_not(database: Po
     ]
     assert {event["actor_type"] for event in found} == {"platform"}
     assert len(await events(tenant)) == 5
+    for _ in range(2):
+        await database.call(
+            "refund_execution",
+            None,
+            p_organization_id=tenant.organization_id,
+            p_execution_id=begun["execution_id"],
+            p_description="Sorry",
+        )
+    [refunded] = await events(tenant, p_action="credits.refunded")
+    assert refunded["actor_type"] == "platform"
+    assert refunded["changes"] == {
+        "amount": 2,
+        "balance_after": 7,
+        "execution_id": begun["execution_id"],
+        "description": "Sorry",
+    }

@@ -120,6 +120,97 @@ async def test_what_cannot_be_an_entry_is_refused(
     assert await entries(superuser, tenant) == 1
 
 
+async def charged(tenant: Tenant) -> str:
+    """A run that was paid."""
+    execution_id: str = (await tenant.begin())["execution_id"]
+    await tenant.settle(execution_id)
+    return execution_id
+
+
+async def refund(
+    database: PostgresDatabase, tenant: Tenant, execution_id: str, amount: int | None = None
+) -> Any:
+    text = await database.call(
+        "refund_execution",
+        None,
+        p_organization_id=tenant.organization_id,
+        p_execution_id=execution_id,
+        p_amount=amount,
+        p_description="It was of no use",
+    )
+    return json.loads(text)
+
+
+async def usage(tenant: Tenant) -> int:
+    found = await tenant.call("get_usage", p_organization_id=tenant.organization_id)
+    credits_used: int = found["rows"][0]["credits_used"]
+    return credits_used
+
+
+async def is_right(database: PostgresDatabase, tenant: Tenant) -> bool:
+    proof = await database.call("check_credits", None, p_organization_id=tenant.organization_id)
+    return json.loads(proof) == {"accounts": 1, "found": 0, "violations": []}
+
+
+@pytest.mark.parametrize("amount", [None, 3, 7])
+async def test_a_charge_is_given_back_once_however_often_that_is_asked_for(
+    database: PostgresDatabase, amount: int | None
+) -> None:
+    tenant = await new_tenant(database, balance=20, price=7)
+    execution_id, kept = await charged(tenant), await charged(tenant)
+    results = await asyncio.gather(*(refund(database, tenant, execution_id, amount) for _ in range(10)))
+    assert len({json.dumps(result, sort_keys=True) for result in results}) == 1
+    entry = results[0]["entry"]
+    given = amount or 7
+    assert (entry["kind"], entry["amount"], entry["balance_after"]) == (
+        "CREDIT_ENTRY_KIND_REFUND",
+        given,
+        6 + given,
+    )
+    assert (entry["execution_id"], entry["description"]) == (execution_id, "It was of no use")
+    assert entry["created_by"] == "platform"
+    assert results[0]["balance"]["available"] == 6 + given
+    with pytest.raises(Aborted) as raised:
+        await refund(database, tenant, execution_id, 5)
+    assert (raised.value.reason, raised.value.metadata) == ("ALREADY_REFUNDED", {"amount": str(given)})
+    assert await usage(tenant) == 14 - given
+    page = await tenant.call("export_usage", p_organization_id=tenant.organization_id)
+    given_back = {row["id"]: (row["credits_used"], row["credits_refunded"]) for row in page["executions"]}
+    assert given_back == {execution_id: (7, given), kept: (7, 0)}
+    stored = await tenant.call("get_execution", p_id=execution_id)
+    assert stored["credits_used"] == 7
+    assert await is_right(database, tenant)
+
+
+async def test_no_more_is_given_back_than_was_charged(database: PostgresDatabase) -> None:
+    tenant = await new_tenant(database, balance=20, price=7)
+    execution_id = await charged(tenant)
+    with pytest.raises(FailedPrecondition) as raised:
+        await refund(database, tenant, execution_id, 8)
+    assert (raised.value.reason, raised.value.metadata) == ("REFUND_ABOVE_CHARGE", {"charged": "7"})
+    for amount in (0, -1):
+        with pytest.raises(InvalidArgument) as refused:
+            await refund(database, tenant, execution_id, amount)
+        assert list(refused.value.fields) == ["amount"]
+    assert (await add_credits(database, tenant.organization_id, 1))["balance"]["balance"] == 14
+    assert await is_right(database, tenant)
+
+
+async def test_what_was_not_charged_is_not_given_back(database: PostgresDatabase) -> None:
+    tenant = await new_tenant(database, balance=20, price=7)
+    failed, running = [(await tenant.begin())["execution_id"] for _ in range(2)]
+    await tenant.settle(failed, "FAILED")
+    for execution_id, told in ((failed, "Nothing was charged"), (running, "under way")):
+        with pytest.raises(FailedPrecondition, match=told) as raised:
+            await refund(database, tenant, execution_id)
+        assert raised.value.reason == "NOT_CHARGED"
+    other = await new_tenant(database, balance=20, price=7)
+    for stranger, execution_id in ((other, failed), (tenant, str(uuid.uuid4()))):
+        with pytest.raises(NotFound) as missing:
+            await refund(database, stranger, execution_id)
+        assert missing.value.reason == "EXECUTION_NOT_FOUND"
+
+
 async def test_an_unknown_organization_is_not_found(database: PostgresDatabase) -> None:
     with pytest.raises(NotFound) as raised:
         await add_credits(database, str(uuid.uuid4()), 1)

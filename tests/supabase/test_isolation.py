@@ -372,6 +372,7 @@ FUNCTIONS = {
         stranger=DENIED,
         service=OK,
     ),
+    "refund_execution": for_service("refund_execution($1, $2)", "organization", "charged execution"),
     "get_credit_balance": for_viewers("get_credit_balance($1)"),
     "list_credit_entries": for_viewers("list_credit_entries($1)"),
     "export_credit_entries": for_viewers("export_credit_entries($1)"),
@@ -448,7 +449,9 @@ async def furnished(database: PostgresDatabase, owner: Principal) -> tuple[Tenan
         p_secret_id=str(uuid.uuid4()),
         p_secret=sealed,
     )
-    await tenant.settle((await tenant.begin())["execution_id"])
+    charged = (await tenant.begin())["execution_id"]
+    await tenant.settle(charged)
+    found["charged execution"] = uuid.UUID(charged)
     await database.call(
         "take_webhook_deliveries", None, p_limit=0, p_failing_limit=0, p_each=0, p_lease_seconds=1
     )

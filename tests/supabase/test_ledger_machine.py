@@ -34,6 +34,9 @@ REFUSALS = {
     "LEASE_LOST",
     "EXECUTION_ENDED",
     "IDEMPOTENCY_KEY_REUSED",
+    "NOT_CHARGED",
+    "ALREADY_REFUNDED",
+    "REFUND_ABOVE_CHARGE",
 }
 EXPIRE = (
     "update reservations set lease_expires_at = now() - interval '1 second'"
@@ -45,7 +48,7 @@ RUNNING = "select count(*) from reservations where organization_id = $1 and stat
 Batch = list[tuple[str, int, int]]
 batches = st.lists(
     st.tuples(
-        st.sampled_from(["settle", "complete", "start", "sweep", "renew", "cancel"]),
+        st.sampled_from(["settle", "complete", "start", "sweep", "renew", "cancel", "refund"]),
         st.integers(0, 30),
         st.integers(0, 9),
     ),
@@ -190,6 +193,13 @@ class Ledger(RuleBasedStateMachine):
                 await self._service("sweep_executions", p_limit=1 + how)
             case "renew":
                 await self._service("renew_leases", p_runner=runner, p_execution_ids=self.executions[-20:])
+            case "refund":
+                await self._service(
+                    "refund_execution",
+                    p_organization_id=self.tenant.organization_id,
+                    p_execution_id=execution_id,
+                    p_amount=how or None,
+                )
             case "cancel":
                 await self.tenant.call("cancel_execution", p_id=execution_id)
 

@@ -73,6 +73,38 @@ def test_nobody_else_does(client: Client, world: World) -> None:
         assert (outcome.code, outcome.reason) == (Code.UNAUTHENTICATED, "PLATFORM_TOKEN")
 
 
+def test_the_platform_gives_a_charge_back_once(client: Client, world: World) -> None:
+    grant(client, world)
+    execution_id = run(client, world)
+    before = call(client, world, "ListCreditEntries", of(world, page_size=1)).messages[0]["entries"][0]
+    asked = of(world, execution_id=execution_id, description="It was of no use")
+    outcome = call(client, world, "RefundExecution", asked, headers=platform(world))
+    assert outcome.code is Code.OK, outcome
+    entry = outcome.messages[0]["entry"]
+    assert (entry["kind"], entry["amount"]) == ("CREDIT_ENTRY_KIND_REFUND", 1)
+    assert (entry["execution_id"], entry["description"]) == (execution_id, "It was of no use")
+    assert entry["balance_after"] == before["balance_after"] + 1
+    again = call(client, world, "RefundExecution", asked, headers=platform(world))
+    assert again.messages[0]["entry"] == entry
+    only = call(client, world, "ListCreditEntries", of(world, execution_id=execution_id)).messages[0]
+    assert [line["amount"] for line in only["entries"]] == [1, -1]
+    more = call(client, world, "RefundExecution", asked | {"amount": 2}, headers=platform(world))
+    assert (more.code, more.reason) == (Code.ABORTED, "ALREADY_REFUNDED")
+    none = call(client, world, "RefundExecution", asked | {"amount": 0}, headers=platform(world))
+    assert (none.code, none.fields) == (Code.INVALID_ARGUMENT, ["amount"])
+    unknown = of(world, execution_id=str(uuid.uuid4()))
+    outcome = call(client, world, "RefundExecution", unknown, headers=platform(world))
+    assert (outcome.code, outcome.reason) == (Code.NOT_FOUND, "EXECUTION_NOT_FOUND")
+
+
+def test_nobody_else_gives_charges_back(client: Client, world: World) -> None:
+    asked = of(world, execution_id=str(uuid.uuid4()))
+    outcome = call(client, world, "RefundExecution", asked)
+    assert (outcome.code, outcome.reason) == (Code.PERMISSION_DENIED, "PLATFORM_ONLY")
+    outcome = call(client, world, "RefundExecution", asked, headers={}, signed=key_of(world))
+    assert (outcome.code, outcome.reason) == (Code.PERMISSION_DENIED, "SCOPE_MISSING")
+
+
 def test_the_balance_is_that_of_the_ledger(client: Client, world: World) -> None:
     grant(client, world)
     execution_id = run(client, world)
@@ -192,10 +224,11 @@ def test_usage_is_one_file_that_no_spreadsheet_computes(world: World) -> None:
     [row] = csv.DictReader(io.StringIO(table.text, newline=""))
     assert (row["id"], row["workflow"], row["state"]) == (execution_id, "'=2+5", "EXECUTION_STATE_COMPLETED")
     assert (row["credits_used"], json.loads(row["metadata"])) == ("1", {"order": "=1"})
+    assert row["credits_refunded"] == "0"
     lines = file(world, "usage", workflow_id=made["id"], format="EXPORT_FORMAT_NDJSON")
     assert lines.headers["content-type"] == "application/x-ndjson"
     [line] = [json.loads(line) for line in lines.text.splitlines()]
-    assert line.pop("workflow") == "=2+5"
+    assert (line.pop("workflow"), line.pop("credits_refunded")) == ("=2+5", 0)
     shown = call(RestClient(world.dev.ready["http_url"]), world, "GetExecution", {"id": execution_id})
     assert line == {name: shown.messages[0][name] for name in line}
     assert {name: row[name] for name in ("created_at", "finished_at")} == {

@@ -180,9 +180,9 @@ type CreditEntry struct {
 	BalanceAfter int32 `protobuf:"varint,5,opt,name=balance_after,json=balanceAfter,proto3" json:"balance_after,omitempty"`
 	// Execution that was charged or refunded; empty for the platform's lines.
 	ExecutionId string `protobuf:"bytes,6,opt,name=execution_id,json=executionId,proto3" json:"execution_id,omitempty"`
-	// Text given with the credits; empty for charges and refunds.
+	// Text given with the credits; empty for charges.
 	Description string `protobuf:"bytes,7,opt,name=description,proto3" json:"description,omitempty"`
-	// Who added it; empty for charges and refunds.
+	// Who added it; empty for charges.
 	CreatedBy string `protobuf:"bytes,8,opt,name=created_by,json=createdBy,proto3" json:"created_by,omitempty"`
 	// When it was written.
 	CreatedAt     *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=created_at,json=createdAt,proto3" json:"created_at,omitempty"`

@@ -243,6 +243,134 @@ func (x *AddCreditsResponse) GetBalance() *CreditBalance {
 	return nil
 }
 
+// What to give back.
+type RefundExecutionRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The organization that was charged.
+	OrganizationId string `protobuf:"bytes,1,opt,name=organization_id,json=organizationId,proto3" json:"organization_id,omitempty"`
+	// The run; one that was not charged, or not yet, is FAILED_PRECONDITION.
+	ExecutionId string `protobuf:"bytes,2,opt,name=execution_id,json=executionId,proto3" json:"execution_id,omitempty"`
+	// Credits to give back, at most those that were charged; absent for all of them.
+	Amount *int32 `protobuf:"varint,3,opt,name=amount,proto3,oneof" json:"amount,omitempty"`
+	// Shown on the statement, e.g. why.
+	Description   string `protobuf:"bytes,4,opt,name=description,proto3" json:"description,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RefundExecutionRequest) Reset() {
+	*x = RefundExecutionRequest{}
+	mi := &file_n8ngateway_v1_credit_service_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RefundExecutionRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RefundExecutionRequest) ProtoMessage() {}
+
+func (x *RefundExecutionRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_n8ngateway_v1_credit_service_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RefundExecutionRequest.ProtoReflect.Descriptor instead.
+func (*RefundExecutionRequest) Descriptor() ([]byte, []int) {
+	return file_n8ngateway_v1_credit_service_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *RefundExecutionRequest) GetOrganizationId() string {
+	if x != nil {
+		return x.OrganizationId
+	}
+	return ""
+}
+
+func (x *RefundExecutionRequest) GetExecutionId() string {
+	if x != nil {
+		return x.ExecutionId
+	}
+	return ""
+}
+
+func (x *RefundExecutionRequest) GetAmount() int32 {
+	if x != nil && x.Amount != nil {
+		return *x.Amount
+	}
+	return 0
+}
+
+func (x *RefundExecutionRequest) GetDescription() string {
+	if x != nil {
+		return x.Description
+	}
+	return ""
+}
+
+// The new line and the balance after it.
+type RefundExecutionResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The line that gives the credits back, written now or before.
+	Entry *CreditEntry `protobuf:"bytes,1,opt,name=entry,proto3" json:"entry,omitempty"`
+	// The balance now.
+	Balance       *CreditBalance `protobuf:"bytes,2,opt,name=balance,proto3" json:"balance,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RefundExecutionResponse) Reset() {
+	*x = RefundExecutionResponse{}
+	mi := &file_n8ngateway_v1_credit_service_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RefundExecutionResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RefundExecutionResponse) ProtoMessage() {}
+
+func (x *RefundExecutionResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_n8ngateway_v1_credit_service_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RefundExecutionResponse.ProtoReflect.Descriptor instead.
+func (*RefundExecutionResponse) Descriptor() ([]byte, []int) {
+	return file_n8ngateway_v1_credit_service_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *RefundExecutionResponse) GetEntry() *CreditEntry {
+	if x != nil {
+		return x.Entry
+	}
+	return nil
+}
+
+func (x *RefundExecutionResponse) GetBalance() *CreditBalance {
+	if x != nil {
+		return x.Balance
+	}
+	return nil
+}
+
 // Which ledger entries.
 type ListCreditEntriesRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -266,7 +394,7 @@ type ListCreditEntriesRequest struct {
 
 func (x *ListCreditEntriesRequest) Reset() {
 	*x = ListCreditEntriesRequest{}
-	mi := &file_n8ngateway_v1_credit_service_proto_msgTypes[4]
+	mi := &file_n8ngateway_v1_credit_service_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -278,7 +406,7 @@ func (x *ListCreditEntriesRequest) String() string {
 func (*ListCreditEntriesRequest) ProtoMessage() {}
 
 func (x *ListCreditEntriesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_n8ngateway_v1_credit_service_proto_msgTypes[4]
+	mi := &file_n8ngateway_v1_credit_service_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -291,7 +419,7 @@ func (x *ListCreditEntriesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListCreditEntriesRequest.ProtoReflect.Descriptor instead.
 func (*ListCreditEntriesRequest) Descriptor() ([]byte, []int) {
-	return file_n8ngateway_v1_credit_service_proto_rawDescGZIP(), []int{4}
+	return file_n8ngateway_v1_credit_service_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *ListCreditEntriesRequest) GetOrganizationId() string {
@@ -356,7 +484,7 @@ type ListCreditEntriesResponse struct {
 
 func (x *ListCreditEntriesResponse) Reset() {
 	*x = ListCreditEntriesResponse{}
-	mi := &file_n8ngateway_v1_credit_service_proto_msgTypes[5]
+	mi := &file_n8ngateway_v1_credit_service_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -368,7 +496,7 @@ func (x *ListCreditEntriesResponse) String() string {
 func (*ListCreditEntriesResponse) ProtoMessage() {}
 
 func (x *ListCreditEntriesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_n8ngateway_v1_credit_service_proto_msgTypes[5]
+	mi := &file_n8ngateway_v1_credit_service_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -381,7 +509,7 @@ func (x *ListCreditEntriesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListCreditEntriesResponse.ProtoReflect.Descriptor instead.
 func (*ListCreditEntriesResponse) Descriptor() ([]byte, []int) {
-	return file_n8ngateway_v1_credit_service_proto_rawDescGZIP(), []int{5}
+	return file_n8ngateway_v1_credit_service_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *ListCreditEntriesResponse) GetEntries() []*CreditEntry {
@@ -415,7 +543,7 @@ type ExportCreditEntriesRequest struct {
 
 func (x *ExportCreditEntriesRequest) Reset() {
 	*x = ExportCreditEntriesRequest{}
-	mi := &file_n8ngateway_v1_credit_service_proto_msgTypes[6]
+	mi := &file_n8ngateway_v1_credit_service_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -427,7 +555,7 @@ func (x *ExportCreditEntriesRequest) String() string {
 func (*ExportCreditEntriesRequest) ProtoMessage() {}
 
 func (x *ExportCreditEntriesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_n8ngateway_v1_credit_service_proto_msgTypes[6]
+	mi := &file_n8ngateway_v1_credit_service_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -440,7 +568,7 @@ func (x *ExportCreditEntriesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExportCreditEntriesRequest.ProtoReflect.Descriptor instead.
 func (*ExportCreditEntriesRequest) Descriptor() ([]byte, []int) {
-	return file_n8ngateway_v1_credit_service_proto_rawDescGZIP(), []int{6}
+	return file_n8ngateway_v1_credit_service_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ExportCreditEntriesRequest) GetOrganizationId() string {
@@ -496,7 +624,7 @@ type GetUsageRequest struct {
 
 func (x *GetUsageRequest) Reset() {
 	*x = GetUsageRequest{}
-	mi := &file_n8ngateway_v1_credit_service_proto_msgTypes[7]
+	mi := &file_n8ngateway_v1_credit_service_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -508,7 +636,7 @@ func (x *GetUsageRequest) String() string {
 func (*GetUsageRequest) ProtoMessage() {}
 
 func (x *GetUsageRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_n8ngateway_v1_credit_service_proto_msgTypes[7]
+	mi := &file_n8ngateway_v1_credit_service_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -521,7 +649,7 @@ func (x *GetUsageRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetUsageRequest.ProtoReflect.Descriptor instead.
 func (*GetUsageRequest) Descriptor() ([]byte, []int) {
-	return file_n8ngateway_v1_credit_service_proto_rawDescGZIP(), []int{7}
+	return file_n8ngateway_v1_credit_service_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *GetUsageRequest) GetOrganizationId() string {
@@ -593,7 +721,7 @@ type GetUsageResponse struct {
 
 func (x *GetUsageResponse) Reset() {
 	*x = GetUsageResponse{}
-	mi := &file_n8ngateway_v1_credit_service_proto_msgTypes[8]
+	mi := &file_n8ngateway_v1_credit_service_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -605,7 +733,7 @@ func (x *GetUsageResponse) String() string {
 func (*GetUsageResponse) ProtoMessage() {}
 
 func (x *GetUsageResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_n8ngateway_v1_credit_service_proto_msgTypes[8]
+	mi := &file_n8ngateway_v1_credit_service_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -618,7 +746,7 @@ func (x *GetUsageResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetUsageResponse.ProtoReflect.Descriptor instead.
 func (*GetUsageResponse) Descriptor() ([]byte, []int) {
-	return file_n8ngateway_v1_credit_service_proto_rawDescGZIP(), []int{8}
+	return file_n8ngateway_v1_credit_service_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *GetUsageResponse) GetRows() []*UsageRow {
@@ -654,7 +782,7 @@ type ExportUsageRequest struct {
 
 func (x *ExportUsageRequest) Reset() {
 	*x = ExportUsageRequest{}
-	mi := &file_n8ngateway_v1_credit_service_proto_msgTypes[9]
+	mi := &file_n8ngateway_v1_credit_service_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -666,7 +794,7 @@ func (x *ExportUsageRequest) String() string {
 func (*ExportUsageRequest) ProtoMessage() {}
 
 func (x *ExportUsageRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_n8ngateway_v1_credit_service_proto_msgTypes[9]
+	mi := &file_n8ngateway_v1_credit_service_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -679,7 +807,7 @@ func (x *ExportUsageRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExportUsageRequest.ProtoReflect.Descriptor instead.
 func (*ExportUsageRequest) Descriptor() ([]byte, []int) {
-	return file_n8ngateway_v1_credit_service_proto_rawDescGZIP(), []int{9}
+	return file_n8ngateway_v1_credit_service_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *ExportUsageRequest) GetOrganizationId() string {
@@ -733,6 +861,15 @@ const file_n8ngateway_v1_credit_service_proto_rawDesc = "" +
 	"\vdescription\x18\x04 \x01(\tB\x00R\vdescription\"~\n" +
 	"\x12AddCreditsResponse\x120\n" +
 	"\x05entry\x18\x01 \x01(\v2\x1a.n8ngateway.v1.CreditEntryR\x05entry\x126\n" +
+	"\abalance\x18\x02 \x01(\v2\x1c.n8ngateway.v1.CreditBalanceR\abalance\"\xb6\x01\n" +
+	"\x16RefundExecutionRequest\x12)\n" +
+	"\x0forganization_id\x18\x01 \x01(\tB\x00R\x0eorganizationId\x12#\n" +
+	"\fexecution_id\x18\x02 \x01(\tB\x00R\vexecutionId\x12\x1d\n" +
+	"\x06amount\x18\x03 \x01(\x05B\x00H\x00R\x06amount\x88\x01\x01\x12\"\n" +
+	"\vdescription\x18\x04 \x01(\tB\x00R\vdescriptionB\t\n" +
+	"\a_amount\"\x83\x01\n" +
+	"\x17RefundExecutionResponse\x120\n" +
+	"\x05entry\x18\x01 \x01(\v2\x1a.n8ngateway.v1.CreditEntryR\x05entry\x126\n" +
 	"\abalance\x18\x02 \x01(\v2\x1c.n8ngateway.v1.CreditBalanceR\abalance\"\xd4\x02\n" +
 	"\x18ListCreditEntriesRequest\x12)\n" +
 	"\x0forganization_id\x18\x01 \x01(\tB\x00R\x0eorganizationId\x12\x1d\n" +
@@ -776,11 +913,12 @@ const file_n8ngateway_v1_credit_service_proto_rawDesc = "" +
 	"start_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\tstartTime\x125\n" +
 	"\bend_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\aendTime\x12!\n" +
 	"\vworkflow_id\x18\x05 \x01(\tB\x00R\n" +
-	"workflowId:\x002\xbe\x04\n" +
+	"workflowId:\x002\xa5\x05\n" +
 	"\rCreditService\x12h\n" +
 	"\x10GetCreditBalance\x12&.n8ngateway.v1.GetCreditBalanceRequest\x1a'.n8ngateway.v1.GetCreditBalanceResponse\"\x03\x90\x02\x01\x12V\n" +
 	"\n" +
-	"AddCredits\x12 .n8ngateway.v1.AddCreditsRequest\x1a!.n8ngateway.v1.AddCreditsResponse\"\x03\x90\x02\x02\x12k\n" +
+	"AddCredits\x12 .n8ngateway.v1.AddCreditsRequest\x1a!.n8ngateway.v1.AddCreditsResponse\"\x03\x90\x02\x02\x12e\n" +
+	"\x0fRefundExecution\x12%.n8ngateway.v1.RefundExecutionRequest\x1a&.n8ngateway.v1.RefundExecutionResponse\"\x03\x90\x02\x02\x12k\n" +
 	"\x11ListCreditEntries\x12'.n8ngateway.v1.ListCreditEntriesRequest\x1a(.n8ngateway.v1.ListCreditEntriesResponse\"\x03\x90\x02\x01\x12]\n" +
 	"\x13ExportCreditEntries\x12).n8ngateway.v1.ExportCreditEntriesRequest\x1a\x14.google.api.HttpBody\"\x03\x90\x02\x010\x01\x12P\n" +
 	"\bGetUsage\x12\x1e.n8ngateway.v1.GetUsageRequest\x1a\x1f.n8ngateway.v1.GetUsageResponse\"\x03\x90\x02\x01\x12M\n" +
@@ -798,62 +936,68 @@ func file_n8ngateway_v1_credit_service_proto_rawDescGZIP() []byte {
 	return file_n8ngateway_v1_credit_service_proto_rawDescData
 }
 
-var file_n8ngateway_v1_credit_service_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
+var file_n8ngateway_v1_credit_service_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
 var file_n8ngateway_v1_credit_service_proto_goTypes = []any{
 	(*GetCreditBalanceRequest)(nil),    // 0: n8ngateway.v1.GetCreditBalanceRequest
 	(*GetCreditBalanceResponse)(nil),   // 1: n8ngateway.v1.GetCreditBalanceResponse
 	(*AddCreditsRequest)(nil),          // 2: n8ngateway.v1.AddCreditsRequest
 	(*AddCreditsResponse)(nil),         // 3: n8ngateway.v1.AddCreditsResponse
-	(*ListCreditEntriesRequest)(nil),   // 4: n8ngateway.v1.ListCreditEntriesRequest
-	(*ListCreditEntriesResponse)(nil),  // 5: n8ngateway.v1.ListCreditEntriesResponse
-	(*ExportCreditEntriesRequest)(nil), // 6: n8ngateway.v1.ExportCreditEntriesRequest
-	(*GetUsageRequest)(nil),            // 7: n8ngateway.v1.GetUsageRequest
-	(*GetUsageResponse)(nil),           // 8: n8ngateway.v1.GetUsageResponse
-	(*ExportUsageRequest)(nil),         // 9: n8ngateway.v1.ExportUsageRequest
-	(*CreditBalance)(nil),              // 10: n8ngateway.v1.CreditBalance
-	(*CreditEntry)(nil),                // 11: n8ngateway.v1.CreditEntry
-	(CreditEntryKind)(0),               // 12: n8ngateway.v1.CreditEntryKind
-	(*timestamppb.Timestamp)(nil),      // 13: google.protobuf.Timestamp
-	(ExportFormat)(0),                  // 14: n8ngateway.v1.ExportFormat
-	(UsageDimension)(0),                // 15: n8ngateway.v1.UsageDimension
-	(*UsageRow)(nil),                   // 16: n8ngateway.v1.UsageRow
-	(*httpbody.HttpBody)(nil),          // 17: google.api.HttpBody
+	(*RefundExecutionRequest)(nil),     // 4: n8ngateway.v1.RefundExecutionRequest
+	(*RefundExecutionResponse)(nil),    // 5: n8ngateway.v1.RefundExecutionResponse
+	(*ListCreditEntriesRequest)(nil),   // 6: n8ngateway.v1.ListCreditEntriesRequest
+	(*ListCreditEntriesResponse)(nil),  // 7: n8ngateway.v1.ListCreditEntriesResponse
+	(*ExportCreditEntriesRequest)(nil), // 8: n8ngateway.v1.ExportCreditEntriesRequest
+	(*GetUsageRequest)(nil),            // 9: n8ngateway.v1.GetUsageRequest
+	(*GetUsageResponse)(nil),           // 10: n8ngateway.v1.GetUsageResponse
+	(*ExportUsageRequest)(nil),         // 11: n8ngateway.v1.ExportUsageRequest
+	(*CreditBalance)(nil),              // 12: n8ngateway.v1.CreditBalance
+	(*CreditEntry)(nil),                // 13: n8ngateway.v1.CreditEntry
+	(CreditEntryKind)(0),               // 14: n8ngateway.v1.CreditEntryKind
+	(*timestamppb.Timestamp)(nil),      // 15: google.protobuf.Timestamp
+	(ExportFormat)(0),                  // 16: n8ngateway.v1.ExportFormat
+	(UsageDimension)(0),                // 17: n8ngateway.v1.UsageDimension
+	(*UsageRow)(nil),                   // 18: n8ngateway.v1.UsageRow
+	(*httpbody.HttpBody)(nil),          // 19: google.api.HttpBody
 }
 var file_n8ngateway_v1_credit_service_proto_depIdxs = []int32{
-	10, // 0: n8ngateway.v1.GetCreditBalanceResponse.balance:type_name -> n8ngateway.v1.CreditBalance
-	11, // 1: n8ngateway.v1.AddCreditsResponse.entry:type_name -> n8ngateway.v1.CreditEntry
-	10, // 2: n8ngateway.v1.AddCreditsResponse.balance:type_name -> n8ngateway.v1.CreditBalance
-	12, // 3: n8ngateway.v1.ListCreditEntriesRequest.kind:type_name -> n8ngateway.v1.CreditEntryKind
-	13, // 4: n8ngateway.v1.ListCreditEntriesRequest.start_time:type_name -> google.protobuf.Timestamp
-	13, // 5: n8ngateway.v1.ListCreditEntriesRequest.end_time:type_name -> google.protobuf.Timestamp
-	11, // 6: n8ngateway.v1.ListCreditEntriesResponse.entries:type_name -> n8ngateway.v1.CreditEntry
-	14, // 7: n8ngateway.v1.ExportCreditEntriesRequest.format:type_name -> n8ngateway.v1.ExportFormat
-	13, // 8: n8ngateway.v1.ExportCreditEntriesRequest.start_time:type_name -> google.protobuf.Timestamp
-	13, // 9: n8ngateway.v1.ExportCreditEntriesRequest.end_time:type_name -> google.protobuf.Timestamp
-	15, // 10: n8ngateway.v1.GetUsageRequest.group_by:type_name -> n8ngateway.v1.UsageDimension
-	13, // 11: n8ngateway.v1.GetUsageRequest.start_time:type_name -> google.protobuf.Timestamp
-	13, // 12: n8ngateway.v1.GetUsageRequest.end_time:type_name -> google.protobuf.Timestamp
-	16, // 13: n8ngateway.v1.GetUsageResponse.rows:type_name -> n8ngateway.v1.UsageRow
-	14, // 14: n8ngateway.v1.ExportUsageRequest.format:type_name -> n8ngateway.v1.ExportFormat
-	13, // 15: n8ngateway.v1.ExportUsageRequest.start_time:type_name -> google.protobuf.Timestamp
-	13, // 16: n8ngateway.v1.ExportUsageRequest.end_time:type_name -> google.protobuf.Timestamp
-	0,  // 17: n8ngateway.v1.CreditService.GetCreditBalance:input_type -> n8ngateway.v1.GetCreditBalanceRequest
-	2,  // 18: n8ngateway.v1.CreditService.AddCredits:input_type -> n8ngateway.v1.AddCreditsRequest
-	4,  // 19: n8ngateway.v1.CreditService.ListCreditEntries:input_type -> n8ngateway.v1.ListCreditEntriesRequest
-	6,  // 20: n8ngateway.v1.CreditService.ExportCreditEntries:input_type -> n8ngateway.v1.ExportCreditEntriesRequest
-	7,  // 21: n8ngateway.v1.CreditService.GetUsage:input_type -> n8ngateway.v1.GetUsageRequest
-	9,  // 22: n8ngateway.v1.CreditService.ExportUsage:input_type -> n8ngateway.v1.ExportUsageRequest
-	1,  // 23: n8ngateway.v1.CreditService.GetCreditBalance:output_type -> n8ngateway.v1.GetCreditBalanceResponse
-	3,  // 24: n8ngateway.v1.CreditService.AddCredits:output_type -> n8ngateway.v1.AddCreditsResponse
-	5,  // 25: n8ngateway.v1.CreditService.ListCreditEntries:output_type -> n8ngateway.v1.ListCreditEntriesResponse
-	17, // 26: n8ngateway.v1.CreditService.ExportCreditEntries:output_type -> google.api.HttpBody
-	8,  // 27: n8ngateway.v1.CreditService.GetUsage:output_type -> n8ngateway.v1.GetUsageResponse
-	17, // 28: n8ngateway.v1.CreditService.ExportUsage:output_type -> google.api.HttpBody
-	23, // [23:29] is the sub-list for method output_type
-	17, // [17:23] is the sub-list for method input_type
-	17, // [17:17] is the sub-list for extension type_name
-	17, // [17:17] is the sub-list for extension extendee
-	0,  // [0:17] is the sub-list for field type_name
+	12, // 0: n8ngateway.v1.GetCreditBalanceResponse.balance:type_name -> n8ngateway.v1.CreditBalance
+	13, // 1: n8ngateway.v1.AddCreditsResponse.entry:type_name -> n8ngateway.v1.CreditEntry
+	12, // 2: n8ngateway.v1.AddCreditsResponse.balance:type_name -> n8ngateway.v1.CreditBalance
+	13, // 3: n8ngateway.v1.RefundExecutionResponse.entry:type_name -> n8ngateway.v1.CreditEntry
+	12, // 4: n8ngateway.v1.RefundExecutionResponse.balance:type_name -> n8ngateway.v1.CreditBalance
+	14, // 5: n8ngateway.v1.ListCreditEntriesRequest.kind:type_name -> n8ngateway.v1.CreditEntryKind
+	15, // 6: n8ngateway.v1.ListCreditEntriesRequest.start_time:type_name -> google.protobuf.Timestamp
+	15, // 7: n8ngateway.v1.ListCreditEntriesRequest.end_time:type_name -> google.protobuf.Timestamp
+	13, // 8: n8ngateway.v1.ListCreditEntriesResponse.entries:type_name -> n8ngateway.v1.CreditEntry
+	16, // 9: n8ngateway.v1.ExportCreditEntriesRequest.format:type_name -> n8ngateway.v1.ExportFormat
+	15, // 10: n8ngateway.v1.ExportCreditEntriesRequest.start_time:type_name -> google.protobuf.Timestamp
+	15, // 11: n8ngateway.v1.ExportCreditEntriesRequest.end_time:type_name -> google.protobuf.Timestamp
+	17, // 12: n8ngateway.v1.GetUsageRequest.group_by:type_name -> n8ngateway.v1.UsageDimension
+	15, // 13: n8ngateway.v1.GetUsageRequest.start_time:type_name -> google.protobuf.Timestamp
+	15, // 14: n8ngateway.v1.GetUsageRequest.end_time:type_name -> google.protobuf.Timestamp
+	18, // 15: n8ngateway.v1.GetUsageResponse.rows:type_name -> n8ngateway.v1.UsageRow
+	16, // 16: n8ngateway.v1.ExportUsageRequest.format:type_name -> n8ngateway.v1.ExportFormat
+	15, // 17: n8ngateway.v1.ExportUsageRequest.start_time:type_name -> google.protobuf.Timestamp
+	15, // 18: n8ngateway.v1.ExportUsageRequest.end_time:type_name -> google.protobuf.Timestamp
+	0,  // 19: n8ngateway.v1.CreditService.GetCreditBalance:input_type -> n8ngateway.v1.GetCreditBalanceRequest
+	2,  // 20: n8ngateway.v1.CreditService.AddCredits:input_type -> n8ngateway.v1.AddCreditsRequest
+	4,  // 21: n8ngateway.v1.CreditService.RefundExecution:input_type -> n8ngateway.v1.RefundExecutionRequest
+	6,  // 22: n8ngateway.v1.CreditService.ListCreditEntries:input_type -> n8ngateway.v1.ListCreditEntriesRequest
+	8,  // 23: n8ngateway.v1.CreditService.ExportCreditEntries:input_type -> n8ngateway.v1.ExportCreditEntriesRequest
+	9,  // 24: n8ngateway.v1.CreditService.GetUsage:input_type -> n8ngateway.v1.GetUsageRequest
+	11, // 25: n8ngateway.v1.CreditService.ExportUsage:input_type -> n8ngateway.v1.ExportUsageRequest
+	1,  // 26: n8ngateway.v1.CreditService.GetCreditBalance:output_type -> n8ngateway.v1.GetCreditBalanceResponse
+	3,  // 27: n8ngateway.v1.CreditService.AddCredits:output_type -> n8ngateway.v1.AddCreditsResponse
+	5,  // 28: n8ngateway.v1.CreditService.RefundExecution:output_type -> n8ngateway.v1.RefundExecutionResponse
+	7,  // 29: n8ngateway.v1.CreditService.ListCreditEntries:output_type -> n8ngateway.v1.ListCreditEntriesResponse
+	19, // 30: n8ngateway.v1.CreditService.ExportCreditEntries:output_type -> google.api.HttpBody
+	10, // 31: n8ngateway.v1.CreditService.GetUsage:output_type -> n8ngateway.v1.GetUsageResponse
+	19, // 32: n8ngateway.v1.CreditService.ExportUsage:output_type -> google.api.HttpBody
+	26, // [26:33] is the sub-list for method output_type
+	19, // [19:26] is the sub-list for method input_type
+	19, // [19:19] is the sub-list for extension type_name
+	19, // [19:19] is the sub-list for extension extendee
+	0,  // [0:19] is the sub-list for field type_name
 }
 
 func init() { file_n8ngateway_v1_credit_service_proto_init() }
@@ -863,13 +1007,14 @@ func file_n8ngateway_v1_credit_service_proto_init() {
 	}
 	file_n8ngateway_v1_credit_proto_init()
 	file_n8ngateway_v1_usage_proto_init()
+	file_n8ngateway_v1_credit_service_proto_msgTypes[4].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_n8ngateway_v1_credit_service_proto_rawDesc), len(file_n8ngateway_v1_credit_service_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   10,
+			NumMessages:   12,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -40,6 +40,9 @@ const (
 	// CreditServiceAddCreditsProcedure is the fully-qualified name of the CreditService's AddCredits
 	// RPC.
 	CreditServiceAddCreditsProcedure = "/n8ngateway.v1.CreditService/AddCredits"
+	// CreditServiceRefundExecutionProcedure is the fully-qualified name of the CreditService's
+	// RefundExecution RPC.
+	CreditServiceRefundExecutionProcedure = "/n8ngateway.v1.CreditService/RefundExecution"
 	// CreditServiceListCreditEntriesProcedure is the fully-qualified name of the CreditService's
 	// ListCreditEntries RPC.
 	CreditServiceListCreditEntriesProcedure = "/n8ngateway.v1.CreditService/ListCreditEntries"
@@ -60,6 +63,9 @@ type CreditServiceClient interface {
 	// Adds credits, or takes them by a negative amount; only the platform may. A key used before answers the
 	// entry that it made.
 	AddCredits(context.Context, *v1.AddCreditsRequest) (*v1.AddCreditsResponse, error)
+	// Gives back what a run was charged, or a part of it, at most once; only the platform may. Repeated, it answers
+	// the entry that there is; with another amount it is ABORTED.
+	RefundExecution(context.Context, *v1.RefundExecutionRequest) (*v1.RefundExecutionResponse, error)
 	// Lists ledger entries, newest first; with a time span it is a statement.
 	ListCreditEntries(context.Context, *v1.ListCreditEntriesRequest) (*v1.ListCreditEntriesResponse, error)
 	// Streams the ledger entries of a time span as one file, oldest first: a statement, whose opening balance is
@@ -93,6 +99,13 @@ func NewCreditServiceClient(httpClient connect.HTTPClient, baseURL string, opts 
 			httpClient,
 			baseURL+CreditServiceAddCreditsProcedure,
 			connect.WithSchema(creditServiceMethods.ByName("AddCredits")),
+			connect.WithIdempotency(connect.IdempotencyIdempotent),
+			connect.WithClientOptions(opts...),
+		),
+		refundExecution: connect.NewClient[v1.RefundExecutionRequest, v1.RefundExecutionResponse](
+			httpClient,
+			baseURL+CreditServiceRefundExecutionProcedure,
+			connect.WithSchema(creditServiceMethods.ByName("RefundExecution")),
 			connect.WithIdempotency(connect.IdempotencyIdempotent),
 			connect.WithClientOptions(opts...),
 		),
@@ -131,6 +144,7 @@ func NewCreditServiceClient(httpClient connect.HTTPClient, baseURL string, opts 
 type creditServiceClient struct {
 	getCreditBalance    *connect.Client[v1.GetCreditBalanceRequest, v1.GetCreditBalanceResponse]
 	addCredits          *connect.Client[v1.AddCreditsRequest, v1.AddCreditsResponse]
+	refundExecution     *connect.Client[v1.RefundExecutionRequest, v1.RefundExecutionResponse]
 	listCreditEntries   *connect.Client[v1.ListCreditEntriesRequest, v1.ListCreditEntriesResponse]
 	exportCreditEntries *connect.Client[v1.ExportCreditEntriesRequest, httpbody.HttpBody]
 	getUsage            *connect.Client[v1.GetUsageRequest, v1.GetUsageResponse]
@@ -149,6 +163,15 @@ func (c *creditServiceClient) GetCreditBalance(ctx context.Context, req *v1.GetC
 // AddCredits calls n8ngateway.v1.CreditService.AddCredits.
 func (c *creditServiceClient) AddCredits(ctx context.Context, req *v1.AddCreditsRequest) (*v1.AddCreditsResponse, error) {
 	response, err := c.addCredits.CallUnary(ctx, connect.NewRequest(req))
+	if response != nil {
+		return response.Msg, err
+	}
+	return nil, err
+}
+
+// RefundExecution calls n8ngateway.v1.CreditService.RefundExecution.
+func (c *creditServiceClient) RefundExecution(ctx context.Context, req *v1.RefundExecutionRequest) (*v1.RefundExecutionResponse, error) {
+	response, err := c.refundExecution.CallUnary(ctx, connect.NewRequest(req))
 	if response != nil {
 		return response.Msg, err
 	}
@@ -190,6 +213,9 @@ type CreditServiceHandler interface {
 	// Adds credits, or takes them by a negative amount; only the platform may. A key used before answers the
 	// entry that it made.
 	AddCredits(context.Context, *v1.AddCreditsRequest) (*v1.AddCreditsResponse, error)
+	// Gives back what a run was charged, or a part of it, at most once; only the platform may. Repeated, it answers
+	// the entry that there is; with another amount it is ABORTED.
+	RefundExecution(context.Context, *v1.RefundExecutionRequest) (*v1.RefundExecutionResponse, error)
 	// Lists ledger entries, newest first; with a time span it is a statement.
 	ListCreditEntries(context.Context, *v1.ListCreditEntriesRequest) (*v1.ListCreditEntriesResponse, error)
 	// Streams the ledger entries of a time span as one file, oldest first: a statement, whose opening balance is
@@ -219,6 +245,13 @@ func NewCreditServiceHandler(svc CreditServiceHandler, opts ...connect.HandlerOp
 		CreditServiceAddCreditsProcedure,
 		svc.AddCredits,
 		connect.WithSchema(creditServiceMethods.ByName("AddCredits")),
+		connect.WithIdempotency(connect.IdempotencyIdempotent),
+		connect.WithHandlerOptions(opts...),
+	)
+	creditServiceRefundExecutionHandler := connect.NewUnaryHandlerSimple(
+		CreditServiceRefundExecutionProcedure,
+		svc.RefundExecution,
+		connect.WithSchema(creditServiceMethods.ByName("RefundExecution")),
 		connect.WithIdempotency(connect.IdempotencyIdempotent),
 		connect.WithHandlerOptions(opts...),
 	)
@@ -256,6 +289,8 @@ func NewCreditServiceHandler(svc CreditServiceHandler, opts ...connect.HandlerOp
 			creditServiceGetCreditBalanceHandler.ServeHTTP(w, r)
 		case CreditServiceAddCreditsProcedure:
 			creditServiceAddCreditsHandler.ServeHTTP(w, r)
+		case CreditServiceRefundExecutionProcedure:
+			creditServiceRefundExecutionHandler.ServeHTTP(w, r)
 		case CreditServiceListCreditEntriesProcedure:
 			creditServiceListCreditEntriesHandler.ServeHTTP(w, r)
 		case CreditServiceExportCreditEntriesProcedure:
@@ -279,6 +314,10 @@ func (UnimplementedCreditServiceHandler) GetCreditBalance(context.Context, *v1.G
 
 func (UnimplementedCreditServiceHandler) AddCredits(context.Context, *v1.AddCreditsRequest) (*v1.AddCreditsResponse, error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("n8ngateway.v1.CreditService.AddCredits is not implemented"))
+}
+
+func (UnimplementedCreditServiceHandler) RefundExecution(context.Context, *v1.RefundExecutionRequest) (*v1.RefundExecutionResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("n8ngateway.v1.CreditService.RefundExecution is not implemented"))
 }
 
 func (UnimplementedCreditServiceHandler) ListCreditEntries(context.Context, *v1.ListCreditEntriesRequest) (*v1.ListCreditEntriesResponse, error) {

@@ -132,13 +132,13 @@ class CreditEntry(Message[_CreditEntryFields]):
             string execution_id = 6;
             ```
         description:
-            Text given with the credits; empty for charges and refunds.
+            Text given with the credits; empty for charges.
 
             ```proto
             string description = 7;
             ```
         created_by:
-            Who added it; empty for charges and refunds.
+            Who added it; empty for charges.
 
             ```proto
             string created_by = 8;

@@ -187,6 +187,102 @@ class AddCreditsResponse(Message[_AddCreditsResponseFields]):
         entry: CreditEntry | None
         balance: CreditBalance | None
 
+_RefundExecutionRequestFields: TypeAlias = Literal["organization_id", "execution_id", "amount", "description"]
+
+class RefundExecutionRequest(Message[_RefundExecutionRequestFields]):
+    """
+    What to give back.
+
+    ```proto
+    message n8ngateway.v1.RefundExecutionRequest
+    ```
+
+    Attributes:
+        organization_id:
+            The organization that was charged.
+
+            ```proto
+            string organization_id = 1;
+            ```
+        execution_id:
+            The run; one that was not charged, or not yet, is FAILED_PRECONDITION.
+
+            ```proto
+            string execution_id = 2;
+            ```
+        amount:
+            Credits to give back, at most those that were charged; absent for all of them.
+
+            ```proto
+            optional int32 amount = 3;
+            ```
+        description:
+            Shown on the statement, e.g. why.
+
+            ```proto
+            string description = 4;
+            ```
+    """
+
+    __slots__ = ("organization_id", "execution_id", "amount", "description")
+
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            *,
+            organization_id: str = "",
+            execution_id: str = "",
+            amount: int | None = None,
+            description: str = "",
+        ) -> None:
+            pass
+
+        organization_id: str
+        execution_id: str
+        amount: int
+        description: str
+
+_RefundExecutionResponseFields: TypeAlias = Literal["entry", "balance"]
+
+class RefundExecutionResponse(Message[_RefundExecutionResponseFields]):
+    """
+    The new line and the balance after it.
+
+    ```proto
+    message n8ngateway.v1.RefundExecutionResponse
+    ```
+
+    Attributes:
+        entry:
+            The line that gives the credits back, written now or before.
+
+            ```proto
+            optional n8ngateway.v1.CreditEntry entry = 1;
+            ```
+        balance:
+            The balance now.
+
+            ```proto
+            optional n8ngateway.v1.CreditBalance balance = 2;
+            ```
+    """
+
+    __slots__ = ("entry", "balance")
+
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            *,
+            entry: CreditEntry | None = None,
+            balance: CreditBalance | None = None,
+        ) -> None:
+            pass
+
+        entry: CreditEntry | None
+        balance: CreditBalance | None
+
 _ListCreditEntriesRequestFields: TypeAlias = Literal["organization_id", "page_size", "page_token", "kind", "start_time", "end_time", "execution_id"]
 
 class ListCreditEntriesRequest(Message[_ListCreditEntriesRequestFields]):
@@ -557,7 +653,7 @@ class ExportUsageRequest(Message[_ExportUsageRequestFields]):
 
 
 _DESC = file_desc(
-    b'\n"n8ngateway/v1/credit_service.proto\x12\rn8ngateway.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/httpbody.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1an8ngateway/v1/credit.proto\x1a\x19n8ngateway/v1/usage.proto"P\n\x17GetCreditBalanceRequest\x125\n\x0forganization_id\x18\x01 \x01(\tR\x0eorganizationIdB\x0c\xe2A\x01\x02\xbaH\x05r\x03\xb0\x01\x01"R\n\x18GetCreditBalanceResponse\x126\n\x07balance\x18\x01 \x01(\x0b2\x1c.n8ngateway.v1.CreditBalanceR\x07balance"\x81\x02\n\x11AddCreditsRequest\x125\n\x0forganization_id\x18\x01 \x01(\tR\x0eorganizationIdB\x0c\xe2A\x01\x02\xbaH\x05r\x03\xb0\x01\x01\x124\n\x06amount\x18\x02 \x01(\x05R\x06amountB\x1c\xe2A\x01\x02\xbaH\x15\x1a\x138\x00\x18\x80\x94\xeb\xdc\x03(\x80\xec\x94\xa3\xfc\xff\xff\xff\xff\x01\x12G\n\x0fidempotency_key\x18\x03 \x01(\tR\x0eidempotencyKeyB\x1e\xe2A\x01\x02\xbaH\x17r\x15\x10\x01\x18\xff\x012\x0e^[\\x20-\\x7e]*$\x126\n\x0bdescription\x18\x04 \x01(\tR\x0bdescriptionB\x14\xbaH\x11r\x0f\x18\xf4\x032\n^[^\\x00]*$"~\n\x12AddCreditsResponse\x120\n\x05entry\x18\x01 \x01(\x0b2\x1a.n8ngateway.v1.CreditEntryR\x05entry\x126\n\x07balance\x18\x02 \x01(\x0b2\x1c.n8ngateway.v1.CreditBalanceR\x07balance"\xac\x04\n\x18ListCreditEntriesRequest\x125\n\x0forganization_id\x18\x01 \x01(\tR\x0eorganizationIdB\x0c\xe2A\x01\x02\xbaH\x05r\x03\xb0\x01\x01\x12\'\n\tpage_size\x18\x02 \x01(\x05R\x08pageSizeB\n\xbaH\x07\x1a\x05\x18\xc8\x01(\x00\x127\n\npage_token\x18\x03 \x01(\tR\tpageTokenB\x18\xbaH\x15r\x13\x18\x80\x082\x0e^[\\x21-\\x7e]*$\x12<\n\x04kind\x18\x04 \x01(\x0e2\x1e.n8ngateway.v1.CreditEntryKindR\x04kindB\x08\xbaH\x05\x82\x01\x02\x10\x01\x129\n\nstart_time\x18\x05 \x01(\x0b2\x1a.google.protobuf.TimestampR\tstartTime\x125\n\x08end_time\x18\x06 \x01(\x0b2\x1a.google.protobuf.TimestampR\x07endTime\x12.\n\x0cexecution_id\x18\x07 \x01(\tR\x0bexecutionIdB\x0b\xbaH\x08\xd8\x01\x01r\x03\xb0\x01\x01:\x96\x01\xbaH\x92\x01\x1a\x8f\x01\n\x19end_time.after_start_time\x12!end_time must be after start_time\x1aO!has(this.start_time) || !has(this.end_time) || this.end_time > this.start_time"y\n\x19ListCreditEntriesResponse\x124\n\x07entries\x18\x01 \x03(\x0b2\x1a.n8ngateway.v1.CreditEntryR\x07entries\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken"\x9d\x03\n\x1aExportCreditEntriesRequest\x125\n\x0forganization_id\x18\x01 \x01(\tR\x0eorganizationIdB\x0c\xe2A\x01\x02\xbaH\x05r\x03\xb0\x01\x01\x12=\n\x06format\x18\x02 \x01(\x0e2\x1b.n8ngateway.v1.ExportFormatR\x06formatB\x08\xbaH\x05\x82\x01\x02\x10\x01\x129\n\nstart_time\x18\x03 \x01(\x0b2\x1a.google.protobuf.TimestampR\tstartTime\x125\n\x08end_time\x18\x04 \x01(\x0b2\x1a.google.protobuf.TimestampR\x07endTime:\x96\x01\xbaH\x92\x01\x1a\x8f\x01\n\x19end_time.after_start_time\x12!end_time must be after start_time\x1aO!has(this.start_time) || !has(this.end_time) || this.end_time > this.start_time"\xdd\x04\n\x0fGetUsageRequest\x125\n\x0forganization_id\x18\x01 \x01(\tR\x0eorganizationIdB\x0c\xe2A\x01\x02\xbaH\x05r\x03\xb0\x01\x01\x12\'\n\tpage_size\x18\x02 \x01(\x05R\x08pageSizeB\n\xbaH\x07\x1a\x05\x18\xc8\x01(\x00\x127\n\npage_token\x18\x03 \x01(\tR\tpageTokenB\x18\xbaH\x15r\x13\x18\x80\x082\x0e^[\\x21-\\x7e]*$\x12M\n\x08group_by\x18\x04 \x03(\x0e2\x1d.n8ngateway.v1.UsageDimensionR\x07groupByB\x13\xbaH\x10\x92\x01\r\x10\x04\x18\x01"\x07\x82\x01\x04\x10\x01 \x00\x129\n\nstart_time\x18\x05 \x01(\x0b2\x1a.google.protobuf.TimestampR\tstartTime\x125\n\x08end_time\x18\x06 \x01(\x0b2\x1a.google.protobuf.TimestampR\x07endTime\x12,\n\x0bworkflow_id\x18\x07 \x01(\tR\nworkflowIdB\x0b\xbaH\x08\xd8\x01\x01r\x03\xb0\x01\x01\x12)\n\napi_key_id\x18\x08 \x01(\tR\x08apiKeyIdB\x0b\xbaH\x08\xd8\x01\x01r\x03\xb0\x01\x01:\x96\x01\xbaH\x92\x01\x1a\x8f\x01\n\x19end_time.after_start_time\x12!end_time must be after start_time\x1aO!has(this.start_time) || !has(this.end_time) || this.end_time > this.start_time"g\n\x10GetUsageResponse\x12+\n\x04rows\x18\x01 \x03(\x0b2\x17.n8ngateway.v1.UsageRowR\x04rows\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken"\xc3\x03\n\x12ExportUsageRequest\x125\n\x0forganization_id\x18\x01 \x01(\tR\x0eorganizationIdB\x0c\xe2A\x01\x02\xbaH\x05r\x03\xb0\x01\x01\x12=\n\x06format\x18\x02 \x01(\x0e2\x1b.n8ngateway.v1.ExportFormatR\x06formatB\x08\xbaH\x05\x82\x01\x02\x10\x01\x129\n\nstart_time\x18\x03 \x01(\x0b2\x1a.google.protobuf.TimestampR\tstartTime\x125\n\x08end_time\x18\x04 \x01(\x0b2\x1a.google.protobuf.TimestampR\x07endTime\x12,\n\x0bworkflow_id\x18\x05 \x01(\tR\nworkflowIdB\x0b\xbaH\x08\xd8\x01\x01r\x03\xb0\x01\x01:\x96\x01\xbaH\x92\x01\x1a\x8f\x01\n\x19end_time.after_start_time\x12!end_time must be after start_time\x1aO!has(this.start_time) || !has(this.end_time) || this.end_time > this.start_time2\xb4\x07\n\rCreditService\x12\xa8\x01\n\x10GetCreditBalance\x12&.n8ngateway.v1.GetCreditBalanceRequest\x1a\'.n8ngateway.v1.GetCreditBalanceResponse"C\x90\x02\x01\x82\xd3\xe4\x93\x02:b\x07balance\x12//api/v1/organizations/{organization_id}/credits\x12\x90\x01\n\nAddCredits\x12 .n8ngateway.v1.AddCreditsRequest\x1a!.n8ngateway.v1.AddCreditsResponse"=\x90\x02\x02\x82\xd3\xe4\x93\x024:\x01*"//api/v1/organizations/{organization_id}/credits\x12\xaa\x01\n\x11ListCreditEntries\x12\'.n8ngateway.v1.ListCreditEntriesRequest\x1a(.n8ngateway.v1.ListCreditEntriesResponse"B\x90\x02\x01\x82\xd3\xe4\x93\x029\x127/api/v1/organizations/{organization_id}/credits/entries\x12\xa3\x01\n\x13ExportCreditEntries\x12).n8ngateway.v1.ExportCreditEntriesRequest\x1a\x14.google.api.HttpBody"I\x90\x02\x01\x82\xd3\xe4\x93\x02@\x12>/api/v1/organizations/{organization_id}/credits/entries/export0\x01\x12\x85\x01\n\x08GetUsage\x12\x1e.n8ngateway.v1.GetUsageRequest\x1a\x1f.n8ngateway.v1.GetUsageResponse"8\x90\x02\x01\x82\xd3\xe4\x93\x02/\x12-/api/v1/organizations/{organization_id}/usage\x12\x89\x01\n\x0bExportUsage\x12!.n8ngateway.v1.ExportUsageRequest\x1a\x14.google.api.HttpBody"?\x90\x02\x01\x82\xd3\xe4\x93\x026\x124/api/v1/organizations/{organization_id}/usage/export0\x01b\x06proto3',
+    b'\n"n8ngateway/v1/credit_service.proto\x12\rn8ngateway.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/httpbody.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1an8ngateway/v1/credit.proto\x1a\x19n8ngateway/v1/usage.proto"P\n\x17GetCreditBalanceRequest\x125\n\x0forganization_id\x18\x01 \x01(\tR\x0eorganizationIdB\x0c\xe2A\x01\x02\xbaH\x05r\x03\xb0\x01\x01"R\n\x18GetCreditBalanceResponse\x126\n\x07balance\x18\x01 \x01(\x0b2\x1c.n8ngateway.v1.CreditBalanceR\x07balance"\x81\x02\n\x11AddCreditsRequest\x125\n\x0forganization_id\x18\x01 \x01(\tR\x0eorganizationIdB\x0c\xe2A\x01\x02\xbaH\x05r\x03\xb0\x01\x01\x124\n\x06amount\x18\x02 \x01(\x05R\x06amountB\x1c\xe2A\x01\x02\xbaH\x15\x1a\x138\x00\x18\x80\x94\xeb\xdc\x03(\x80\xec\x94\xa3\xfc\xff\xff\xff\xff\x01\x12G\n\x0fidempotency_key\x18\x03 \x01(\tR\x0eidempotencyKeyB\x1e\xe2A\x01\x02\xbaH\x17r\x15\x10\x01\x18\xff\x012\x0e^[\\x20-\\x7e]*$\x126\n\x0bdescription\x18\x04 \x01(\tR\x0bdescriptionB\x14\xbaH\x11r\x0f\x18\xf4\x032\n^[^\\x00]*$"~\n\x12AddCreditsResponse\x120\n\x05entry\x18\x01 \x01(\x0b2\x1a.n8ngateway.v1.CreditEntryR\x05entry\x126\n\x07balance\x18\x02 \x01(\x0b2\x1c.n8ngateway.v1.CreditBalanceR\x07balance"\xe9\x01\n\x16RefundExecutionRequest\x125\n\x0forganization_id\x18\x01 \x01(\tR\x0eorganizationIdB\x0c\xe2A\x01\x02\xbaH\x05r\x03\xb0\x01\x01\x12/\n\x0cexecution_id\x18\x02 \x01(\tR\x0bexecutionIdB\x0c\xe2A\x01\x02\xbaH\x05r\x03\xb0\x01\x01\x12$\n\x06amount\x18\x03 \x01(\x05H\x00R\x06amountB\x07\xbaH\x04\x1a\x02(\x01\x88\x01\x01\x126\n\x0bdescription\x18\x04 \x01(\tR\x0bdescriptionB\x14\xbaH\x11r\x0f\x18\xf4\x032\n^[^\\x00]*$B\t\n\x07_amount"\x83\x01\n\x17RefundExecutionResponse\x120\n\x05entry\x18\x01 \x01(\x0b2\x1a.n8ngateway.v1.CreditEntryR\x05entry\x126\n\x07balance\x18\x02 \x01(\x0b2\x1c.n8ngateway.v1.CreditBalanceR\x07balance"\xac\x04\n\x18ListCreditEntriesRequest\x125\n\x0forganization_id\x18\x01 \x01(\tR\x0eorganizationIdB\x0c\xe2A\x01\x02\xbaH\x05r\x03\xb0\x01\x01\x12\'\n\tpage_size\x18\x02 \x01(\x05R\x08pageSizeB\n\xbaH\x07\x1a\x05\x18\xc8\x01(\x00\x127\n\npage_token\x18\x03 \x01(\tR\tpageTokenB\x18\xbaH\x15r\x13\x18\x80\x082\x0e^[\\x21-\\x7e]*$\x12<\n\x04kind\x18\x04 \x01(\x0e2\x1e.n8ngateway.v1.CreditEntryKindR\x04kindB\x08\xbaH\x05\x82\x01\x02\x10\x01\x129\n\nstart_time\x18\x05 \x01(\x0b2\x1a.google.protobuf.TimestampR\tstartTime\x125\n\x08end_time\x18\x06 \x01(\x0b2\x1a.google.protobuf.TimestampR\x07endTime\x12.\n\x0cexecution_id\x18\x07 \x01(\tR\x0bexecutionIdB\x0b\xbaH\x08\xd8\x01\x01r\x03\xb0\x01\x01:\x96\x01\xbaH\x92\x01\x1a\x8f\x01\n\x19end_time.after_start_time\x12!end_time must be after start_time\x1aO!has(this.start_time) || !has(this.end_time) || this.end_time > this.start_time"y\n\x19ListCreditEntriesResponse\x124\n\x07entries\x18\x01 \x03(\x0b2\x1a.n8ngateway.v1.CreditEntryR\x07entries\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken"\x9d\x03\n\x1aExportCreditEntriesRequest\x125\n\x0forganization_id\x18\x01 \x01(\tR\x0eorganizationIdB\x0c\xe2A\x01\x02\xbaH\x05r\x03\xb0\x01\x01\x12=\n\x06format\x18\x02 \x01(\x0e2\x1b.n8ngateway.v1.ExportFormatR\x06formatB\x08\xbaH\x05\x82\x01\x02\x10\x01\x129\n\nstart_time\x18\x03 \x01(\x0b2\x1a.google.protobuf.TimestampR\tstartTime\x125\n\x08end_time\x18\x04 \x01(\x0b2\x1a.google.protobuf.TimestampR\x07endTime:\x96\x01\xbaH\x92\x01\x1a\x8f\x01\n\x19end_time.after_start_time\x12!end_time must be after start_time\x1aO!has(this.start_time) || !has(this.end_time) || this.end_time > this.start_time"\xdd\x04\n\x0fGetUsageRequest\x125\n\x0forganization_id\x18\x01 \x01(\tR\x0eorganizationIdB\x0c\xe2A\x01\x02\xbaH\x05r\x03\xb0\x01\x01\x12\'\n\tpage_size\x18\x02 \x01(\x05R\x08pageSizeB\n\xbaH\x07\x1a\x05\x18\xc8\x01(\x00\x127\n\npage_token\x18\x03 \x01(\tR\tpageTokenB\x18\xbaH\x15r\x13\x18\x80\x082\x0e^[\\x21-\\x7e]*$\x12M\n\x08group_by\x18\x04 \x03(\x0e2\x1d.n8ngateway.v1.UsageDimensionR\x07groupByB\x13\xbaH\x10\x92\x01\r\x10\x04\x18\x01"\x07\x82\x01\x04\x10\x01 \x00\x129\n\nstart_time\x18\x05 \x01(\x0b2\x1a.google.protobuf.TimestampR\tstartTime\x125\n\x08end_time\x18\x06 \x01(\x0b2\x1a.google.protobuf.TimestampR\x07endTime\x12,\n\x0bworkflow_id\x18\x07 \x01(\tR\nworkflowIdB\x0b\xbaH\x08\xd8\x01\x01r\x03\xb0\x01\x01\x12)\n\napi_key_id\x18\x08 \x01(\tR\x08apiKeyIdB\x0b\xbaH\x08\xd8\x01\x01r\x03\xb0\x01\x01:\x96\x01\xbaH\x92\x01\x1a\x8f\x01\n\x19end_time.after_start_time\x12!end_time must be after start_time\x1aO!has(this.start_time) || !has(this.end_time) || this.end_time > this.start_time"g\n\x10GetUsageResponse\x12+\n\x04rows\x18\x01 \x03(\x0b2\x17.n8ngateway.v1.UsageRowR\x04rows\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken"\xc3\x03\n\x12ExportUsageRequest\x125\n\x0forganization_id\x18\x01 \x01(\tR\x0eorganizationIdB\x0c\xe2A\x01\x02\xbaH\x05r\x03\xb0\x01\x01\x12=\n\x06format\x18\x02 \x01(\x0e2\x1b.n8ngateway.v1.ExportFormatR\x06formatB\x08\xbaH\x05\x82\x01\x02\x10\x01\x129\n\nstart_time\x18\x03 \x01(\x0b2\x1a.google.protobuf.TimestampR\tstartTime\x125\n\x08end_time\x18\x04 \x01(\x0b2\x1a.google.protobuf.TimestampR\x07endTime\x12,\n\x0bworkflow_id\x18\x05 \x01(\tR\nworkflowIdB\x0b\xbaH\x08\xd8\x01\x01r\x03\xb0\x01\x01:\x96\x01\xbaH\x92\x01\x1a\x8f\x01\n\x19end_time.after_start_time\x12!end_time must be after start_time\x1aO!has(this.start_time) || !has(this.end_time) || this.end_time > this.start_time2\xde\x08\n\rCreditService\x12\xa8\x01\n\x10GetCreditBalance\x12&.n8ngateway.v1.GetCreditBalanceRequest\x1a\'.n8ngateway.v1.GetCreditBalanceResponse"C\x90\x02\x01\x82\xd3\xe4\x93\x02:b\x07balance\x12//api/v1/organizations/{organization_id}/credits\x12\x90\x01\n\nAddCredits\x12 .n8ngateway.v1.AddCreditsRequest\x1a!.n8ngateway.v1.AddCreditsResponse"=\x90\x02\x02\x82\xd3\xe4\x93\x024:\x01*"//api/v1/organizations/{organization_id}/credits\x12\xa7\x01\n\x0fRefundExecution\x12%.n8ngateway.v1.RefundExecutionRequest\x1a&.n8ngateway.v1.RefundExecutionResponse"E\x90\x02\x02\x82\xd3\xe4\x93\x02<:\x01*"7/api/v1/organizations/{organization_id}/credits/refunds\x12\xaa\x01\n\x11ListCreditEntries\x12\'.n8ngateway.v1.ListCreditEntriesRequest\x1a(.n8ngateway.v1.ListCreditEntriesResponse"B\x90\x02\x01\x82\xd3\xe4\x93\x029\x127/api/v1/organizations/{organization_id}/credits/entries\x12\xa3\x01\n\x13ExportCreditEntries\x12).n8ngateway.v1.ExportCreditEntriesRequest\x1a\x14.google.api.HttpBody"I\x90\x02\x01\x82\xd3\xe4\x93\x02@\x12>/api/v1/organizations/{organization_id}/credits/entries/export0\x01\x12\x85\x01\n\x08GetUsage\x12\x1e.n8ngateway.v1.GetUsageRequest\x1a\x1f.n8ngateway.v1.GetUsageResponse"8\x90\x02\x01\x82\xd3\xe4\x93\x02/\x12-/api/v1/organizations/{organization_id}/usage\x12\x89\x01\n\x0bExportUsage\x12!.n8ngateway.v1.ExportUsageRequest\x1a\x14.google.api.HttpBody"?\x90\x02\x01\x82\xd3\xe4\x93\x026\x124/api/v1/organizations/{organization_id}/usage/export0\x01b\x06proto3',
     [
         validate_pb.desc(),
         annotations_pb.desc(),
@@ -572,6 +668,8 @@ _DESC = file_desc(
         "GetCreditBalanceResponse": GetCreditBalanceResponse,
         "AddCreditsRequest": AddCreditsRequest,
         "AddCreditsResponse": AddCreditsResponse,
+        "RefundExecutionRequest": RefundExecutionRequest,
+        "RefundExecutionResponse": RefundExecutionResponse,
         "ListCreditEntriesRequest": ListCreditEntriesRequest,
         "ListCreditEntriesResponse": ListCreditEntriesResponse,
         "ExportCreditEntriesRequest": ExportCreditEntriesRequest,

@@ -46,6 +46,26 @@ class AddCreditsResponse(_message.Message):
     balance: _credit_pb2.CreditBalance
     def __init__(self, entry: _Optional[_Union[_credit_pb2.CreditEntry, _Mapping]] = ..., balance: _Optional[_Union[_credit_pb2.CreditBalance, _Mapping]] = ...) -> None: ...
 
+class RefundExecutionRequest(_message.Message):
+    __slots__ = ("organization_id", "execution_id", "amount", "description")
+    ORGANIZATION_ID_FIELD_NUMBER: _ClassVar[int]
+    EXECUTION_ID_FIELD_NUMBER: _ClassVar[int]
+    AMOUNT_FIELD_NUMBER: _ClassVar[int]
+    DESCRIPTION_FIELD_NUMBER: _ClassVar[int]
+    organization_id: str
+    execution_id: str
+    amount: int
+    description: str
+    def __init__(self, organization_id: _Optional[str] = ..., execution_id: _Optional[str] = ..., amount: _Optional[int] = ..., description: _Optional[str] = ...) -> None: ...
+
+class RefundExecutionResponse(_message.Message):
+    __slots__ = ("entry", "balance")
+    ENTRY_FIELD_NUMBER: _ClassVar[int]
+    BALANCE_FIELD_NUMBER: _ClassVar[int]
+    entry: _credit_pb2.CreditEntry
+    balance: _credit_pb2.CreditBalance
+    def __init__(self, entry: _Optional[_Union[_credit_pb2.CreditEntry, _Mapping]] = ..., balance: _Optional[_Union[_credit_pb2.CreditBalance, _Mapping]] = ...) -> None: ...
+
 class ListCreditEntriesRequest(_message.Message):
     __slots__ = ("organization_id", "page_size", "page_token", "kind", "start_time", "end_time", "execution_id")
     ORGANIZATION_ID_FIELD_NUMBER: _ClassVar[int]

@@ -46,6 +46,11 @@ class CreditServiceStub:
                 request_serializer=n8n__gateway__client_dot_v1_dot_credit__service__pb2.AddCreditsRequest.SerializeToString,
                 response_deserializer=n8n__gateway__client_dot_v1_dot_credit__service__pb2.AddCreditsResponse.FromString,
                 _registered_method=True)
+        self.RefundExecution = channel.unary_unary(
+                '/n8ngateway.v1.CreditService/RefundExecution',
+                request_serializer=n8n__gateway__client_dot_v1_dot_credit__service__pb2.RefundExecutionRequest.SerializeToString,
+                response_deserializer=n8n__gateway__client_dot_v1_dot_credit__service__pb2.RefundExecutionResponse.FromString,
+                _registered_method=True)
         self.ListCreditEntries = channel.unary_unary(
                 '/n8ngateway.v1.CreditService/ListCreditEntries',
                 request_serializer=n8n__gateway__client_dot_v1_dot_credit__service__pb2.ListCreditEntriesRequest.SerializeToString,
@@ -82,6 +87,14 @@ class CreditServiceServicer:
     def AddCredits(self, request, context):
         """Adds credits, or takes them by a negative amount; only the platform may. A key used before answers the
         entry that it made.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RefundExecution(self, request, context):
+        """Gives back what a run was charged, or a part of it, at most once; only the platform may. Repeated, it answers
+        the entry that there is; with another amount it is ABORTED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -128,6 +141,11 @@ def add_CreditServiceServicer_to_server(servicer, server):
                     servicer.AddCredits,
                     request_deserializer=n8n__gateway__client_dot_v1_dot_credit__service__pb2.AddCreditsRequest.FromString,
                     response_serializer=n8n__gateway__client_dot_v1_dot_credit__service__pb2.AddCreditsResponse.SerializeToString,
+            ),
+            'RefundExecution': grpc.unary_unary_rpc_method_handler(
+                    servicer.RefundExecution,
+                    request_deserializer=n8n__gateway__client_dot_v1_dot_credit__service__pb2.RefundExecutionRequest.FromString,
+                    response_serializer=n8n__gateway__client_dot_v1_dot_credit__service__pb2.RefundExecutionResponse.SerializeToString,
             ),
             'ListCreditEntries': grpc.unary_unary_rpc_method_handler(
                     servicer.ListCreditEntries,
@@ -205,6 +223,33 @@ class CreditService:
             '/n8ngateway.v1.CreditService/AddCredits',
             n8n__gateway__client_dot_v1_dot_credit__service__pb2.AddCreditsRequest.SerializeToString,
             n8n__gateway__client_dot_v1_dot_credit__service__pb2.AddCreditsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RefundExecution(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/n8ngateway.v1.CreditService/RefundExecution',
+            n8n__gateway__client_dot_v1_dot_credit__service__pb2.RefundExecutionRequest.SerializeToString,
+            n8n__gateway__client_dot_v1_dot_credit__service__pb2.RefundExecutionResponse.FromString,
             options,
             channel_credentials,
             insecure,

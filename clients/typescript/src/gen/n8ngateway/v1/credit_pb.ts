@@ -112,14 +112,14 @@ export type CreditEntry = Message<"n8ngateway.v1.CreditEntry"> & {
   executionId: string;
 
   /**
-   * Text given with the credits; empty for charges and refunds.
+   * Text given with the credits; empty for charges.
    *
    * @generated from field: string description = 7;
    */
   description: string;
 
   /**
-   * Who added it; empty for charges and refunds.
+   * Who added it; empty for charges.
    *
    * @generated from field: string created_by = 8;
    */

@@ -18,7 +18,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file n8ngateway/v1/credit_service.proto.
  */
 export const file_n8ngateway_v1_credit_service: GenFile = /*@__PURE__*/
-  fileDesc("CiJuOG5nYXRld2F5L3YxL2NyZWRpdF9zZXJ2aWNlLnByb3RvEg1uOG5nYXRld2F5LnYxIjQKF0dldENyZWRpdEJhbGFuY2VSZXF1ZXN0EhkKD29yZ2FuaXphdGlvbl9pZBgBIAEoCUIAIkkKGEdldENyZWRpdEJhbGFuY2VSZXNwb25zZRItCgdiYWxhbmNlGAEgASgLMhwubjhuZ2F0ZXdheS52MS5DcmVkaXRCYWxhbmNlInIKEUFkZENyZWRpdHNSZXF1ZXN0EhkKD29yZ2FuaXphdGlvbl9pZBgBIAEoCUIAEhAKBmFtb3VudBgCIAEoBUIAEhkKD2lkZW1wb3RlbmN5X2tleRgDIAEoCUIAEhUKC2Rlc2NyaXB0aW9uGAQgASgJQgAibgoSQWRkQ3JlZGl0c1Jlc3BvbnNlEikKBWVudHJ5GAEgASgLMhoubjhuZ2F0ZXdheS52MS5DcmVkaXRFbnRyeRItCgdiYWxhbmNlGAIgASgLMhwubjhuZ2F0ZXdheS52MS5DcmVkaXRCYWxhbmNlIogCChhMaXN0Q3JlZGl0RW50cmllc1JlcXVlc3QSGQoPb3JnYW5pemF0aW9uX2lkGAEgASgJQgASEwoJcGFnZV9zaXplGAIgASgFQgASFAoKcGFnZV90b2tlbhgDIAEoCUIAEi4KBGtpbmQYBCABKA4yHi5uOG5nYXRld2F5LnYxLkNyZWRpdEVudHJ5S2luZEIAEi4KCnN0YXJ0X3RpbWUYBSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEiwKCGVuZF90aW1lGAYgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIWCgxleGVjdXRpb25faWQYByABKAlCADoAImEKGUxpc3RDcmVkaXRFbnRyaWVzUmVzcG9uc2USKwoHZW50cmllcxgBIAMoCzIaLm44bmdhdGV3YXkudjEuQ3JlZGl0RW50cnkSFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJIsYBChpFeHBvcnRDcmVkaXRFbnRyaWVzUmVxdWVzdBIZCg9vcmdhbml6YXRpb25faWQYASABKAlCABItCgZmb3JtYXQYAiABKA4yGy5uOG5nYXRld2F5LnYxLkV4cG9ydEZvcm1hdEIAEi4KCnN0YXJ0X3RpbWUYAyABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEiwKCGVuZF90aW1lGAQgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcDoAIpcCCg9HZXRVc2FnZVJlcXVlc3QSGQoPb3JnYW5pemF0aW9uX2lkGAEgASgJQgASEwoJcGFnZV9zaXplGAIgASgFQgASFAoKcGFnZV90b2tlbhgDIAEoCUIAEjEKCGdyb3VwX2J5GAQgAygOMh0ubjhuZ2F0ZXdheS52MS5Vc2FnZURpbWVuc2lvbkIAEi4KCnN0YXJ0X3RpbWUYBSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEiwKCGVuZF90aW1lGAYgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIVCgt3b3JrZmxvd19pZBgHIAEoCUIAEhQKCmFwaV9rZXlfaWQYCCABKAlCADoAIlIKEEdldFVzYWdlUmVzcG9uc2USJQoEcm93cxgBIAMoCzIXLm44bmdhdGV3YXkudjEuVXNhZ2VSb3cSFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJItUBChJFeHBvcnRVc2FnZVJlcXVlc3QSGQoPb3JnYW5pemF0aW9uX2lkGAEgASgJQgASLQoGZm9ybWF0GAIgASgOMhsubjhuZ2F0ZXdheS52MS5FeHBvcnRGb3JtYXRCABIuCgpzdGFydF90aW1lGAMgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIsCghlbmRfdGltZRgEIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASFQoLd29ya2Zsb3dfaWQYBSABKAlCADoAMr4ECg1DcmVkaXRTZXJ2aWNlEmgKEEdldENyZWRpdEJhbGFuY2USJi5uOG5nYXRld2F5LnYxLkdldENyZWRpdEJhbGFuY2VSZXF1ZXN0GicubjhuZ2F0ZXdheS52MS5HZXRDcmVkaXRCYWxhbmNlUmVzcG9uc2UiA5ACARJWCgpBZGRDcmVkaXRzEiAubjhuZ2F0ZXdheS52MS5BZGRDcmVkaXRzUmVxdWVzdBohLm44bmdhdGV3YXkudjEuQWRkQ3JlZGl0c1Jlc3BvbnNlIgOQAgISawoRTGlzdENyZWRpdEVudHJpZXMSJy5uOG5nYXRld2F5LnYxLkxpc3RDcmVkaXRFbnRyaWVzUmVxdWVzdBooLm44bmdhdGV3YXkudjEuTGlzdENyZWRpdEVudHJpZXNSZXNwb25zZSIDkAIBEl0KE0V4cG9ydENyZWRpdEVudHJpZXMSKS5uOG5nYXRld2F5LnYxLkV4cG9ydENyZWRpdEVudHJpZXNSZXF1ZXN0GhQuZ29vZ2xlLmFwaS5IdHRwQm9keSIDkAIBMAESUAoIR2V0VXNhZ2USHi5uOG5nYXRld2F5LnYxLkdldFVzYWdlUmVxdWVzdBofLm44bmdhdGV3YXkudjEuR2V0VXNhZ2VSZXNwb25zZSIDkAIBEk0KC0V4cG9ydFVzYWdlEiEubjhuZ2F0ZXdheS52MS5FeHBvcnRVc2FnZVJlcXVlc3QaFC5nb29nbGUuYXBpLkh0dHBCb2R5IgOQAgEwAUIcWhpuOG5nYXRld2F5L3YxO244bmdhdGV3YXl2MWIGcHJvdG8z", [file_google_api_httpbody, file_google_protobuf_timestamp, file_n8ngateway_v1_credit, file_n8ngateway_v1_usage]);
+  fileDesc("CiJuOG5nYXRld2F5L3YxL2NyZWRpdF9zZXJ2aWNlLnByb3RvEg1uOG5nYXRld2F5LnYxIjQKF0dldENyZWRpdEJhbGFuY2VSZXF1ZXN0EhkKD29yZ2FuaXphdGlvbl9pZBgBIAEoCUIAIkkKGEdldENyZWRpdEJhbGFuY2VSZXNwb25zZRItCgdiYWxhbmNlGAEgASgLMhwubjhuZ2F0ZXdheS52MS5DcmVkaXRCYWxhbmNlInIKEUFkZENyZWRpdHNSZXF1ZXN0EhkKD29yZ2FuaXphdGlvbl9pZBgBIAEoCUIAEhAKBmFtb3VudBgCIAEoBUIAEhkKD2lkZW1wb3RlbmN5X2tleRgDIAEoCUIAEhUKC2Rlc2NyaXB0aW9uGAQgASgJQgAibgoSQWRkQ3JlZGl0c1Jlc3BvbnNlEikKBWVudHJ5GAEgASgLMhoubjhuZ2F0ZXdheS52MS5DcmVkaXRFbnRyeRItCgdiYWxhbmNlGAIgASgLMhwubjhuZ2F0ZXdheS52MS5DcmVkaXRCYWxhbmNlIoQBChZSZWZ1bmRFeGVjdXRpb25SZXF1ZXN0EhkKD29yZ2FuaXphdGlvbl9pZBgBIAEoCUIAEhYKDGV4ZWN1dGlvbl9pZBgCIAEoCUIAEhUKBmFtb3VudBgDIAEoBUIASACIAQESFQoLZGVzY3JpcHRpb24YBCABKAlCAEIJCgdfYW1vdW50InMKF1JlZnVuZEV4ZWN1dGlvblJlc3BvbnNlEikKBWVudHJ5GAEgASgLMhoubjhuZ2F0ZXdheS52MS5DcmVkaXRFbnRyeRItCgdiYWxhbmNlGAIgASgLMhwubjhuZ2F0ZXdheS52MS5DcmVkaXRCYWxhbmNlIogCChhMaXN0Q3JlZGl0RW50cmllc1JlcXVlc3QSGQoPb3JnYW5pemF0aW9uX2lkGAEgASgJQgASEwoJcGFnZV9zaXplGAIgASgFQgASFAoKcGFnZV90b2tlbhgDIAEoCUIAEi4KBGtpbmQYBCABKA4yHi5uOG5nYXRld2F5LnYxLkNyZWRpdEVudHJ5S2luZEIAEi4KCnN0YXJ0X3RpbWUYBSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEiwKCGVuZF90aW1lGAYgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIWCgxleGVjdXRpb25faWQYByABKAlCADoAImEKGUxpc3RDcmVkaXRFbnRyaWVzUmVzcG9uc2USKwoHZW50cmllcxgBIAMoCzIaLm44bmdhdGV3YXkudjEuQ3JlZGl0RW50cnkSFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJIsYBChpFeHBvcnRDcmVkaXRFbnRyaWVzUmVxdWVzdBIZCg9vcmdhbml6YXRpb25faWQYASABKAlCABItCgZmb3JtYXQYAiABKA4yGy5uOG5nYXRld2F5LnYxLkV4cG9ydEZvcm1hdEIAEi4KCnN0YXJ0X3RpbWUYAyABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEiwKCGVuZF90aW1lGAQgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcDoAIpcCCg9HZXRVc2FnZVJlcXVlc3QSGQoPb3JnYW5pemF0aW9uX2lkGAEgASgJQgASEwoJcGFnZV9zaXplGAIgASgFQgASFAoKcGFnZV90b2tlbhgDIAEoCUIAEjEKCGdyb3VwX2J5GAQgAygOMh0ubjhuZ2F0ZXdheS52MS5Vc2FnZURpbWVuc2lvbkIAEi4KCnN0YXJ0X3RpbWUYBSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEiwKCGVuZF90aW1lGAYgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIVCgt3b3JrZmxvd19pZBgHIAEoCUIAEhQKCmFwaV9rZXlfaWQYCCABKAlCADoAIlIKEEdldFVzYWdlUmVzcG9uc2USJQoEcm93cxgBIAMoCzIXLm44bmdhdGV3YXkudjEuVXNhZ2VSb3cSFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJItUBChJFeHBvcnRVc2FnZVJlcXVlc3QSGQoPb3JnYW5pemF0aW9uX2lkGAEgASgJQgASLQoGZm9ybWF0GAIgASgOMhsubjhuZ2F0ZXdheS52MS5FeHBvcnRGb3JtYXRCABIuCgpzdGFydF90aW1lGAMgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIsCghlbmRfdGltZRgEIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASFQoLd29ya2Zsb3dfaWQYBSABKAlCADoAMqUFCg1DcmVkaXRTZXJ2aWNlEmgKEEdldENyZWRpdEJhbGFuY2USJi5uOG5nYXRld2F5LnYxLkdldENyZWRpdEJhbGFuY2VSZXF1ZXN0GicubjhuZ2F0ZXdheS52MS5HZXRDcmVkaXRCYWxhbmNlUmVzcG9uc2UiA5ACARJWCgpBZGRDcmVkaXRzEiAubjhuZ2F0ZXdheS52MS5BZGRDcmVkaXRzUmVxdWVzdBohLm44bmdhdGV3YXkudjEuQWRkQ3JlZGl0c1Jlc3BvbnNlIgOQAgISZQoPUmVmdW5kRXhlY3V0aW9uEiUubjhuZ2F0ZXdheS52MS5SZWZ1bmRFeGVjdXRpb25SZXF1ZXN0GiYubjhuZ2F0ZXdheS52MS5SZWZ1bmRFeGVjdXRpb25SZXNwb25zZSIDkAICEmsKEUxpc3RDcmVkaXRFbnRyaWVzEicubjhuZ2F0ZXdheS52MS5MaXN0Q3JlZGl0RW50cmllc1JlcXVlc3QaKC5uOG5nYXRld2F5LnYxLkxpc3RDcmVkaXRFbnRyaWVzUmVzcG9uc2UiA5ACARJdChNFeHBvcnRDcmVkaXRFbnRyaWVzEikubjhuZ2F0ZXdheS52MS5FeHBvcnRDcmVkaXRFbnRyaWVzUmVxdWVzdBoULmdvb2dsZS5hcGkuSHR0cEJvZHkiA5ACATABElAKCEdldFVzYWdlEh4ubjhuZ2F0ZXdheS52MS5HZXRVc2FnZVJlcXVlc3QaHy5uOG5nYXRld2F5LnYxLkdldFVzYWdlUmVzcG9uc2UiA5ACARJNCgtFeHBvcnRVc2FnZRIhLm44bmdhdGV3YXkudjEuRXhwb3J0VXNhZ2VSZXF1ZXN0GhQuZ29vZ2xlLmFwaS5IdHRwQm9keSIDkAIBMAFCHFoabjhuZ2F0ZXdheS92MTtuOG5nYXRld2F5djFiBnByb3RvMw", [file_google_api_httpbody, file_google_protobuf_timestamp, file_n8ngateway_v1_credit, file_n8ngateway_v1_usage]);
 
 /**
  * Whose balance.
@@ -133,6 +133,76 @@ export const AddCreditsResponseSchema: GenMessage<AddCreditsResponse> = /*@__PUR
   messageDesc(file_n8ngateway_v1_credit_service, 3);
 
 /**
+ * What to give back.
+ *
+ * @generated from message n8ngateway.v1.RefundExecutionRequest
+ */
+export type RefundExecutionRequest = Message<"n8ngateway.v1.RefundExecutionRequest"> & {
+  /**
+   * The organization that was charged.
+   *
+   * @generated from field: string organization_id = 1;
+   */
+  organizationId: string;
+
+  /**
+   * The run; one that was not charged, or not yet, is FAILED_PRECONDITION.
+   *
+   * @generated from field: string execution_id = 2;
+   */
+  executionId: string;
+
+  /**
+   * Credits to give back, at most those that were charged; absent for all of them.
+   *
+   * @generated from field: optional int32 amount = 3;
+   */
+  amount?: number | undefined;
+
+  /**
+   * Shown on the statement, e.g. why.
+   *
+   * @generated from field: string description = 4;
+   */
+  description: string;
+};
+
+/**
+ * Describes the message n8ngateway.v1.RefundExecutionRequest.
+ * Use `create(RefundExecutionRequestSchema)` to create a new message.
+ */
+export const RefundExecutionRequestSchema: GenMessage<RefundExecutionRequest> = /*@__PURE__*/
+  messageDesc(file_n8ngateway_v1_credit_service, 4);
+
+/**
+ * The new line and the balance after it.
+ *
+ * @generated from message n8ngateway.v1.RefundExecutionResponse
+ */
+export type RefundExecutionResponse = Message<"n8ngateway.v1.RefundExecutionResponse"> & {
+  /**
+   * The line that gives the credits back, written now or before.
+   *
+   * @generated from field: n8ngateway.v1.CreditEntry entry = 1;
+   */
+  entry?: CreditEntry | undefined;
+
+  /**
+   * The balance now.
+   *
+   * @generated from field: n8ngateway.v1.CreditBalance balance = 2;
+   */
+  balance?: CreditBalance | undefined;
+};
+
+/**
+ * Describes the message n8ngateway.v1.RefundExecutionResponse.
+ * Use `create(RefundExecutionResponseSchema)` to create a new message.
+ */
+export const RefundExecutionResponseSchema: GenMessage<RefundExecutionResponse> = /*@__PURE__*/
+  messageDesc(file_n8ngateway_v1_credit_service, 5);
+
+/**
  * Which ledger entries.
  *
  * @generated from message n8ngateway.v1.ListCreditEntriesRequest
@@ -193,7 +263,7 @@ export type ListCreditEntriesRequest = Message<"n8ngateway.v1.ListCreditEntriesR
  * Use `create(ListCreditEntriesRequestSchema)` to create a new message.
  */
 export const ListCreditEntriesRequestSchema: GenMessage<ListCreditEntriesRequest> = /*@__PURE__*/
-  messageDesc(file_n8ngateway_v1_credit_service, 4);
+  messageDesc(file_n8ngateway_v1_credit_service, 6);
 
 /**
  * A page of ledger entries.
@@ -221,7 +291,7 @@ export type ListCreditEntriesResponse = Message<"n8ngateway.v1.ListCreditEntries
  * Use `create(ListCreditEntriesResponseSchema)` to create a new message.
  */
 export const ListCreditEntriesResponseSchema: GenMessage<ListCreditEntriesResponse> = /*@__PURE__*/
-  messageDesc(file_n8ngateway_v1_credit_service, 5);
+  messageDesc(file_n8ngateway_v1_credit_service, 7);
 
 /**
  * Which ledger entries, and in which form.
@@ -263,7 +333,7 @@ export type ExportCreditEntriesRequest = Message<"n8ngateway.v1.ExportCreditEntr
  * Use `create(ExportCreditEntriesRequestSchema)` to create a new message.
  */
 export const ExportCreditEntriesRequestSchema: GenMessage<ExportCreditEntriesRequest> = /*@__PURE__*/
-  messageDesc(file_n8ngateway_v1_credit_service, 6);
+  messageDesc(file_n8ngateway_v1_credit_service, 8);
 
 /**
  * Which executions, and how to sum them up.
@@ -333,7 +403,7 @@ export type GetUsageRequest = Message<"n8ngateway.v1.GetUsageRequest"> & {
  * Use `create(GetUsageRequestSchema)` to create a new message.
  */
 export const GetUsageRequestSchema: GenMessage<GetUsageRequest> = /*@__PURE__*/
-  messageDesc(file_n8ngateway_v1_credit_service, 7);
+  messageDesc(file_n8ngateway_v1_credit_service, 9);
 
 /**
  * A page of sums.
@@ -361,7 +431,7 @@ export type GetUsageResponse = Message<"n8ngateway.v1.GetUsageResponse"> & {
  * Use `create(GetUsageResponseSchema)` to create a new message.
  */
 export const GetUsageResponseSchema: GenMessage<GetUsageResponse> = /*@__PURE__*/
-  messageDesc(file_n8ngateway_v1_credit_service, 8);
+  messageDesc(file_n8ngateway_v1_credit_service, 10);
 
 /**
  * Which executions, and in which form.
@@ -410,7 +480,7 @@ export type ExportUsageRequest = Message<"n8ngateway.v1.ExportUsageRequest"> & {
  * Use `create(ExportUsageRequestSchema)` to create a new message.
  */
 export const ExportUsageRequestSchema: GenMessage<ExportUsageRequest> = /*@__PURE__*/
-  messageDesc(file_n8ngateway_v1_credit_service, 9);
+  messageDesc(file_n8ngateway_v1_credit_service, 11);
 
 /**
  * Credits and what they were used for. A balance is the sum of its ledger and never falls below zero.
@@ -438,6 +508,17 @@ export const CreditService: GenService<{
     methodKind: "unary";
     input: typeof AddCreditsRequestSchema;
     output: typeof AddCreditsResponseSchema;
+  },
+  /**
+   * Gives back what a run was charged, or a part of it, at most once; only the platform may. Repeated, it answers
+   * the entry that there is; with another amount it is ABORTED.
+   *
+   * @generated from rpc n8ngateway.v1.CreditService.RefundExecution
+   */
+  refundExecution: {
+    methodKind: "unary";
+    input: typeof RefundExecutionRequestSchema;
+    output: typeof RefundExecutionResponseSchema;
   },
   /**
    * Lists ledger entries, newest first; with a time span it is a statement.
