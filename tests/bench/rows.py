@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from bench.v1.bench_pb import CreateTaskRequest, ListLinesRequest, Schedule
 
@@ -121,6 +121,13 @@ def _authenticated(name: str, port: str) -> Row:
     return Row("authentication", name, "authentication", port, "/", "application/json", b"{}")
 
 
+def _signed_by_key() -> Row:
+    return replace(
+        _signed("an API key that is known, and its signature", "key", SIGNED_BODIES[0]),
+        group="authentication",
+    )
+
+
 def _signed(name: str, port: str, body: bytes) -> Row:
     group = f"signature, {len(body) // 1024} KiB" if len(body) >= 1024 else f"signature, {len(body)} B"
     return Row(group, name, "signature", port, "/", "application/json", body)
@@ -182,6 +189,7 @@ ROWS: tuple[Row, ...] = (
     _authenticated("a session token that is known", "known"),
     _authenticated("a session token that is new", "unknown"),
     _authenticated("an API key that is known", "key"),
+    _signed_by_key(),
     _authenticated("nothing", "open"),
     *(
         _signed(name, port, body)

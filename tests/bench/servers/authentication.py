@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
@@ -15,65 +14,20 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from gateway.adapters.clerk import ClerkTokens, FixedKey
-from gateway.adapters.database import Json
-from gateway.adapters.vault import SealedVault
-from gateway.chain.api_key import ApiKeys
 from gateway.chain.authenticate import BearerToken
 from gateway.gen.n8ngateway.v1 import execution_service_pb
-from gateway.rpc.api_keys import new_key
 from gateway.rpc.call import Call
 from gateway.rpc.methods import MethodTable
 from gateway.rpc.principal import Principal
 from tests.bench.servers import serving
+from tests.bench.servers.one_key import KEY, api_keys
 
 _ISSUER = "https://issuer.bench.invalid"
 _VALID_SECONDS = 24 * 3600
 _EXECUTIONS = execution_service_pb.desc().services[0]
 _METHOD = MethodTable([(_EXECUTIONS, None)])[f"/{_EXECUTIONS.type_name}/Execute"]
-_KEY = new_key()
-_ORGANIZATION = "0190a5b2-7c3d-7e4f-8a1b-2c3d4e5f6a7b"
 
 Authenticator = Callable[[Call], Awaitable[Principal]]
-
-
-class _OneKey:
-    """A database that knows one key and says so at once: what its answer costs is measured elsewhere."""
-
-    async def call(self, function: str, principal: Principal | None, /, **_arguments: Json) -> str:
-        del principal
-        if function != "find_api_key":
-            return "{}"
-        policy = {
-            "organization_id": _ORGANIZATION,
-            "auth_policy": "AUTH_POLICY_JWT",
-            "minimum_signature_version": 0,
-            "fingerprint_policy": "FINGERPRINT_POLICY_LOG",
-            "rate_limit": None,
-            "max_open_streams": 0,
-            "is_active": True,
-        }
-        return json.dumps(
-            {
-                "id": "0190a5b2-7c3d-7e4f-8a1b-2c3d4e5f6a7c",
-                "organization_id": _ORGANIZATION,
-                "secret_hash": _KEY.secret_hash,
-                "previous_hash": None,
-                "previous_expires_at": None,
-                "expires_at": None,
-                "last_used_at": time.time(),
-                "is_revoked": False,
-                "scopes": ["executions:*"],
-                "workflow_ids": [],
-                "rate_limit": None,
-                "policy": policy,
-            }
-        )
-
-    async def ping(self) -> None:
-        """It is there."""
-
-    async def close(self) -> None:
-        """Nothing is open."""
 
 
 def _session() -> tuple[str, ClerkTokens]:
@@ -116,13 +70,11 @@ def main() -> None:
     async def unknown(call: Call) -> Principal:
         return await BearerToken(tokens.verify)(call)
 
-    database = _OneKey()
-    keys = ApiKeys(database, SealedVault(database, [("1", b"k" * 32)]))
     serving.serve(
         {
             "known": _application(BearerToken(tokens.verify), bearer),
             "unknown": _application(unknown, bearer),
-            "key": _application(keys, {"x-api-key": _KEY.key}),
+            "key": _application(api_keys(), {"x-api-key": KEY.key}),
             "open": _application(_nobody, {}),
         }
     )

@@ -1,4 +1,6 @@
-"""The check of signatures alone, behind nothing but an HTTP server: with a nonce in Redis, without, and none.
+"""The check of signatures, behind nothing but an HTTP server: with a nonce in Redis, without, and none.
+
+With `key` the API key that signs is authenticated first, as it is in the gateway.
 
 ``python -m tests.bench.servers.signature REDIS_URL``
 
@@ -17,6 +19,7 @@ from typing import Any
 from redis.asyncio import Redis
 
 from gateway.adapters.redis import Nonces
+from gateway.chain.api_key import ApiKeys
 from gateway.chain.signature import Signatures
 from gateway.gen.n8ngateway.v1 import execution_service_pb
 from gateway.rpc.call import Call
@@ -25,14 +28,15 @@ from gateway.rpc.principal import DatabaseRole, Kind, Principal
 from gateway.rpc.signature import SignedRequest, signed_headers
 from tests.bench.rows import SIGNED_BODIES
 from tests.bench.servers import serving
+from tests.bench.servers.one_key import KEY, api_keys
 
-_API_KEY, _SECRET = f"gw_test_{'a' * 16}_{'a' * 52}", f"gw_secret_{'b' * 52}"
-_KEY = Principal(Kind.API_KEY, "key", DatabaseRole.AUTHENTICATED, "{}", scopes=frozenset())
+_SIGNER = Principal(Kind.API_KEY, "key", DatabaseRole.AUTHENTICATED, "{}", scopes=frozenset())
 _EXECUTIONS = execution_service_pb.desc().services[0]
 _METHOD = MethodTable([(_EXECUTIONS, None)])[f"/{_EXECUTIONS.type_name}/Execute"]
 _TARGET = "/api/v1/execute"
 
 Check = Callable[[bytes], Awaitable[None]]
+TakeNonce = Callable[[str, int], Awaitable[bool]]
 
 
 def _headers(body: bytes) -> dict[str, str]:
@@ -40,21 +44,21 @@ def _headers(body: bytes) -> dict[str, str]:
         timestamp=str(int(time.time())),
         nonce="n" * 32,
         tenant="",
-        key_id=_API_KEY.rpartition("_")[0],
+        key_id=KEY.public_id,
         http_method="POST",
         target=_TARGET,
         content_type="application/json",
         message=body,
     )
-    named = signed_headers(request, _API_KEY, _SECRET)
+    named = signed_headers(request, KEY.key, KEY.client_secret)
     return {name.lower(): value for name, value in named.items()}
 
 
-def _check(take: Callable[[str, int], Awaitable[bool]]) -> Check:
+def _check(take: TakeNonce, keys: ApiKeys | None = None) -> Check:
     async def secrets(_public_id: str) -> list[bytes]:
-        return [_SECRET.encode()]
+        return [KEY.client_secret.encode()]
 
-    signatures = Signatures(secrets, take, demand=True, tolerance=3600)
+    signatures = Signatures(keys.client_secrets if keys else secrets, take, demand=True, tolerance=3600)
     headers = {body: _headers(body) for body in SIGNED_BODIES}
 
     async def check(body: bytes) -> None:
@@ -65,9 +69,11 @@ def _check(take: Callable[[str, int], Awaitable[bool]]) -> Check:
             decode=_METHOD.input,
             http_method="POST",
             target=_TARGET,
-            principal=_KEY,
-            key_id=_API_KEY.rpartition("_")[0],
+            principal=None if keys else _SIGNER,
+            key_id=None if keys else KEY.public_id,
         )
+        if keys:
+            call.principal = await keys(call)
         await signatures(call)
 
     return check
@@ -88,7 +94,7 @@ def _application(check: Check) -> Any:
     return application
 
 
-def _taken_from(nonces: Nonces) -> Callable[[str, int], Awaitable[bool]]:
+def _taken_from(nonces: Nonces) -> TakeNonce:
     numbers = itertools.count()
 
     async def take(name: str, _seconds: int) -> bool:
@@ -106,11 +112,18 @@ async def _nothing(_body: bytes) -> None:
     """For comparison."""
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Serve until the end."""
+    take = _taken_from(Nonces(Redis.from_url(sys.argv[1])))
     serving.serve(
         {
-            "once": _application(_check(_taken_from(Nonces(Redis.from_url(sys.argv[1]))))),
+            "once": _application(_check(take)),
             "held": _application(_check(_new)),
             "open": _application(_nothing),
+            "key": _application(_check(take, api_keys())),
         }
     )
+
+
+if __name__ == "__main__":
+    main()
