@@ -67,7 +67,10 @@ class Connections:
                 raise ClosedError("the connections are closed")
             if self._idle:
                 connection, since = self._idle.pop()
-                if await self._is_alive(connection, since):
+                if not connection.is_closed() and (
+                    asyncio.get_running_loop().time() - since < self._idle_seconds
+                    or await self._answers(connection)
+                ):
                     return connection
                 self.discard(connection)
             elif len(self._all) + self._connecting < self._limit:
@@ -153,11 +156,7 @@ class Connections:
                 waiter.set_result(None)
                 return
 
-    async def _is_alive(self, connection: Connection, since: float) -> bool:
-        if connection.is_closed():
-            return False
-        if asyncio.get_running_loop().time() - since < self._idle_seconds:
-            return True
+    async def _answers(self, connection: Connection) -> bool:
         try:
             await connection.fetchval("select 1", timeout=_CHECK_SECONDS)
         except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
