@@ -68,7 +68,7 @@ class Gateway:
         call.principal, call.request = caller, request
         answer = called.implementation(request, call)
         if called.server_streaming:
-            return b"".join([piece.data async for piece in answer])
+            return b"".join([piece.data async for pieces in answer for piece in pieces])
         return await answer
 
 
