@@ -63,6 +63,10 @@ class Servers:
             self._running[name] = self._made(name)
         return self._running[name]
 
+    def new(self, name: str) -> Server:
+        """Another server of that name, which nothing has been asked of."""
+        return self._made(name)
+
     def parts(self) -> Parts:
         """What the whole gateway stands on, on the load generator's core."""
         self.get("parts")

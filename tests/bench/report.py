@@ -19,10 +19,14 @@ _BAR_HEIGHT, _LABEL_WIDTH, _BAR_WIDTH, _NUMBER_WIDTH = 22, 270, 420, 90
 
 @dataclass(frozen=True)
 class Sample:
-    """One run of one row: calls a second, and CPU microseconds of its server for each call."""
+    """One run of one row: calls a second, and CPU microseconds of its server for each call.
 
-    rate: float
-    cpu_us: float | None
+    Of streams that are held open: KiB of its server's memory for each.
+    """
+
+    rate: float = 0.0
+    cpu_us: float | None = None
+    kib: float | None = None
 
 
 Samples = Mapping[str, Sequence[Sample]]
@@ -52,8 +56,9 @@ def cpu_ratio(ours: Sequence[Sample], peers: Sequence[Sample]) -> float | None:
 
 
 def groups(rows: Sequence[Row]) -> Iterator[tuple[str, list[Row]]]:
-    """The rows of each group, the gateway's own first."""
-    for group, members in groupby(rows, key=lambda row: row.group):
+    """The rows of each group that are under load, the gateway's own first."""
+    loaded = [row for row in rows if not row.is_held]
+    for group, members in groupby(loaded, key=lambda row: row.group):
         yield group, list(members)
 
 
@@ -70,6 +75,10 @@ def as_json(rows: Sequence[Row], samples: Samples, about: Mapping[str, Any]) -> 
                 "runs": [[round(sample.rate, 1), _rounded(sample.cpu_us)] for sample in samples[row.key]],
             }
             for row in rows
+            if not row.is_held
+        ],
+        "open_streams": [
+            {"name": row.name, "kib_each": _rounded(samples[row.key][0].kib)} for row in rows if row.is_held
         ],
         "ratios": [
             {
@@ -109,7 +118,9 @@ def show(rows: Sequence[Row], samples: Samples, console: Console) -> None:
             table.add_row(
                 f"  {row.name}", f"{rate(found):,.0f}", _shown(cpu, ",.0f"), times, _shown(by_cpu, ".2f")
             )
-    console.print(table)
+    if table.row_count:
+        console.print(table)
+    _show_held([(row.name, samples[row.key][0].kib) for row in rows if row.is_held], console)
     aims = Table(box=None, pad_edge=False, header_style="bold")
     for name in ("aim", "", "at least", "found", "by CPU", ""):
         aims.add_column(name, justify="left" if name in ("aim", "") else "right", no_wrap=True)
@@ -120,6 +131,18 @@ def show(rows: Sequence[Row], samples: Samples, console: Console) -> None:
     if aims.row_count:
         console.print()
         console.print(aims)
+
+
+def _show_held(found: Sequence[tuple[str, float | None]], console: Console) -> None:
+    if not found:
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("open streams", "KiB each"):
+        table.add_column(name, justify="left" if name == "open streams" else "right", no_wrap=True)
+    for name, kib in found:
+        table.add_row(f"  {name}", _shown(kib, ",.1f"))
+    console.print()
+    console.print(table)
 
 
 def chart(rows: Sequence[Row], samples: Samples, title: str) -> str:

@@ -32,7 +32,8 @@ _LIST = "/bench.v1.BenchService/ListLines"
 class Row:
     """One request to one server. `http2` is gRPC with prior knowledge; everything else is HTTP/1.1.
 
-    `tenants` names the workflow of those who call in turns; a row without them has one caller.
+    `tenants` names the workflow of those who call in turns; a row without them has one caller. Calls of a
+    row that takes at least `seconds` are counted by their bytes, with the parts of those that do not end.
     """
 
     group: str
@@ -46,6 +47,12 @@ class Row:
     http2: bool = False
     tenants: str = ""
     connections: int = 16
+    seconds: float = 0.0
+
+    @property
+    def is_held(self) -> bool:
+        """Whether its streams do not end: what is measured is the memory that they take."""
+        return self.tenants == "held"
 
     @property
     def method(self) -> str:
@@ -137,12 +144,28 @@ def _read(name: str, server: str) -> Row:
     return Row("read", name, server, "http", "/api/v1/workflows", "application/json", b"", tenants="answer")
 
 
-def _relay(name: str, server: str) -> Row:
+def _relay(
+    group: str,
+    name: str,
+    server: str,
+    tenants: str = "stream",
+    *,
+    connections: int = 16,
+    seconds: float = 0.0,
+) -> Row:
     body = b'{"data": {"question": "all of it"}}'
     path = "/api/v1/execute/stream"
     return Row(
-        *("execute, stream", name, server, "http", path, "application/json", body, _NDJSON), tenants="stream"
+        *(group, name, server, "http", path, "application/json", body, _NDJSON),
+        tenants=tenants,
+        connections=connections,
+        seconds=seconds,
     )
+
+
+def _dripped(name: str, server: str) -> Row:
+    group = "execute, stream of a chunk each 10 ms"
+    return _relay(group, name, server, "dripped", connections=32, seconds=3.0)
 
 
 _CONNECT_STREAM = "application/connect+proto"
@@ -206,9 +229,13 @@ ROWS: tuple[Row, ...] = (
     _execute("execute", _UNGUARDED, "gateway_unguarded"),
     _execute("execute, one at a time", _OURS, "gateway", 1),
     _execute("execute, one at a time", _USUAL, "fastapi_supabase", 1),
-    _relay(_OURS, "gateway"),
-    _relay(_OVER_REST, "gateway_over_rest"),
-    _relay(_USUAL, "fastapi_supabase"),
+    _relay("execute, stream", _OURS, "gateway"),
+    _relay("execute, stream", _OVER_REST, "gateway_over_rest"),
+    _relay("execute, stream", _USUAL, "fastapi_supabase"),
+    _dripped(_OURS, "gateway"),
+    _dripped(_USUAL, "fastapi_supabase"),
+    _relay("open streams", _OURS, "gateway", "held"),
+    _relay("open streams", _USUAL, "fastapi_supabase", "held"),
 )
 
 AIMS: tuple[Aim, ...] = (
@@ -236,7 +263,7 @@ def holds(row: Row, answer: bytes) -> bool:
         return answer == _ANSWERS[row.server]
     if not row.body:
         return [workflow["webhook_path"] for workflow in json.loads(answer)["workflows"]] == [row.tenants]
-    if row.tenants == "stream":
+    if row.tenants in ("stream", "dripped"):
         return answer.count(b"x" * LINE_BYTES) == LINES and b"credits_used" in answer
     if row.tenants:
         return json.loads(answer)["data"]["answer"] == 42 and json.loads(answer)["credits_used"] == 1

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.bench import load, session_token
+from tests.bench import held, load, session_token
 from tests.bench.processes import BenchError, Servers, cpu_seconds
 from tests.bench.report import Sample
 from tests.bench.rows import Row, holds
@@ -29,6 +29,7 @@ class Bench:
 
     def __init__(self, plan: Plan, generated: Path, scratch: Path) -> None:
         self._plan = plan
+        self._sizes: dict[str, int] = {}
         self._scratch = scratch
         keys = scratch / "jwks.json"
         self._token = session_token.issue(keys)
@@ -40,16 +41,23 @@ class Bench:
         answer = load.once(row, port, self._tokens(row)[0])
         if not holds(row, answer):
             raise BenchError(f"{row.key} answers something else: {answer[:300]!r}")
+        self._sizes[row.key] = len(answer)
 
     def measure(self, row: Row, seconds: float) -> Sample:
         """Load the row's server for that long. Raises BenchError when calls fail."""
         server = self.servers.get(row.server)
         tokens = self._tokens(row)
         before = cpu_seconds(server.pids)
+        seconds = max(seconds, row.seconds)
         result = load.run(row, server.ports[row.port], tokens, seconds, self._plan.tool, self._scratch)
         after = cpu_seconds(server.pids)
         spent = None if before is None or after is None else after - before
-        return Sample(result.calls / result.seconds, None if spent is None else spent / result.calls * 1e6)
+        calls = result.bytes / self._sizes[row.key] if row.seconds else result.calls
+        return Sample(calls / result.seconds, None if spent is None else spent / calls * 1e6)
+
+    def hold(self, row: Row) -> Sample:
+        """Open streams that do not end. Raises BenchError when one does not begin."""
+        return Sample(kib=held.kib_each(row, self.servers.new(row.server), self._tokens(row)))
 
     def _tokens(self, row: Row) -> list[str]:
         return self.servers.parts().tokens[row.tenants] if row.tenants else [self._token]
@@ -64,11 +72,17 @@ def run(
         bench = Bench(plan, generated, Path(scratch))
         with bench.servers:
             for row in rows:
+                if row.is_held:
+                    progress(f"opening streams: {row.key}")
+                    samples[row.key].append(bench.hold(row))
+                    continue
                 progress(f"warming up: {row.key}")
                 bench.check(row)
                 bench.measure(row, _WARM_UP_SECONDS)
             for number in range(1, plan.rounds + 1):
                 for row in rows:
+                    if row.is_held:
+                        continue
                     progress(f"round {number} of {plan.rounds}: {row.key}")
                     samples[row.key].append(bench.measure(row, plan.seconds))
     return samples

@@ -34,7 +34,7 @@ from tests.bench.servers.parts import Parts
 parts = Parts.read(Path(sys.argv[1]))
 rest_url = f"{sys.argv[2]}/rest/v1"
 keys = {key.key_id: key.key for key in jwt.PyJWKClient(parts.jwks_url).get_signing_keys()}
-pool = httpx.Limits(max_connections=100, max_keepalive_connections=100)
+pool = httpx.Limits(max_connections=None, max_keepalive_connections=100)
 n8n = httpx.AsyncClient(base_url=parts.n8n_url, limits=pool, timeout=60)
 supabase = httpx.AsyncClient(limits=pool, timeout=10)
 

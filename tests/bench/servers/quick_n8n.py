@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Iterator
+from typing import cast
 
 import httptools
 
 LINES, LINE_BYTES = 100, 1024
+DRIP_SECONDS = 0.01
 _HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json; charset=utf-8\r\n"
 
 
@@ -22,13 +25,20 @@ def _line(kind: str, content: str | None = None) -> bytes:
     return json.dumps(value, separators=(",", ":")).encode() + b"\n"
 
 
-def _stream() -> bytes:
+def _parts() -> list[bytes]:
+    """A stream as it is written: its head, then a line at a time, then its end."""
     lines = [_line("begin"), *[_line("item", "x" * LINE_BYTES)] * LINES, _line("end")]
-    body = b"".join(b"%x\r\n%b\r\n" % (len(line), line) for line in lines)
-    return _HEAD + b"Transfer-Encoding: chunked\r\n\r\n" + body + b"0\r\n\r\n"
+    chunks = [b"%x\r\n%b\r\n" % (len(line), line) for line in lines]
+    return [_HEAD + b"Transfer-Encoding: chunked\r\n\r\n", *chunks, b"0\r\n\r\n"]
 
 
-_ANSWERS = {b"/webhook/answer": _document({"answer": 42, "text": "x" * 200}), b"/webhook/stream": _stream()}
+_PARTS = _parts()
+_AT_ONCE = {
+    b"/webhook/answer": _document({"answer": 42, "text": "x" * 200}),
+    b"/webhook/stream": b"".join(_PARTS),
+    b"/webhook/held": b"".join(_PARTS[:2]),
+}
+"""What is written in one go; a stream that is held has only begun, and does not end."""
 
 
 class QuickN8n(asyncio.Protocol):
@@ -39,7 +49,7 @@ class QuickN8n(asyncio.Protocol):
         self._path = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = transport
+        self._transport = cast("asyncio.Transport", transport)
 
     def data_received(self, data: bytes) -> None:
         self._parser.feed_data(data)
@@ -48,4 +58,14 @@ class QuickN8n(asyncio.Protocol):
         self._path = url
 
     def on_message_complete(self) -> None:
-        self._transport.write(_ANSWERS[self._path])  # type: ignore[attr-defined]
+        if self._path == b"/webhook/dripped":
+            self._drip(iter(_PARTS))
+        else:
+            self._transport.write(_AT_ONCE[self._path])
+
+    def _drip(self, parts: Iterator[bytes]) -> None:
+        """Write a line each DRIP_SECONDS."""
+        part = next(parts, None)
+        if part is not None and not self._transport.is_closing():
+            self._transport.write(part)
+            asyncio.get_running_loop().call_later(DRIP_SECONDS, self._drip, parts)
