@@ -29,6 +29,35 @@ def _lines(*fields: tuple[bytes, bytes]) -> bytes:
     return b"".join([b"%b: %b\r\n" % field for field in fields])
 
 
+class Signal:
+    """Does what an asyncio.Event does in a tenth of its memory: each open connection has two."""
+
+    __slots__ = ("_is_set", "_waiters")
+
+    def __init__(self, *, is_set: bool = False) -> None:
+        self._is_set = is_set
+        self._waiters: tuple[asyncio.Future[None], ...] = ()
+
+    def set(self) -> None:
+        """Let all go on that wait, and that will."""
+        self._is_set = True
+        waiters, self._waiters = self._waiters, ()
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+
+    def clear(self) -> None:
+        """Let wait, from now on, who comes."""
+        self._is_set = False
+
+    async def wait(self) -> None:
+        """Wait until it is set."""
+        if not self._is_set:
+            waiter = asyncio.get_running_loop().create_future()
+            self._waiters += (waiter,)
+            await waiter
+
+
 class WholeRequestCycle(RequestResponseCycle):
     """The ASGI side of a request whose head and body are there. Its connection is to be kept alive."""
 
@@ -43,7 +72,7 @@ class WholeRequestCycle(RequestResponseCycle):
     expected_content_length = 0
     _start: Any = None
     _fields = b""
-    _event: asyncio.Event | None = None
+    _event: Signal | None = None
 
     def __init__(self, protocol: HttpToolsProtocol, body: bytes) -> None:
         self.scope = protocol.scope
@@ -55,10 +84,10 @@ class WholeRequestCycle(RequestResponseCycle):
         self._request: Event | None = {"type": "http.request", "body": body, "more_body": False}
 
     @property
-    def message_event(self) -> asyncio.Event:  # type: ignore[override]
+    def message_event(self) -> Signal:  # type: ignore[override]
         """Set when something happens that `receive` waits for."""
         if self._event is None:
-            self._event = asyncio.Event()
+            self._event = Signal()
         return self._event
 
     async def receive(self) -> Any:

@@ -13,6 +13,15 @@ _UNITS: Final = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"
 _GRPC_TIMEOUT = re.compile(rb"([0-9]{1,8})([HMSmun])")
 _MILLISECONDS = re.compile(rb"[0-9]{1,10}")
 _GRPC_PREFIX: Final = "grpc-metadata-"
+_USUAL: Final = {
+    name.encode(): name
+    for name in (
+        *("accept", "accept-encoding", "accept-language", "authorization", "cache-control", "connection"),
+        *("content-length", "content-type", "cookie", "forwarded", "host", "idempotency-key", "origin"),
+        *("priority", "referer", "traceparent", "user-agent", "x-forwarded-for", "x-forwarded-proto"),
+    )
+}
+"""Names that nearly all requests have: one string for all of those that are open."""
 
 
 class Headers(Mapping[str, str]):
@@ -39,7 +48,9 @@ class Headers(Mapping[str, str]):
 
     def items_all(self) -> list[tuple[str, str]]:
         """Every name and value, in the order sent."""
-        return [(name.decode("latin-1"), value.decode("latin-1")) for name, value in self._raw]
+        return [
+            (_USUAL.get(name) or name.decode("latin-1"), value.decode("latin-1")) for name, value in self._raw
+        ]
 
     def get_all(self, name: str) -> list[str]:
         """Every value of a header, in the order sent; empty when there is none."""

@@ -128,7 +128,7 @@ def _wrk(row: Row, port: int, tokens: Sequence[str], seconds: float, scratch: Pa
         )
     )
     url = f"http://127.0.0.1:{port}{row.path}"
-    process = _start(["wrk", "-t1", f"-c{row.connections}", "-d60s", "-s", str(script), url])
+    process = _start(["wrk", "-t1", f"-c{row.connections}", "-d60s", "--timeout=30s", "-s", str(script), url])
     time.sleep(seconds)
     process.send_signal(signal.SIGINT)  # wrk knows whole seconds only
     output = process.communicate(timeout=_TIMEOUT_SECONDS)[0].decode()

@@ -41,35 +41,37 @@ class Redactor:
     One shorter than 8 characters is left: it would match by chance.
     """
 
-    __slots__ = ("_beginnings", "_forms", "_joined", "_marked")
+    __slots__ = ("_beginnings", "_joined", "_known", "_made", "_marked", "_secrets")
 
-    def __init__(self, secrets: Iterable[str]) -> None:
-        masks: dict[str, str] = {}
-        for secret in secrets:
-            if len(secret) >= _SHORTEST:
-                mask = "9" * len(secret) if secret.isdecimal() else _MASK
-                for form in _forms_of(secret):
-                    masks.setdefault(form, mask)
-        self._take([*masks.items()])
-
-    def _take(self, forms: list[tuple[str, str]]) -> None:
-        # The longest first: a secret may be a part of another one.
-        self._forms = sorted(forms, key=lambda pair: -len(pair[0]))
+    def __init__(self, secrets: Iterable[str], known: Redactor | None = None) -> None:
+        self._secrets = [*secrets]
+        self._known = known
+        self._made: list[tuple[str, str]] | None = None
         self._joined = ""
         self._beginnings: set[str] = set()
         self._marked: list[tuple[str, str]] = []
 
     def with_more(self, secrets: list[str]) -> Redactor:
         """Give a redactor of these secrets too."""
-        if not secrets:
-            return self
-        more = Redactor(secrets)
-        more._take(self._forms + more._forms)
-        return more
+        return Redactor(secrets, self) if secrets else self
+
+    @property
+    def forms(self) -> list[tuple[str, str]]:
+        """Every form and what it is replaced by, made when there is something to look at."""
+        if self._made is None:
+            masks = {} if self._known is None else dict(self._known.forms)
+            for secret in self._secrets:
+                if len(secret) >= _SHORTEST:
+                    mask = "9" * len(secret) if secret.isdecimal() else _MASK
+                    for form in _forms_of(secret):
+                        masks.setdefault(form, mask)
+            # The longest first: a secret may be a part of another one.
+            self._made = sorted(masks.items(), key=lambda pair: -len(pair[0]))
+        return self._made
 
     def clean_text(self, text: str) -> str:
         """Take the secrets out of a text that is whole."""
-        for form, mask in self._forms:
+        for form, mask in self.forms:
             if form in text:
                 text = text.replace(form, mask)
         return text
@@ -80,7 +82,7 @@ class Redactor:
         Most texts lack a secret's rarest character, and to look for one takes a fiftieth of the time.
         """
         if not self._marked:
-            self._marked = [(_rarest(form), form) for form, _ in self._forms]
+            self._marked = [(_rarest(form), form) for form, _ in self.forms]
         return any(mark in text and form in text for mark, form in self._marked)
 
     def clean_document(self, document: Document) -> None:
@@ -89,7 +91,7 @@ class Redactor:
 
     def clean_bytes(self, data: bytes) -> bytes:
         """Take the secrets out of bytes that are whole."""
-        for form, mask in self._forms:
+        for form, mask in self.forms:
             secret = form.encode()
             if secret in data:
                 data = data.replace(secret, mask.encode())
@@ -109,8 +111,8 @@ class Redactor:
         At most 4096: of a longer secret only what lies within one part is found.
         """
         if not self._joined:
-            self._joined = "\n".join(form for form, _ in self._forms) or "\n"
-            self._beginnings = {form[:length] for form, _ in self._forms for length in range(1, _END)}
+            self._joined = "\n".join(form for form, _ in self.forms) or "\n"
+            self._beginnings = {form[:length] for form, _ in self.forms for length in range(1, _END)}
         beginnings = self._beginnings
         if text[-3:] in beginnings:
             longest = 3
@@ -120,7 +122,7 @@ class Redactor:
             longest = int(text[-1:] in beginnings)
         end = text[-_END:]
         if len(end) == _END and end in self._joined:
-            longest = max(longest, *(_begun(form, text, end) for form, _ in self._forms))
+            longest = max(longest, *(_begun(form, text, end) for form, _ in self.forms))
         return min(longest, len(text))
 
     def _clean_cut(self, text: str) -> str:
@@ -156,6 +158,8 @@ class StreamRedactor:
                 texts.setdefault(_key(piece.node), []).append(piece.content)
             elif isinstance(piece, Document):
                 return False
+        if not texts:
+            return True
         items = ["".join(parts) for parts in texts.values()]
         redactor = self._redactor
         return not redactor.finds("\n".join(items)) and not any(redactor.unfinished(item) for item in items)
