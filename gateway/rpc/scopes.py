@@ -24,6 +24,7 @@ _WITHIN_ORGANIZATIONS = {
     "Invitation": "members",
     "SecurityEvents": "security_events",
     "AuditEvents": "audit_events",
+    "ErrorLogs": "error_logs",
     "N8nInstance": "n8n_instance",
 }
 

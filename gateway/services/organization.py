@@ -19,6 +19,7 @@ from gateway.gen.n8ngateway.v1.organization_service_pb import (
 from gateway.rpc.errors import PermissionDenied
 from gateway.services.audit import AuditEvents
 from gateway.services.credentials import Credentials
+from gateway.services.error_logs import ErrorLogs
 from gateway.services.members import Members
 from gateway.services.n8n_instance import N8nInstanceSettings
 from gateway.services.organization_of import organization_of
@@ -39,7 +40,7 @@ _LIST = "organizations"
 _PLATFORM_ONLY = ("rate_limit", "max_concurrent_executions", "max_open_streams")
 
 
-class OrganizationService(Members, Credentials, AuditEvents, SecurityEvents, N8nInstanceSettings):
+class OrganizationService(Members, Credentials, AuditEvents, SecurityEvents, ErrorLogs, N8nInstanceSettings):
     """Organizations of the caller; what is not the caller's does not exist for it.
 
     `changed` is told the id of each organization that is no longer as it was, `n8n_changed` of each whose

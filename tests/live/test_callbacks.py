@@ -77,6 +77,9 @@ def test_an_error_workflow_reports_the_run_that_failed(
     assert row["error_message"] == workflows.FAILURE_MESSAGE
     assert (row["node_name"], row["workflow_name"]) == ("Stop", workflows.REPORTING_FAIL)
     assert row["n8n_execution_id"]
+    path = f"/api/v1/organizations/{gateway.ready['organization_id']}/error-logs"
+    [told] = rest.http.get(path, params={"execution_id": execution_id}).json()["error_logs"]
+    assert (told["id"], told["error_message"]) == (str(row["id"]), workflows.FAILURE_MESSAGE)
 
 
 def test_an_organization_runs_on_an_n8n_of_its_own(rest: RestDoor, n8n: LiveN8n) -> None:

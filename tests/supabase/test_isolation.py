@@ -232,6 +232,7 @@ FUNCTIONS = {
     "list_audit_events": for_admins("list_audit_events($1)"),
     "export_audit_events": for_admins("export_audit_events($1)"),
     "list_security_events": for_admins("list_security_events($1)"),
+    "list_error_logs": for_admins("list_error_logs($1)"),
     "note_security_events": for_service("note_security_events('[]')"),
     "find_baseline": for_service("find_baseline($1, 'user', '')", "organization"),
     "store_credentials": for_admins(

@@ -1697,6 +1697,152 @@ func (x *ListSecurityEventsResponse) GetNextPageToken() string {
 	return ""
 }
 
+// Which failures.
+type ListErrorLogsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The organization; one that the caller is no member of is NOT_FOUND.
+	OrganizationId string `protobuf:"bytes,1,opt,name=organization_id,json=organizationId,proto3" json:"organization_id,omitempty"`
+	// Most entries to return, at most 200; 0 for 50.
+	PageSize int32 `protobuf:"varint,2,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	// next_page_token of the page before, with the other fields unchanged; empty for the first page.
+	PageToken string `protobuf:"bytes,3,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	// Only of this run; empty for all.
+	ExecutionId string `protobuf:"bytes,4,opt,name=execution_id,json=executionId,proto3" json:"execution_id,omitempty"`
+	// Only reported at this time or later; absent for no bound.
+	StartTime *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=start_time,json=startTime,proto3" json:"start_time,omitempty"`
+	// Only reported before this time; absent for no bound.
+	EndTime       *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=end_time,json=endTime,proto3" json:"end_time,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListErrorLogsRequest) Reset() {
+	*x = ListErrorLogsRequest{}
+	mi := &file_n8ngateway_v1_organization_service_proto_msgTypes[32]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListErrorLogsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListErrorLogsRequest) ProtoMessage() {}
+
+func (x *ListErrorLogsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_n8ngateway_v1_organization_service_proto_msgTypes[32]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListErrorLogsRequest.ProtoReflect.Descriptor instead.
+func (*ListErrorLogsRequest) Descriptor() ([]byte, []int) {
+	return file_n8ngateway_v1_organization_service_proto_rawDescGZIP(), []int{32}
+}
+
+func (x *ListErrorLogsRequest) GetOrganizationId() string {
+	if x != nil {
+		return x.OrganizationId
+	}
+	return ""
+}
+
+func (x *ListErrorLogsRequest) GetPageSize() int32 {
+	if x != nil {
+		return x.PageSize
+	}
+	return 0
+}
+
+func (x *ListErrorLogsRequest) GetPageToken() string {
+	if x != nil {
+		return x.PageToken
+	}
+	return ""
+}
+
+func (x *ListErrorLogsRequest) GetExecutionId() string {
+	if x != nil {
+		return x.ExecutionId
+	}
+	return ""
+}
+
+func (x *ListErrorLogsRequest) GetStartTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.StartTime
+	}
+	return nil
+}
+
+func (x *ListErrorLogsRequest) GetEndTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.EndTime
+	}
+	return nil
+}
+
+// A page of failures.
+type ListErrorLogsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// At most page_size, fewer only on the last page.
+	ErrorLogs []*ErrorLog `protobuf:"bytes,1,rep,name=error_logs,json=errorLogs,proto3" json:"error_logs,omitempty"`
+	// Token of the following page; empty on the last one.
+	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListErrorLogsResponse) Reset() {
+	*x = ListErrorLogsResponse{}
+	mi := &file_n8ngateway_v1_organization_service_proto_msgTypes[33]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListErrorLogsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListErrorLogsResponse) ProtoMessage() {}
+
+func (x *ListErrorLogsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_n8ngateway_v1_organization_service_proto_msgTypes[33]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListErrorLogsResponse.ProtoReflect.Descriptor instead.
+func (*ListErrorLogsResponse) Descriptor() ([]byte, []int) {
+	return file_n8ngateway_v1_organization_service_proto_rawDescGZIP(), []int{33}
+}
+
+func (x *ListErrorLogsResponse) GetErrorLogs() []*ErrorLog {
+	if x != nil {
+		return x.ErrorLogs
+	}
+	return nil
+}
+
+func (x *ListErrorLogsResponse) GetNextPageToken() string {
+	if x != nil {
+		return x.NextPageToken
+	}
+	return ""
+}
+
 // Which audit events.
 type ListAuditEventsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1722,7 +1868,7 @@ type ListAuditEventsRequest struct {
 
 func (x *ListAuditEventsRequest) Reset() {
 	*x = ListAuditEventsRequest{}
-	mi := &file_n8ngateway_v1_organization_service_proto_msgTypes[32]
+	mi := &file_n8ngateway_v1_organization_service_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1734,7 +1880,7 @@ func (x *ListAuditEventsRequest) String() string {
 func (*ListAuditEventsRequest) ProtoMessage() {}
 
 func (x *ListAuditEventsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_n8ngateway_v1_organization_service_proto_msgTypes[32]
+	mi := &file_n8ngateway_v1_organization_service_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1747,7 +1893,7 @@ func (x *ListAuditEventsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAuditEventsRequest.ProtoReflect.Descriptor instead.
 func (*ListAuditEventsRequest) Descriptor() ([]byte, []int) {
-	return file_n8ngateway_v1_organization_service_proto_rawDescGZIP(), []int{32}
+	return file_n8ngateway_v1_organization_service_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *ListAuditEventsRequest) GetOrganizationId() string {
@@ -1819,7 +1965,7 @@ type ListAuditEventsResponse struct {
 
 func (x *ListAuditEventsResponse) Reset() {
 	*x = ListAuditEventsResponse{}
-	mi := &file_n8ngateway_v1_organization_service_proto_msgTypes[33]
+	mi := &file_n8ngateway_v1_organization_service_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1831,7 +1977,7 @@ func (x *ListAuditEventsResponse) String() string {
 func (*ListAuditEventsResponse) ProtoMessage() {}
 
 func (x *ListAuditEventsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_n8ngateway_v1_organization_service_proto_msgTypes[33]
+	mi := &file_n8ngateway_v1_organization_service_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1844,7 +1990,7 @@ func (x *ListAuditEventsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAuditEventsResponse.ProtoReflect.Descriptor instead.
 func (*ListAuditEventsResponse) Descriptor() ([]byte, []int) {
-	return file_n8ngateway_v1_organization_service_proto_rawDescGZIP(), []int{33}
+	return file_n8ngateway_v1_organization_service_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *ListAuditEventsResponse) GetAuditEvents() []*AuditEvent {
@@ -1878,7 +2024,7 @@ type ExportAuditEventsRequest struct {
 
 func (x *ExportAuditEventsRequest) Reset() {
 	*x = ExportAuditEventsRequest{}
-	mi := &file_n8ngateway_v1_organization_service_proto_msgTypes[34]
+	mi := &file_n8ngateway_v1_organization_service_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1890,7 +2036,7 @@ func (x *ExportAuditEventsRequest) String() string {
 func (*ExportAuditEventsRequest) ProtoMessage() {}
 
 func (x *ExportAuditEventsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_n8ngateway_v1_organization_service_proto_msgTypes[34]
+	mi := &file_n8ngateway_v1_organization_service_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1903,7 +2049,7 @@ func (x *ExportAuditEventsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExportAuditEventsRequest.ProtoReflect.Descriptor instead.
 func (*ExportAuditEventsRequest) Descriptor() ([]byte, []int) {
-	return file_n8ngateway_v1_organization_service_proto_rawDescGZIP(), []int{34}
+	return file_n8ngateway_v1_organization_service_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *ExportAuditEventsRequest) GetOrganizationId() string {
@@ -1945,7 +2091,7 @@ type GetN8NInstanceRequest struct {
 
 func (x *GetN8NInstanceRequest) Reset() {
 	*x = GetN8NInstanceRequest{}
-	mi := &file_n8ngateway_v1_organization_service_proto_msgTypes[35]
+	mi := &file_n8ngateway_v1_organization_service_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1957,7 +2103,7 @@ func (x *GetN8NInstanceRequest) String() string {
 func (*GetN8NInstanceRequest) ProtoMessage() {}
 
 func (x *GetN8NInstanceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_n8ngateway_v1_organization_service_proto_msgTypes[35]
+	mi := &file_n8ngateway_v1_organization_service_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1970,7 +2116,7 @@ func (x *GetN8NInstanceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetN8NInstanceRequest.ProtoReflect.Descriptor instead.
 func (*GetN8NInstanceRequest) Descriptor() ([]byte, []int) {
-	return file_n8ngateway_v1_organization_service_proto_rawDescGZIP(), []int{35}
+	return file_n8ngateway_v1_organization_service_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *GetN8NInstanceRequest) GetOrganizationId() string {
@@ -1991,7 +2137,7 @@ type GetN8NInstanceResponse struct {
 
 func (x *GetN8NInstanceResponse) Reset() {
 	*x = GetN8NInstanceResponse{}
-	mi := &file_n8ngateway_v1_organization_service_proto_msgTypes[36]
+	mi := &file_n8ngateway_v1_organization_service_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2003,7 +2149,7 @@ func (x *GetN8NInstanceResponse) String() string {
 func (*GetN8NInstanceResponse) ProtoMessage() {}
 
 func (x *GetN8NInstanceResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_n8ngateway_v1_organization_service_proto_msgTypes[36]
+	mi := &file_n8ngateway_v1_organization_service_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2016,7 +2162,7 @@ func (x *GetN8NInstanceResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetN8NInstanceResponse.ProtoReflect.Descriptor instead.
 func (*GetN8NInstanceResponse) Descriptor() ([]byte, []int) {
-	return file_n8ngateway_v1_organization_service_proto_rawDescGZIP(), []int{36}
+	return file_n8ngateway_v1_organization_service_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *GetN8NInstanceResponse) GetN8NInstance() *N8NInstance {
@@ -2039,7 +2185,7 @@ type SetN8NInstanceRequest struct {
 
 func (x *SetN8NInstanceRequest) Reset() {
 	*x = SetN8NInstanceRequest{}
-	mi := &file_n8ngateway_v1_organization_service_proto_msgTypes[37]
+	mi := &file_n8ngateway_v1_organization_service_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2051,7 +2197,7 @@ func (x *SetN8NInstanceRequest) String() string {
 func (*SetN8NInstanceRequest) ProtoMessage() {}
 
 func (x *SetN8NInstanceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_n8ngateway_v1_organization_service_proto_msgTypes[37]
+	mi := &file_n8ngateway_v1_organization_service_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2064,7 +2210,7 @@ func (x *SetN8NInstanceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetN8NInstanceRequest.ProtoReflect.Descriptor instead.
 func (*SetN8NInstanceRequest) Descriptor() ([]byte, []int) {
-	return file_n8ngateway_v1_organization_service_proto_rawDescGZIP(), []int{37}
+	return file_n8ngateway_v1_organization_service_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *SetN8NInstanceRequest) GetOrganizationId() string {
@@ -2092,7 +2238,7 @@ type SetN8NInstanceResponse struct {
 
 func (x *SetN8NInstanceResponse) Reset() {
 	*x = SetN8NInstanceResponse{}
-	mi := &file_n8ngateway_v1_organization_service_proto_msgTypes[38]
+	mi := &file_n8ngateway_v1_organization_service_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2104,7 +2250,7 @@ func (x *SetN8NInstanceResponse) String() string {
 func (*SetN8NInstanceResponse) ProtoMessage() {}
 
 func (x *SetN8NInstanceResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_n8ngateway_v1_organization_service_proto_msgTypes[38]
+	mi := &file_n8ngateway_v1_organization_service_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2117,7 +2263,7 @@ func (x *SetN8NInstanceResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetN8NInstanceResponse.ProtoReflect.Descriptor instead.
 func (*SetN8NInstanceResponse) Descriptor() ([]byte, []int) {
-	return file_n8ngateway_v1_organization_service_proto_rawDescGZIP(), []int{38}
+	return file_n8ngateway_v1_organization_service_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *SetN8NInstanceResponse) GetN8NInstance() *N8NInstance {
@@ -2138,7 +2284,7 @@ type DeleteN8NInstanceRequest struct {
 
 func (x *DeleteN8NInstanceRequest) Reset() {
 	*x = DeleteN8NInstanceRequest{}
-	mi := &file_n8ngateway_v1_organization_service_proto_msgTypes[39]
+	mi := &file_n8ngateway_v1_organization_service_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2150,7 +2296,7 @@ func (x *DeleteN8NInstanceRequest) String() string {
 func (*DeleteN8NInstanceRequest) ProtoMessage() {}
 
 func (x *DeleteN8NInstanceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_n8ngateway_v1_organization_service_proto_msgTypes[39]
+	mi := &file_n8ngateway_v1_organization_service_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2163,7 +2309,7 @@ func (x *DeleteN8NInstanceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteN8NInstanceRequest.ProtoReflect.Descriptor instead.
 func (*DeleteN8NInstanceRequest) Descriptor() ([]byte, []int) {
-	return file_n8ngateway_v1_organization_service_proto_rawDescGZIP(), []int{39}
+	return file_n8ngateway_v1_organization_service_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *DeleteN8NInstanceRequest) GetOrganizationId() string {
@@ -2182,7 +2328,7 @@ type DeleteN8NInstanceResponse struct {
 
 func (x *DeleteN8NInstanceResponse) Reset() {
 	*x = DeleteN8NInstanceResponse{}
-	mi := &file_n8ngateway_v1_organization_service_proto_msgTypes[40]
+	mi := &file_n8ngateway_v1_organization_service_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2194,7 +2340,7 @@ func (x *DeleteN8NInstanceResponse) String() string {
 func (*DeleteN8NInstanceResponse) ProtoMessage() {}
 
 func (x *DeleteN8NInstanceResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_n8ngateway_v1_organization_service_proto_msgTypes[40]
+	mi := &file_n8ngateway_v1_organization_service_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2207,14 +2353,14 @@ func (x *DeleteN8NInstanceResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteN8NInstanceResponse.ProtoReflect.Descriptor instead.
 func (*DeleteN8NInstanceResponse) Descriptor() ([]byte, []int) {
-	return file_n8ngateway_v1_organization_service_proto_rawDescGZIP(), []int{40}
+	return file_n8ngateway_v1_organization_service_proto_rawDescGZIP(), []int{42}
 }
 
 var File_n8ngateway_v1_organization_service_proto protoreflect.FileDescriptor
 
 const file_n8ngateway_v1_organization_service_proto_rawDesc = "" +
 	"\n" +
-	"(n8ngateway/v1/organization_service.proto\x12\rn8ngateway.v1\x1a\x19google/api/httpbody.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fn8ngateway/v1/audit_event.proto\x1a\x1en8ngateway/v1/credential.proto\x1a\x1en8ngateway/v1/invitation.proto\x1a\x1an8ngateway/v1/member.proto\x1a n8ngateway/v1/n8n_instance.proto\x1a n8ngateway/v1/organization.proto\x1a\"n8ngateway/v1/security_event.proto\x1a\x19n8ngateway/v1/usage.proto\"^\n" +
+	"(n8ngateway/v1/organization_service.proto\x12\rn8ngateway.v1\x1a\x19google/api/httpbody.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fn8ngateway/v1/audit_event.proto\x1a\x1en8ngateway/v1/credential.proto\x1a\x1dn8ngateway/v1/error_log.proto\x1a\x1en8ngateway/v1/invitation.proto\x1a\x1an8ngateway/v1/member.proto\x1a n8ngateway/v1/n8n_instance.proto\x1a n8ngateway/v1/organization.proto\x1a\"n8ngateway/v1/security_event.proto\x1a\x19n8ngateway/v1/usage.proto\"^\n" +
 	"\x19CreateOrganizationRequest\x12A\n" +
 	"\forganization\x18\x01 \x01(\v2\x1b.n8ngateway.v1.OrganizationB\x00R\forganization\"]\n" +
 	"\x1aCreateOrganizationResponse\x12?\n" +
@@ -2314,6 +2460,19 @@ const file_n8ngateway_v1_organization_service_proto_rawDesc = "" +
 	"subject_id\x18\a \x01(\tB\x00R\tsubjectId:\x00\"\x8b\x01\n" +
 	"\x1aListSecurityEventsResponse\x12E\n" +
 	"\x0fsecurity_events\x18\x01 \x03(\v2\x1c.n8ngateway.v1.SecurityEventR\x0esecurityEvents\x12&\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\x9a\x02\n" +
+	"\x14ListErrorLogsRequest\x12)\n" +
+	"\x0forganization_id\x18\x01 \x01(\tB\x00R\x0eorganizationId\x12\x1d\n" +
+	"\tpage_size\x18\x02 \x01(\x05B\x00R\bpageSize\x12\x1f\n" +
+	"\n" +
+	"page_token\x18\x03 \x01(\tB\x00R\tpageToken\x12#\n" +
+	"\fexecution_id\x18\x04 \x01(\tB\x00R\vexecutionId\x129\n" +
+	"\n" +
+	"start_time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\tstartTime\x125\n" +
+	"\bend_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\aendTime:\x00\"w\n" +
+	"\x15ListErrorLogsResponse\x126\n" +
+	"\n" +
+	"error_logs\x18\x01 \x03(\v2\x17.n8ngateway.v1.ErrorLogR\terrorLogs\x12&\n" +
 	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xd1\x02\n" +
 	"\x16ListAuditEventsRequest\x12)\n" +
 	"\x0forganization_id\x18\x01 \x01(\tB\x00R\x0eorganizationId\x12\x1d\n" +
@@ -2347,7 +2506,7 @@ const file_n8ngateway_v1_organization_service_proto_rawDesc = "" +
 	"\fn8n_instance\x18\x01 \x01(\v2\x1a.n8ngateway.v1.N8nInstanceR\vn8nInstance\"E\n" +
 	"\x18DeleteN8nInstanceRequest\x12)\n" +
 	"\x0forganization_id\x18\x01 \x01(\tB\x00R\x0eorganizationId\"\x1b\n" +
-	"\x19DeleteN8nInstanceResponse2\xed\x10\n" +
+	"\x19DeleteN8nInstanceResponse2\xce\x11\n" +
 	"\x13OrganizationService\x12n\n" +
 	"\x12CreateOrganization\x12(.n8ngateway.v1.CreateOrganizationRequest\x1a).n8ngateway.v1.CreateOrganizationResponse\"\x03\x90\x02\x00\x12k\n" +
 	"\x11ListOrganizations\x12'.n8ngateway.v1.ListOrganizationsRequest\x1a(.n8ngateway.v1.ListOrganizationsResponse\"\x03\x90\x02\x01\x12e\n" +
@@ -2364,7 +2523,8 @@ const file_n8ngateway_v1_organization_service_proto_rawDesc = "" +
 	"\x0fListInvitations\x12%.n8ngateway.v1.ListInvitationsRequest\x1a&.n8ngateway.v1.ListInvitationsResponse\"\x03\x90\x02\x01\x12h\n" +
 	"\x10AcceptInvitation\x12&.n8ngateway.v1.AcceptInvitationRequest\x1a'.n8ngateway.v1.AcceptInvitationResponse\"\x03\x90\x02\x02\x12k\n" +
 	"\x11DeclineInvitation\x12'.n8ngateway.v1.DeclineInvitationRequest\x1a(.n8ngateway.v1.DeclineInvitationResponse\"\x03\x90\x02\x02\x12n\n" +
-	"\x12ListSecurityEvents\x12(.n8ngateway.v1.ListSecurityEventsRequest\x1a).n8ngateway.v1.ListSecurityEventsResponse\"\x03\x90\x02\x01\x12e\n" +
+	"\x12ListSecurityEvents\x12(.n8ngateway.v1.ListSecurityEventsRequest\x1a).n8ngateway.v1.ListSecurityEventsResponse\"\x03\x90\x02\x01\x12_\n" +
+	"\rListErrorLogs\x12#.n8ngateway.v1.ListErrorLogsRequest\x1a$.n8ngateway.v1.ListErrorLogsResponse\"\x03\x90\x02\x01\x12e\n" +
 	"\x0fListAuditEvents\x12%.n8ngateway.v1.ListAuditEventsRequest\x1a&.n8ngateway.v1.ListAuditEventsResponse\"\x03\x90\x02\x01\x12Y\n" +
 	"\x11ExportAuditEvents\x12'.n8ngateway.v1.ExportAuditEventsRequest\x1a\x14.google.api.HttpBody\"\x03\x90\x02\x010\x01\x12b\n" +
 	"\x0eGetN8nInstance\x12$.n8ngateway.v1.GetN8nInstanceRequest\x1a%.n8ngateway.v1.GetN8nInstanceResponse\"\x03\x90\x02\x01\x12b\n" +
@@ -2383,7 +2543,7 @@ func file_n8ngateway_v1_organization_service_proto_rawDescGZIP() []byte {
 	return file_n8ngateway_v1_organization_service_proto_rawDescData
 }
 
-var file_n8ngateway_v1_organization_service_proto_msgTypes = make([]protoimpl.MessageInfo, 42)
+var file_n8ngateway_v1_organization_service_proto_msgTypes = make([]protoimpl.MessageInfo, 44)
 var file_n8ngateway_v1_organization_service_proto_goTypes = []any{
 	(*CreateOrganizationRequest)(nil),  // 0: n8ngateway.v1.CreateOrganizationRequest
 	(*CreateOrganizationResponse)(nil), // 1: n8ngateway.v1.CreateOrganizationResponse
@@ -2417,109 +2577,117 @@ var file_n8ngateway_v1_organization_service_proto_goTypes = []any{
 	(*DeclineInvitationResponse)(nil),  // 29: n8ngateway.v1.DeclineInvitationResponse
 	(*ListSecurityEventsRequest)(nil),  // 30: n8ngateway.v1.ListSecurityEventsRequest
 	(*ListSecurityEventsResponse)(nil), // 31: n8ngateway.v1.ListSecurityEventsResponse
-	(*ListAuditEventsRequest)(nil),     // 32: n8ngateway.v1.ListAuditEventsRequest
-	(*ListAuditEventsResponse)(nil),    // 33: n8ngateway.v1.ListAuditEventsResponse
-	(*ExportAuditEventsRequest)(nil),   // 34: n8ngateway.v1.ExportAuditEventsRequest
-	(*GetN8NInstanceRequest)(nil),      // 35: n8ngateway.v1.GetN8nInstanceRequest
-	(*GetN8NInstanceResponse)(nil),     // 36: n8ngateway.v1.GetN8nInstanceResponse
-	(*SetN8NInstanceRequest)(nil),      // 37: n8ngateway.v1.SetN8nInstanceRequest
-	(*SetN8NInstanceResponse)(nil),     // 38: n8ngateway.v1.SetN8nInstanceResponse
-	(*DeleteN8NInstanceRequest)(nil),   // 39: n8ngateway.v1.DeleteN8nInstanceRequest
-	(*DeleteN8NInstanceResponse)(nil),  // 40: n8ngateway.v1.DeleteN8nInstanceResponse
-	nil,                                // 41: n8ngateway.v1.StoreCredentialsRequest.CredentialsEntry
-	(*Organization)(nil),               // 42: n8ngateway.v1.Organization
-	(*fieldmaskpb.FieldMask)(nil),      // 43: google.protobuf.FieldMask
-	(*Credential)(nil),                 // 44: n8ngateway.v1.Credential
-	(*Member)(nil),                     // 45: n8ngateway.v1.Member
-	(*Invitation)(nil),                 // 46: n8ngateway.v1.Invitation
-	(SecurityEventStatus)(0),           // 47: n8ngateway.v1.SecurityEventStatus
-	(*timestamppb.Timestamp)(nil),      // 48: google.protobuf.Timestamp
-	(*SecurityEvent)(nil),              // 49: n8ngateway.v1.SecurityEvent
-	(*AuditEvent)(nil),                 // 50: n8ngateway.v1.AuditEvent
-	(ExportFormat)(0),                  // 51: n8ngateway.v1.ExportFormat
-	(*N8NInstance)(nil),                // 52: n8ngateway.v1.N8nInstance
-	(*httpbody.HttpBody)(nil),          // 53: google.api.HttpBody
+	(*ListErrorLogsRequest)(nil),       // 32: n8ngateway.v1.ListErrorLogsRequest
+	(*ListErrorLogsResponse)(nil),      // 33: n8ngateway.v1.ListErrorLogsResponse
+	(*ListAuditEventsRequest)(nil),     // 34: n8ngateway.v1.ListAuditEventsRequest
+	(*ListAuditEventsResponse)(nil),    // 35: n8ngateway.v1.ListAuditEventsResponse
+	(*ExportAuditEventsRequest)(nil),   // 36: n8ngateway.v1.ExportAuditEventsRequest
+	(*GetN8NInstanceRequest)(nil),      // 37: n8ngateway.v1.GetN8nInstanceRequest
+	(*GetN8NInstanceResponse)(nil),     // 38: n8ngateway.v1.GetN8nInstanceResponse
+	(*SetN8NInstanceRequest)(nil),      // 39: n8ngateway.v1.SetN8nInstanceRequest
+	(*SetN8NInstanceResponse)(nil),     // 40: n8ngateway.v1.SetN8nInstanceResponse
+	(*DeleteN8NInstanceRequest)(nil),   // 41: n8ngateway.v1.DeleteN8nInstanceRequest
+	(*DeleteN8NInstanceResponse)(nil),  // 42: n8ngateway.v1.DeleteN8nInstanceResponse
+	nil,                                // 43: n8ngateway.v1.StoreCredentialsRequest.CredentialsEntry
+	(*Organization)(nil),               // 44: n8ngateway.v1.Organization
+	(*fieldmaskpb.FieldMask)(nil),      // 45: google.protobuf.FieldMask
+	(*Credential)(nil),                 // 46: n8ngateway.v1.Credential
+	(*Member)(nil),                     // 47: n8ngateway.v1.Member
+	(*Invitation)(nil),                 // 48: n8ngateway.v1.Invitation
+	(SecurityEventStatus)(0),           // 49: n8ngateway.v1.SecurityEventStatus
+	(*timestamppb.Timestamp)(nil),      // 50: google.protobuf.Timestamp
+	(*SecurityEvent)(nil),              // 51: n8ngateway.v1.SecurityEvent
+	(*ErrorLog)(nil),                   // 52: n8ngateway.v1.ErrorLog
+	(*AuditEvent)(nil),                 // 53: n8ngateway.v1.AuditEvent
+	(ExportFormat)(0),                  // 54: n8ngateway.v1.ExportFormat
+	(*N8NInstance)(nil),                // 55: n8ngateway.v1.N8nInstance
+	(*httpbody.HttpBody)(nil),          // 56: google.api.HttpBody
 }
 var file_n8ngateway_v1_organization_service_proto_depIdxs = []int32{
-	42, // 0: n8ngateway.v1.CreateOrganizationRequest.organization:type_name -> n8ngateway.v1.Organization
-	42, // 1: n8ngateway.v1.CreateOrganizationResponse.organization:type_name -> n8ngateway.v1.Organization
-	42, // 2: n8ngateway.v1.ListOrganizationsResponse.organizations:type_name -> n8ngateway.v1.Organization
-	42, // 3: n8ngateway.v1.GetOrganizationResponse.organization:type_name -> n8ngateway.v1.Organization
-	42, // 4: n8ngateway.v1.UpdateOrganizationRequest.organization:type_name -> n8ngateway.v1.Organization
-	43, // 5: n8ngateway.v1.UpdateOrganizationRequest.update_mask:type_name -> google.protobuf.FieldMask
-	42, // 6: n8ngateway.v1.UpdateOrganizationResponse.organization:type_name -> n8ngateway.v1.Organization
-	41, // 7: n8ngateway.v1.StoreCredentialsRequest.credentials:type_name -> n8ngateway.v1.StoreCredentialsRequest.CredentialsEntry
-	44, // 8: n8ngateway.v1.StoreCredentialsResponse.credentials:type_name -> n8ngateway.v1.Credential
-	44, // 9: n8ngateway.v1.ListCredentialsResponse.credentials:type_name -> n8ngateway.v1.Credential
-	45, // 10: n8ngateway.v1.AddMemberRequest.member:type_name -> n8ngateway.v1.Member
-	45, // 11: n8ngateway.v1.AddMemberResponse.member:type_name -> n8ngateway.v1.Member
-	45, // 12: n8ngateway.v1.ListMembersResponse.members:type_name -> n8ngateway.v1.Member
-	45, // 13: n8ngateway.v1.GetMemberResponse.member:type_name -> n8ngateway.v1.Member
-	45, // 14: n8ngateway.v1.UpdateMemberRequest.member:type_name -> n8ngateway.v1.Member
-	43, // 15: n8ngateway.v1.UpdateMemberRequest.update_mask:type_name -> google.protobuf.FieldMask
-	45, // 16: n8ngateway.v1.UpdateMemberResponse.member:type_name -> n8ngateway.v1.Member
-	46, // 17: n8ngateway.v1.ListInvitationsResponse.invitations:type_name -> n8ngateway.v1.Invitation
-	45, // 18: n8ngateway.v1.AcceptInvitationResponse.member:type_name -> n8ngateway.v1.Member
-	47, // 19: n8ngateway.v1.ListSecurityEventsRequest.status:type_name -> n8ngateway.v1.SecurityEventStatus
-	48, // 20: n8ngateway.v1.ListSecurityEventsRequest.start_time:type_name -> google.protobuf.Timestamp
-	48, // 21: n8ngateway.v1.ListSecurityEventsRequest.end_time:type_name -> google.protobuf.Timestamp
-	49, // 22: n8ngateway.v1.ListSecurityEventsResponse.security_events:type_name -> n8ngateway.v1.SecurityEvent
-	48, // 23: n8ngateway.v1.ListAuditEventsRequest.start_time:type_name -> google.protobuf.Timestamp
-	48, // 24: n8ngateway.v1.ListAuditEventsRequest.end_time:type_name -> google.protobuf.Timestamp
-	50, // 25: n8ngateway.v1.ListAuditEventsResponse.audit_events:type_name -> n8ngateway.v1.AuditEvent
-	51, // 26: n8ngateway.v1.ExportAuditEventsRequest.format:type_name -> n8ngateway.v1.ExportFormat
-	48, // 27: n8ngateway.v1.ExportAuditEventsRequest.start_time:type_name -> google.protobuf.Timestamp
-	48, // 28: n8ngateway.v1.ExportAuditEventsRequest.end_time:type_name -> google.protobuf.Timestamp
-	52, // 29: n8ngateway.v1.GetN8nInstanceResponse.n8n_instance:type_name -> n8ngateway.v1.N8nInstance
-	52, // 30: n8ngateway.v1.SetN8nInstanceRequest.n8n_instance:type_name -> n8ngateway.v1.N8nInstance
-	52, // 31: n8ngateway.v1.SetN8nInstanceResponse.n8n_instance:type_name -> n8ngateway.v1.N8nInstance
-	0,  // 32: n8ngateway.v1.OrganizationService.CreateOrganization:input_type -> n8ngateway.v1.CreateOrganizationRequest
-	2,  // 33: n8ngateway.v1.OrganizationService.ListOrganizations:input_type -> n8ngateway.v1.ListOrganizationsRequest
-	4,  // 34: n8ngateway.v1.OrganizationService.GetOrganization:input_type -> n8ngateway.v1.GetOrganizationRequest
-	6,  // 35: n8ngateway.v1.OrganizationService.UpdateOrganization:input_type -> n8ngateway.v1.UpdateOrganizationRequest
-	8,  // 36: n8ngateway.v1.OrganizationService.StoreCredentials:input_type -> n8ngateway.v1.StoreCredentialsRequest
-	10, // 37: n8ngateway.v1.OrganizationService.ListCredentials:input_type -> n8ngateway.v1.ListCredentialsRequest
-	12, // 38: n8ngateway.v1.OrganizationService.DeleteCredentials:input_type -> n8ngateway.v1.DeleteCredentialsRequest
-	14, // 39: n8ngateway.v1.OrganizationService.AddMember:input_type -> n8ngateway.v1.AddMemberRequest
-	16, // 40: n8ngateway.v1.OrganizationService.ListMembers:input_type -> n8ngateway.v1.ListMembersRequest
-	18, // 41: n8ngateway.v1.OrganizationService.GetMember:input_type -> n8ngateway.v1.GetMemberRequest
-	20, // 42: n8ngateway.v1.OrganizationService.UpdateMember:input_type -> n8ngateway.v1.UpdateMemberRequest
-	22, // 43: n8ngateway.v1.OrganizationService.RemoveMember:input_type -> n8ngateway.v1.RemoveMemberRequest
-	24, // 44: n8ngateway.v1.OrganizationService.ListInvitations:input_type -> n8ngateway.v1.ListInvitationsRequest
-	26, // 45: n8ngateway.v1.OrganizationService.AcceptInvitation:input_type -> n8ngateway.v1.AcceptInvitationRequest
-	28, // 46: n8ngateway.v1.OrganizationService.DeclineInvitation:input_type -> n8ngateway.v1.DeclineInvitationRequest
-	30, // 47: n8ngateway.v1.OrganizationService.ListSecurityEvents:input_type -> n8ngateway.v1.ListSecurityEventsRequest
-	32, // 48: n8ngateway.v1.OrganizationService.ListAuditEvents:input_type -> n8ngateway.v1.ListAuditEventsRequest
-	34, // 49: n8ngateway.v1.OrganizationService.ExportAuditEvents:input_type -> n8ngateway.v1.ExportAuditEventsRequest
-	35, // 50: n8ngateway.v1.OrganizationService.GetN8nInstance:input_type -> n8ngateway.v1.GetN8nInstanceRequest
-	37, // 51: n8ngateway.v1.OrganizationService.SetN8nInstance:input_type -> n8ngateway.v1.SetN8nInstanceRequest
-	39, // 52: n8ngateway.v1.OrganizationService.DeleteN8nInstance:input_type -> n8ngateway.v1.DeleteN8nInstanceRequest
-	1,  // 53: n8ngateway.v1.OrganizationService.CreateOrganization:output_type -> n8ngateway.v1.CreateOrganizationResponse
-	3,  // 54: n8ngateway.v1.OrganizationService.ListOrganizations:output_type -> n8ngateway.v1.ListOrganizationsResponse
-	5,  // 55: n8ngateway.v1.OrganizationService.GetOrganization:output_type -> n8ngateway.v1.GetOrganizationResponse
-	7,  // 56: n8ngateway.v1.OrganizationService.UpdateOrganization:output_type -> n8ngateway.v1.UpdateOrganizationResponse
-	9,  // 57: n8ngateway.v1.OrganizationService.StoreCredentials:output_type -> n8ngateway.v1.StoreCredentialsResponse
-	11, // 58: n8ngateway.v1.OrganizationService.ListCredentials:output_type -> n8ngateway.v1.ListCredentialsResponse
-	13, // 59: n8ngateway.v1.OrganizationService.DeleteCredentials:output_type -> n8ngateway.v1.DeleteCredentialsResponse
-	15, // 60: n8ngateway.v1.OrganizationService.AddMember:output_type -> n8ngateway.v1.AddMemberResponse
-	17, // 61: n8ngateway.v1.OrganizationService.ListMembers:output_type -> n8ngateway.v1.ListMembersResponse
-	19, // 62: n8ngateway.v1.OrganizationService.GetMember:output_type -> n8ngateway.v1.GetMemberResponse
-	21, // 63: n8ngateway.v1.OrganizationService.UpdateMember:output_type -> n8ngateway.v1.UpdateMemberResponse
-	23, // 64: n8ngateway.v1.OrganizationService.RemoveMember:output_type -> n8ngateway.v1.RemoveMemberResponse
-	25, // 65: n8ngateway.v1.OrganizationService.ListInvitations:output_type -> n8ngateway.v1.ListInvitationsResponse
-	27, // 66: n8ngateway.v1.OrganizationService.AcceptInvitation:output_type -> n8ngateway.v1.AcceptInvitationResponse
-	29, // 67: n8ngateway.v1.OrganizationService.DeclineInvitation:output_type -> n8ngateway.v1.DeclineInvitationResponse
-	31, // 68: n8ngateway.v1.OrganizationService.ListSecurityEvents:output_type -> n8ngateway.v1.ListSecurityEventsResponse
-	33, // 69: n8ngateway.v1.OrganizationService.ListAuditEvents:output_type -> n8ngateway.v1.ListAuditEventsResponse
-	53, // 70: n8ngateway.v1.OrganizationService.ExportAuditEvents:output_type -> google.api.HttpBody
-	36, // 71: n8ngateway.v1.OrganizationService.GetN8nInstance:output_type -> n8ngateway.v1.GetN8nInstanceResponse
-	38, // 72: n8ngateway.v1.OrganizationService.SetN8nInstance:output_type -> n8ngateway.v1.SetN8nInstanceResponse
-	40, // 73: n8ngateway.v1.OrganizationService.DeleteN8nInstance:output_type -> n8ngateway.v1.DeleteN8nInstanceResponse
-	53, // [53:74] is the sub-list for method output_type
-	32, // [32:53] is the sub-list for method input_type
-	32, // [32:32] is the sub-list for extension type_name
-	32, // [32:32] is the sub-list for extension extendee
-	0,  // [0:32] is the sub-list for field type_name
+	44, // 0: n8ngateway.v1.CreateOrganizationRequest.organization:type_name -> n8ngateway.v1.Organization
+	44, // 1: n8ngateway.v1.CreateOrganizationResponse.organization:type_name -> n8ngateway.v1.Organization
+	44, // 2: n8ngateway.v1.ListOrganizationsResponse.organizations:type_name -> n8ngateway.v1.Organization
+	44, // 3: n8ngateway.v1.GetOrganizationResponse.organization:type_name -> n8ngateway.v1.Organization
+	44, // 4: n8ngateway.v1.UpdateOrganizationRequest.organization:type_name -> n8ngateway.v1.Organization
+	45, // 5: n8ngateway.v1.UpdateOrganizationRequest.update_mask:type_name -> google.protobuf.FieldMask
+	44, // 6: n8ngateway.v1.UpdateOrganizationResponse.organization:type_name -> n8ngateway.v1.Organization
+	43, // 7: n8ngateway.v1.StoreCredentialsRequest.credentials:type_name -> n8ngateway.v1.StoreCredentialsRequest.CredentialsEntry
+	46, // 8: n8ngateway.v1.StoreCredentialsResponse.credentials:type_name -> n8ngateway.v1.Credential
+	46, // 9: n8ngateway.v1.ListCredentialsResponse.credentials:type_name -> n8ngateway.v1.Credential
+	47, // 10: n8ngateway.v1.AddMemberRequest.member:type_name -> n8ngateway.v1.Member
+	47, // 11: n8ngateway.v1.AddMemberResponse.member:type_name -> n8ngateway.v1.Member
+	47, // 12: n8ngateway.v1.ListMembersResponse.members:type_name -> n8ngateway.v1.Member
+	47, // 13: n8ngateway.v1.GetMemberResponse.member:type_name -> n8ngateway.v1.Member
+	47, // 14: n8ngateway.v1.UpdateMemberRequest.member:type_name -> n8ngateway.v1.Member
+	45, // 15: n8ngateway.v1.UpdateMemberRequest.update_mask:type_name -> google.protobuf.FieldMask
+	47, // 16: n8ngateway.v1.UpdateMemberResponse.member:type_name -> n8ngateway.v1.Member
+	48, // 17: n8ngateway.v1.ListInvitationsResponse.invitations:type_name -> n8ngateway.v1.Invitation
+	47, // 18: n8ngateway.v1.AcceptInvitationResponse.member:type_name -> n8ngateway.v1.Member
+	49, // 19: n8ngateway.v1.ListSecurityEventsRequest.status:type_name -> n8ngateway.v1.SecurityEventStatus
+	50, // 20: n8ngateway.v1.ListSecurityEventsRequest.start_time:type_name -> google.protobuf.Timestamp
+	50, // 21: n8ngateway.v1.ListSecurityEventsRequest.end_time:type_name -> google.protobuf.Timestamp
+	51, // 22: n8ngateway.v1.ListSecurityEventsResponse.security_events:type_name -> n8ngateway.v1.SecurityEvent
+	50, // 23: n8ngateway.v1.ListErrorLogsRequest.start_time:type_name -> google.protobuf.Timestamp
+	50, // 24: n8ngateway.v1.ListErrorLogsRequest.end_time:type_name -> google.protobuf.Timestamp
+	52, // 25: n8ngateway.v1.ListErrorLogsResponse.error_logs:type_name -> n8ngateway.v1.ErrorLog
+	50, // 26: n8ngateway.v1.ListAuditEventsRequest.start_time:type_name -> google.protobuf.Timestamp
+	50, // 27: n8ngateway.v1.ListAuditEventsRequest.end_time:type_name -> google.protobuf.Timestamp
+	53, // 28: n8ngateway.v1.ListAuditEventsResponse.audit_events:type_name -> n8ngateway.v1.AuditEvent
+	54, // 29: n8ngateway.v1.ExportAuditEventsRequest.format:type_name -> n8ngateway.v1.ExportFormat
+	50, // 30: n8ngateway.v1.ExportAuditEventsRequest.start_time:type_name -> google.protobuf.Timestamp
+	50, // 31: n8ngateway.v1.ExportAuditEventsRequest.end_time:type_name -> google.protobuf.Timestamp
+	55, // 32: n8ngateway.v1.GetN8nInstanceResponse.n8n_instance:type_name -> n8ngateway.v1.N8nInstance
+	55, // 33: n8ngateway.v1.SetN8nInstanceRequest.n8n_instance:type_name -> n8ngateway.v1.N8nInstance
+	55, // 34: n8ngateway.v1.SetN8nInstanceResponse.n8n_instance:type_name -> n8ngateway.v1.N8nInstance
+	0,  // 35: n8ngateway.v1.OrganizationService.CreateOrganization:input_type -> n8ngateway.v1.CreateOrganizationRequest
+	2,  // 36: n8ngateway.v1.OrganizationService.ListOrganizations:input_type -> n8ngateway.v1.ListOrganizationsRequest
+	4,  // 37: n8ngateway.v1.OrganizationService.GetOrganization:input_type -> n8ngateway.v1.GetOrganizationRequest
+	6,  // 38: n8ngateway.v1.OrganizationService.UpdateOrganization:input_type -> n8ngateway.v1.UpdateOrganizationRequest
+	8,  // 39: n8ngateway.v1.OrganizationService.StoreCredentials:input_type -> n8ngateway.v1.StoreCredentialsRequest
+	10, // 40: n8ngateway.v1.OrganizationService.ListCredentials:input_type -> n8ngateway.v1.ListCredentialsRequest
+	12, // 41: n8ngateway.v1.OrganizationService.DeleteCredentials:input_type -> n8ngateway.v1.DeleteCredentialsRequest
+	14, // 42: n8ngateway.v1.OrganizationService.AddMember:input_type -> n8ngateway.v1.AddMemberRequest
+	16, // 43: n8ngateway.v1.OrganizationService.ListMembers:input_type -> n8ngateway.v1.ListMembersRequest
+	18, // 44: n8ngateway.v1.OrganizationService.GetMember:input_type -> n8ngateway.v1.GetMemberRequest
+	20, // 45: n8ngateway.v1.OrganizationService.UpdateMember:input_type -> n8ngateway.v1.UpdateMemberRequest
+	22, // 46: n8ngateway.v1.OrganizationService.RemoveMember:input_type -> n8ngateway.v1.RemoveMemberRequest
+	24, // 47: n8ngateway.v1.OrganizationService.ListInvitations:input_type -> n8ngateway.v1.ListInvitationsRequest
+	26, // 48: n8ngateway.v1.OrganizationService.AcceptInvitation:input_type -> n8ngateway.v1.AcceptInvitationRequest
+	28, // 49: n8ngateway.v1.OrganizationService.DeclineInvitation:input_type -> n8ngateway.v1.DeclineInvitationRequest
+	30, // 50: n8ngateway.v1.OrganizationService.ListSecurityEvents:input_type -> n8ngateway.v1.ListSecurityEventsRequest
+	32, // 51: n8ngateway.v1.OrganizationService.ListErrorLogs:input_type -> n8ngateway.v1.ListErrorLogsRequest
+	34, // 52: n8ngateway.v1.OrganizationService.ListAuditEvents:input_type -> n8ngateway.v1.ListAuditEventsRequest
+	36, // 53: n8ngateway.v1.OrganizationService.ExportAuditEvents:input_type -> n8ngateway.v1.ExportAuditEventsRequest
+	37, // 54: n8ngateway.v1.OrganizationService.GetN8nInstance:input_type -> n8ngateway.v1.GetN8nInstanceRequest
+	39, // 55: n8ngateway.v1.OrganizationService.SetN8nInstance:input_type -> n8ngateway.v1.SetN8nInstanceRequest
+	41, // 56: n8ngateway.v1.OrganizationService.DeleteN8nInstance:input_type -> n8ngateway.v1.DeleteN8nInstanceRequest
+	1,  // 57: n8ngateway.v1.OrganizationService.CreateOrganization:output_type -> n8ngateway.v1.CreateOrganizationResponse
+	3,  // 58: n8ngateway.v1.OrganizationService.ListOrganizations:output_type -> n8ngateway.v1.ListOrganizationsResponse
+	5,  // 59: n8ngateway.v1.OrganizationService.GetOrganization:output_type -> n8ngateway.v1.GetOrganizationResponse
+	7,  // 60: n8ngateway.v1.OrganizationService.UpdateOrganization:output_type -> n8ngateway.v1.UpdateOrganizationResponse
+	9,  // 61: n8ngateway.v1.OrganizationService.StoreCredentials:output_type -> n8ngateway.v1.StoreCredentialsResponse
+	11, // 62: n8ngateway.v1.OrganizationService.ListCredentials:output_type -> n8ngateway.v1.ListCredentialsResponse
+	13, // 63: n8ngateway.v1.OrganizationService.DeleteCredentials:output_type -> n8ngateway.v1.DeleteCredentialsResponse
+	15, // 64: n8ngateway.v1.OrganizationService.AddMember:output_type -> n8ngateway.v1.AddMemberResponse
+	17, // 65: n8ngateway.v1.OrganizationService.ListMembers:output_type -> n8ngateway.v1.ListMembersResponse
+	19, // 66: n8ngateway.v1.OrganizationService.GetMember:output_type -> n8ngateway.v1.GetMemberResponse
+	21, // 67: n8ngateway.v1.OrganizationService.UpdateMember:output_type -> n8ngateway.v1.UpdateMemberResponse
+	23, // 68: n8ngateway.v1.OrganizationService.RemoveMember:output_type -> n8ngateway.v1.RemoveMemberResponse
+	25, // 69: n8ngateway.v1.OrganizationService.ListInvitations:output_type -> n8ngateway.v1.ListInvitationsResponse
+	27, // 70: n8ngateway.v1.OrganizationService.AcceptInvitation:output_type -> n8ngateway.v1.AcceptInvitationResponse
+	29, // 71: n8ngateway.v1.OrganizationService.DeclineInvitation:output_type -> n8ngateway.v1.DeclineInvitationResponse
+	31, // 72: n8ngateway.v1.OrganizationService.ListSecurityEvents:output_type -> n8ngateway.v1.ListSecurityEventsResponse
+	33, // 73: n8ngateway.v1.OrganizationService.ListErrorLogs:output_type -> n8ngateway.v1.ListErrorLogsResponse
+	35, // 74: n8ngateway.v1.OrganizationService.ListAuditEvents:output_type -> n8ngateway.v1.ListAuditEventsResponse
+	56, // 75: n8ngateway.v1.OrganizationService.ExportAuditEvents:output_type -> google.api.HttpBody
+	38, // 76: n8ngateway.v1.OrganizationService.GetN8nInstance:output_type -> n8ngateway.v1.GetN8nInstanceResponse
+	40, // 77: n8ngateway.v1.OrganizationService.SetN8nInstance:output_type -> n8ngateway.v1.SetN8nInstanceResponse
+	42, // 78: n8ngateway.v1.OrganizationService.DeleteN8nInstance:output_type -> n8ngateway.v1.DeleteN8nInstanceResponse
+	57, // [57:79] is the sub-list for method output_type
+	35, // [35:57] is the sub-list for method input_type
+	35, // [35:35] is the sub-list for extension type_name
+	35, // [35:35] is the sub-list for extension extendee
+	0,  // [0:35] is the sub-list for field type_name
 }
 
 func init() { file_n8ngateway_v1_organization_service_proto_init() }
@@ -2529,6 +2697,7 @@ func file_n8ngateway_v1_organization_service_proto_init() {
 	}
 	file_n8ngateway_v1_audit_event_proto_init()
 	file_n8ngateway_v1_credential_proto_init()
+	file_n8ngateway_v1_error_log_proto_init()
 	file_n8ngateway_v1_invitation_proto_init()
 	file_n8ngateway_v1_member_proto_init()
 	file_n8ngateway_v1_n8n_instance_proto_init()
@@ -2541,7 +2710,7 @@ func file_n8ngateway_v1_organization_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_n8ngateway_v1_organization_service_proto_rawDesc), len(file_n8ngateway_v1_organization_service_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   42,
+			NumMessages:   44,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -82,6 +82,9 @@ const (
 	// OrganizationServiceListSecurityEventsProcedure is the fully-qualified name of the
 	// OrganizationService's ListSecurityEvents RPC.
 	OrganizationServiceListSecurityEventsProcedure = "/n8ngateway.v1.OrganizationService/ListSecurityEvents"
+	// OrganizationServiceListErrorLogsProcedure is the fully-qualified name of the
+	// OrganizationService's ListErrorLogs RPC.
+	OrganizationServiceListErrorLogsProcedure = "/n8ngateway.v1.OrganizationService/ListErrorLogs"
 	// OrganizationServiceListAuditEventsProcedure is the fully-qualified name of the
 	// OrganizationService's ListAuditEvents RPC.
 	OrganizationServiceListAuditEventsProcedure = "/n8ngateway.v1.OrganizationService/ListAuditEvents"
@@ -135,6 +138,8 @@ type OrganizationServiceClient interface {
 	DeclineInvitation(context.Context, *v1.DeclineInvitationRequest) (*v1.DeclineInvitationResponse, error)
 	// Lists what was noticed about callers, newest first.
 	ListSecurityEvents(context.Context, *v1.ListSecurityEventsRequest) (*v1.ListSecurityEventsResponse, error)
+	// Lists the failures that n8n reported by LogError, newest first.
+	ListErrorLogs(context.Context, *v1.ListErrorLogsRequest) (*v1.ListErrorLogsResponse, error)
 	// Lists who changed what, newest first.
 	ListAuditEvents(context.Context, *v1.ListAuditEventsRequest) (*v1.ListAuditEventsResponse, error)
 	// Streams the audit events of a time span as one file, oldest first; an error ends it before its last line.
@@ -268,6 +273,13 @@ func NewOrganizationServiceClient(httpClient connect.HTTPClient, baseURL string,
 			connect.WithIdempotency(connect.IdempotencyNoSideEffects),
 			connect.WithClientOptions(opts...),
 		),
+		listErrorLogs: connect.NewClient[v1.ListErrorLogsRequest, v1.ListErrorLogsResponse](
+			httpClient,
+			baseURL+OrganizationServiceListErrorLogsProcedure,
+			connect.WithSchema(organizationServiceMethods.ByName("ListErrorLogs")),
+			connect.WithIdempotency(connect.IdempotencyNoSideEffects),
+			connect.WithClientOptions(opts...),
+		),
 		listAuditEvents: connect.NewClient[v1.ListAuditEventsRequest, v1.ListAuditEventsResponse](
 			httpClient,
 			baseURL+OrganizationServiceListAuditEventsProcedure,
@@ -324,6 +336,7 @@ type organizationServiceClient struct {
 	acceptInvitation   *connect.Client[v1.AcceptInvitationRequest, v1.AcceptInvitationResponse]
 	declineInvitation  *connect.Client[v1.DeclineInvitationRequest, v1.DeclineInvitationResponse]
 	listSecurityEvents *connect.Client[v1.ListSecurityEventsRequest, v1.ListSecurityEventsResponse]
+	listErrorLogs      *connect.Client[v1.ListErrorLogsRequest, v1.ListErrorLogsResponse]
 	listAuditEvents    *connect.Client[v1.ListAuditEventsRequest, v1.ListAuditEventsResponse]
 	exportAuditEvents  *connect.Client[v1.ExportAuditEventsRequest, httpbody.HttpBody]
 	getN8NInstance     *connect.Client[v1.GetN8NInstanceRequest, v1.GetN8NInstanceResponse]
@@ -475,6 +488,15 @@ func (c *organizationServiceClient) ListSecurityEvents(ctx context.Context, req 
 	return nil, err
 }
 
+// ListErrorLogs calls n8ngateway.v1.OrganizationService.ListErrorLogs.
+func (c *organizationServiceClient) ListErrorLogs(ctx context.Context, req *v1.ListErrorLogsRequest) (*v1.ListErrorLogsResponse, error) {
+	response, err := c.listErrorLogs.CallUnary(ctx, connect.NewRequest(req))
+	if response != nil {
+		return response.Msg, err
+	}
+	return nil, err
+}
+
 // ListAuditEvents calls n8ngateway.v1.OrganizationService.ListAuditEvents.
 func (c *organizationServiceClient) ListAuditEvents(ctx context.Context, req *v1.ListAuditEventsRequest) (*v1.ListAuditEventsResponse, error) {
 	response, err := c.listAuditEvents.CallUnary(ctx, connect.NewRequest(req))
@@ -552,6 +574,8 @@ type OrganizationServiceHandler interface {
 	DeclineInvitation(context.Context, *v1.DeclineInvitationRequest) (*v1.DeclineInvitationResponse, error)
 	// Lists what was noticed about callers, newest first.
 	ListSecurityEvents(context.Context, *v1.ListSecurityEventsRequest) (*v1.ListSecurityEventsResponse, error)
+	// Lists the failures that n8n reported by LogError, newest first.
+	ListErrorLogs(context.Context, *v1.ListErrorLogsRequest) (*v1.ListErrorLogsResponse, error)
 	// Lists who changed what, newest first.
 	ListAuditEvents(context.Context, *v1.ListAuditEventsRequest) (*v1.ListAuditEventsResponse, error)
 	// Streams the audit events of a time span as one file, oldest first; an error ends it before its last line.
@@ -681,6 +705,13 @@ func NewOrganizationServiceHandler(svc OrganizationServiceHandler, opts ...conne
 		connect.WithIdempotency(connect.IdempotencyNoSideEffects),
 		connect.WithHandlerOptions(opts...),
 	)
+	organizationServiceListErrorLogsHandler := connect.NewUnaryHandlerSimple(
+		OrganizationServiceListErrorLogsProcedure,
+		svc.ListErrorLogs,
+		connect.WithSchema(organizationServiceMethods.ByName("ListErrorLogs")),
+		connect.WithIdempotency(connect.IdempotencyNoSideEffects),
+		connect.WithHandlerOptions(opts...),
+	)
 	organizationServiceListAuditEventsHandler := connect.NewUnaryHandlerSimple(
 		OrganizationServiceListAuditEventsProcedure,
 		svc.ListAuditEvents,
@@ -750,6 +781,8 @@ func NewOrganizationServiceHandler(svc OrganizationServiceHandler, opts ...conne
 			organizationServiceDeclineInvitationHandler.ServeHTTP(w, r)
 		case OrganizationServiceListSecurityEventsProcedure:
 			organizationServiceListSecurityEventsHandler.ServeHTTP(w, r)
+		case OrganizationServiceListErrorLogsProcedure:
+			organizationServiceListErrorLogsHandler.ServeHTTP(w, r)
 		case OrganizationServiceListAuditEventsProcedure:
 			organizationServiceListAuditEventsHandler.ServeHTTP(w, r)
 		case OrganizationServiceExportAuditEventsProcedure:
@@ -831,6 +864,10 @@ func (UnimplementedOrganizationServiceHandler) DeclineInvitation(context.Context
 
 func (UnimplementedOrganizationServiceHandler) ListSecurityEvents(context.Context, *v1.ListSecurityEventsRequest) (*v1.ListSecurityEventsResponse, error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("n8ngateway.v1.OrganizationService.ListSecurityEvents is not implemented"))
+}
+
+func (UnimplementedOrganizationServiceHandler) ListErrorLogs(context.Context, *v1.ListErrorLogsRequest) (*v1.ListErrorLogsResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("n8ngateway.v1.OrganizationService.ListErrorLogs is not implemented"))
 }
 
 func (UnimplementedOrganizationServiceHandler) ListAuditEvents(context.Context, *v1.ListAuditEventsRequest) (*v1.ListAuditEventsResponse, error) {

@@ -7,6 +7,7 @@ from google.protobuf import field_mask_pb2 as _field_mask_pb2
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from n8n_gateway_client.v1 import audit_event_pb2 as _audit_event_pb2
 from n8n_gateway_client.v1 import credential_pb2 as _credential_pb2
+from n8n_gateway_client.v1 import error_log_pb2 as _error_log_pb2
 from n8n_gateway_client.v1 import invitation_pb2 as _invitation_pb2
 from n8n_gateway_client.v1 import member_pb2 as _member_pb2
 from n8n_gateway_client.v1 import n8n_instance_pb2 as _n8n_instance_pb2
@@ -263,6 +264,30 @@ class ListSecurityEventsResponse(_message.Message):
     security_events: _containers.RepeatedCompositeFieldContainer[_security_event_pb2.SecurityEvent]
     next_page_token: str
     def __init__(self, security_events: _Optional[_Iterable[_Union[_security_event_pb2.SecurityEvent, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
+
+class ListErrorLogsRequest(_message.Message):
+    __slots__ = ("organization_id", "page_size", "page_token", "execution_id", "start_time", "end_time")
+    ORGANIZATION_ID_FIELD_NUMBER: _ClassVar[int]
+    PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
+    PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    EXECUTION_ID_FIELD_NUMBER: _ClassVar[int]
+    START_TIME_FIELD_NUMBER: _ClassVar[int]
+    END_TIME_FIELD_NUMBER: _ClassVar[int]
+    organization_id: str
+    page_size: int
+    page_token: str
+    execution_id: str
+    start_time: _timestamp_pb2.Timestamp
+    end_time: _timestamp_pb2.Timestamp
+    def __init__(self, organization_id: _Optional[str] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ..., execution_id: _Optional[str] = ..., start_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., end_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+
+class ListErrorLogsResponse(_message.Message):
+    __slots__ = ("error_logs", "next_page_token")
+    ERROR_LOGS_FIELD_NUMBER: _ClassVar[int]
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    error_logs: _containers.RepeatedCompositeFieldContainer[_error_log_pb2.ErrorLog]
+    next_page_token: str
+    def __init__(self, error_logs: _Optional[_Iterable[_Union[_error_log_pb2.ErrorLog, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
 
 class ListAuditEventsRequest(_message.Message):
     __slots__ = ("organization_id", "page_size", "page_token", "actor_id", "action", "resource_id", "start_time", "end_time")

@@ -117,6 +117,11 @@ class OrganizationServiceStub:
                 request_serializer=n8n__gateway__client_dot_v1_dot_organization__service__pb2.ListSecurityEventsRequest.SerializeToString,
                 response_deserializer=n8n__gateway__client_dot_v1_dot_organization__service__pb2.ListSecurityEventsResponse.FromString,
                 _registered_method=True)
+        self.ListErrorLogs = channel.unary_unary(
+                '/n8ngateway.v1.OrganizationService/ListErrorLogs',
+                request_serializer=n8n__gateway__client_dot_v1_dot_organization__service__pb2.ListErrorLogsRequest.SerializeToString,
+                response_deserializer=n8n__gateway__client_dot_v1_dot_organization__service__pb2.ListErrorLogsResponse.FromString,
+                _registered_method=True)
         self.ListAuditEvents = channel.unary_unary(
                 '/n8ngateway.v1.OrganizationService/ListAuditEvents',
                 request_serializer=n8n__gateway__client_dot_v1_dot_organization__service__pb2.ListAuditEventsRequest.SerializeToString,
@@ -263,6 +268,13 @@ class OrganizationServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListErrorLogs(self, request, context):
+        """Lists the failures that n8n reported by LogError, newest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListAuditEvents(self, request, context):
         """Lists who changed what, newest first.
         """
@@ -380,6 +392,11 @@ def add_OrganizationServiceServicer_to_server(servicer, server):
                     servicer.ListSecurityEvents,
                     request_deserializer=n8n__gateway__client_dot_v1_dot_organization__service__pb2.ListSecurityEventsRequest.FromString,
                     response_serializer=n8n__gateway__client_dot_v1_dot_organization__service__pb2.ListSecurityEventsResponse.SerializeToString,
+            ),
+            'ListErrorLogs': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListErrorLogs,
+                    request_deserializer=n8n__gateway__client_dot_v1_dot_organization__service__pb2.ListErrorLogsRequest.FromString,
+                    response_serializer=n8n__gateway__client_dot_v1_dot_organization__service__pb2.ListErrorLogsResponse.SerializeToString,
             ),
             'ListAuditEvents': grpc.unary_unary_rpc_method_handler(
                     servicer.ListAuditEvents,
@@ -841,6 +858,33 @@ class OrganizationService:
             '/n8ngateway.v1.OrganizationService/ListSecurityEvents',
             n8n__gateway__client_dot_v1_dot_organization__service__pb2.ListSecurityEventsRequest.SerializeToString,
             n8n__gateway__client_dot_v1_dot_organization__service__pb2.ListSecurityEventsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListErrorLogs(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/n8ngateway.v1.OrganizationService/ListErrorLogs',
+            n8n__gateway__client_dot_v1_dot_organization__service__pb2.ListErrorLogsRequest.SerializeToString,
+            n8n__gateway__client_dot_v1_dot_organization__service__pb2.ListErrorLogsResponse.FromString,
             options,
             channel_credentials,
             insecure,

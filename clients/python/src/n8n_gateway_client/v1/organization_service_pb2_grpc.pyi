@@ -23,6 +23,7 @@ class OrganizationServiceStub:
     AcceptInvitation: grpc.UnaryUnaryMultiCallable[organization_service_pb2.AcceptInvitationRequest, organization_service_pb2.AcceptInvitationResponse]
     DeclineInvitation: grpc.UnaryUnaryMultiCallable[organization_service_pb2.DeclineInvitationRequest, organization_service_pb2.DeclineInvitationResponse]
     ListSecurityEvents: grpc.UnaryUnaryMultiCallable[organization_service_pb2.ListSecurityEventsRequest, organization_service_pb2.ListSecurityEventsResponse]
+    ListErrorLogs: grpc.UnaryUnaryMultiCallable[organization_service_pb2.ListErrorLogsRequest, organization_service_pb2.ListErrorLogsResponse]
     ListAuditEvents: grpc.UnaryUnaryMultiCallable[organization_service_pb2.ListAuditEventsRequest, organization_service_pb2.ListAuditEventsResponse]
     ExportAuditEvents: grpc.UnaryStreamMultiCallable[organization_service_pb2.ExportAuditEventsRequest, httpbody_pb2.HttpBody]
     GetN8nInstance: grpc.UnaryUnaryMultiCallable[organization_service_pb2.GetN8nInstanceRequest, organization_service_pb2.GetN8nInstanceResponse]
@@ -47,6 +48,7 @@ class AsyncOrganizationServiceStub:
     AcceptInvitation: grpc.aio.UnaryUnaryMultiCallable[organization_service_pb2.AcceptInvitationRequest, organization_service_pb2.AcceptInvitationResponse]
     DeclineInvitation: grpc.aio.UnaryUnaryMultiCallable[organization_service_pb2.DeclineInvitationRequest, organization_service_pb2.DeclineInvitationResponse]
     ListSecurityEvents: grpc.aio.UnaryUnaryMultiCallable[organization_service_pb2.ListSecurityEventsRequest, organization_service_pb2.ListSecurityEventsResponse]
+    ListErrorLogs: grpc.aio.UnaryUnaryMultiCallable[organization_service_pb2.ListErrorLogsRequest, organization_service_pb2.ListErrorLogsResponse]
     ListAuditEvents: grpc.aio.UnaryUnaryMultiCallable[organization_service_pb2.ListAuditEventsRequest, organization_service_pb2.ListAuditEventsResponse]
     ExportAuditEvents: grpc.aio.UnaryStreamMultiCallable[organization_service_pb2.ExportAuditEventsRequest, httpbody_pb2.HttpBody]
     GetN8nInstance: grpc.aio.UnaryUnaryMultiCallable[organization_service_pb2.GetN8nInstanceRequest, organization_service_pb2.GetN8nInstanceResponse]
@@ -70,6 +72,7 @@ class OrganizationServiceServicer:
     def AcceptInvitation(self, request: organization_service_pb2.AcceptInvitationRequest, context: Any) -> Any: ...
     def DeclineInvitation(self, request: organization_service_pb2.DeclineInvitationRequest, context: Any) -> Any: ...
     def ListSecurityEvents(self, request: organization_service_pb2.ListSecurityEventsRequest, context: Any) -> Any: ...
+    def ListErrorLogs(self, request: organization_service_pb2.ListErrorLogsRequest, context: Any) -> Any: ...
     def ListAuditEvents(self, request: organization_service_pb2.ListAuditEventsRequest, context: Any) -> Any: ...
     def ExportAuditEvents(self, request: organization_service_pb2.ExportAuditEventsRequest, context: Any) -> Any: ...
     def GetN8nInstance(self, request: organization_service_pb2.GetN8nInstanceRequest, context: Any) -> Any: ...
