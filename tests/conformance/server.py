@@ -25,6 +25,7 @@ from gateway.rpc.call import Call
 from gateway.rpc.chain import Chain, Encoded
 from gateway.rpc.errors import RpcError
 from gateway.rpc.methods import MethodTable
+from gateway.transcoding import Outgoing
 from tests.conformance.service import PACKAGE, ConformanceService
 
 HOST = "127.0.0.1"
@@ -43,11 +44,13 @@ class PlainChain(Chain):
             error.reason = ""
             raise
 
-    async def stream(self, call: Call, encode: Callable[[Message], Encoded]) -> AsyncGenerator[Encoded, None]:
+    async def stream(
+        self, call: Call, encode: Callable[[Outgoing], Encoded]
+    ) -> AsyncGenerator[list[Encoded], None]:
         try:
-            async with aclosing(super().stream(call, encode)) as messages:
-                async for message in messages:
-                    yield message
+            async with aclosing(super().stream(call, encode)) as batches:
+                async for batch in batches:
+                    yield batch
         except RpcError as error:
             error.reason = ""
             raise

@@ -36,7 +36,7 @@ class ConformanceService:
     async def idempotent_unary(self, request: Any, call: Call) -> Message:
         return await self._answer(request, call, "IdempotentUnaryResponse")
 
-    async def server_stream(self, request: Any, call: Call) -> AsyncIterator[Message]:
+    async def server_stream(self, request: Any, call: Call) -> AsyncIterator[list[Message]]:
         definition = request.response_definition
         if definition is None:
             return
@@ -45,7 +45,7 @@ class ConformanceService:
         for data in definition.response_data:
             await _wait(definition)
             payload = self._make("ConformancePayload", data=data, request_info=info)
-            yield self._make("ServerStreamResponse", payload=payload)
+            yield [self._make("ServerStreamResponse", payload=payload)]
             info = None
         if definition.error is not None:
             raise self._error(definition.error, () if info is None else (info,))
