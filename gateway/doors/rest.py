@@ -11,7 +11,6 @@ from protobuf import Registry
 
 from gateway.rpc.call import Call
 from gateway.rpc.errors import BY_CODE, Code, RpcError
-from gateway.rpc.metadata import joined
 from gateway.rpc.status import DETAIL_TYPES, details_of
 from gateway.transcoding import LazyRequest, Options, RequestMetadata, StatusError, Transcoder
 from gateway.transcoding.gen.google.rpc.error_details_pb import BadRequest
@@ -52,7 +51,7 @@ class RestDoor:
         method = self._methods.of(descriptor)
         call = Call(
             method=method,
-            metadata=joined(metadata.headers.items_all()),
+            metadata=metadata.headers.by_name(),
             body=request.body,
             decode=partial(_decode, request),
             http_method=metadata.http_method,

@@ -52,6 +52,13 @@ class Headers(Mapping[str, str]):
             (_USUAL.get(name) or name.decode("latin-1"), value.decode("latin-1")) for name, value in self._raw
         ]
 
+    def by_name(self) -> dict[str, str]:
+        """Every value by name; several of one name are joined by commas (RFC 9110, 5.3)."""
+        found = {name.decode("latin-1"): value.decode("latin-1") for name, value in self._raw}
+        if len(found) < len(self._raw):
+            found = {name: ", ".join(self.get_all(name)) for name in found}
+        return found
+
     def get_all(self, name: str) -> list[str]:
         """Every value of a header, in the order sent; empty when there is none."""
         wanted = name.encode("latin-1")

@@ -89,8 +89,8 @@ def raw_headers(fixed: RawHeaders, added: Iterable[tuple[str, str]]) -> RawHeade
         (_name(name), value.encode("latin-1") if value.isprintable() else header_part(value))
         for name, value in added
     ]
-    names = dict(extra)
-    return [pair for pair in fixed if pair[0] not in names] + extra
+    replaced = dict(extra)
+    return [pair for pair in fixed if pair[0] not in replaced] + extra
 
 
 @lru_cache(maxsize=256)
