@@ -161,6 +161,21 @@ async def test_a_reference_to_a_parent_is_indexed(superuser: Any) -> None:
     }
 
 
+async def test_a_run_that_completes_is_written_over_in_place(superuser: Any) -> None:
+    """No index looks at what that changes, so that none has to be told of it."""
+    assert (
+        await column(
+            superuser,
+            "select distinct attname from pg_attribute a join pg_index i on i.indrelid = a.attrelid"
+            " where attrelid = 'executions'::regclass and attname in ('state', 'credits_used',"
+            " 'credits_reserved', 'credits_remaining', 'execution_time_ms', 'result', 'result_truncated',"
+            " 'error', 'last_sequence', 'finished_at')"
+            r" and pg_get_indexdef(indexrelid) ~ ('\m' || attname || '\M')",
+        )
+        == []
+    )
+
+
 async def test_ids_are_version_7_and_in_order(superuser: Any) -> None:
     before = time.time_ns() // 1_000_000
     ids: list[uuid.UUID] = []

@@ -658,3 +658,31 @@ async def test_the_end_of_a_run_is_told_once_to_who_listens(
     states = [payload["execution"]["state"] for _, payload in told]
     assert states == [f"EXECUTION_STATE_{state}" for state in ("COMPLETED", "UNKNOWN", "CANCELLED")]
     assert all("result" not in payload["execution"] for _, payload in told)
+
+
+@pytest.mark.parametrize(
+    "states",
+    [
+        ["PENDING"],
+        ["RUNNING"],
+        ["PENDING", "RUNNING"],
+        ["FAILED"],
+        ["CANCELLED", "FAILED", "TIMED_OUT", "UNKNOWN"],
+        ["COMPLETED"],
+        ["COMPLETED", "FAILED", "RUNNING"],
+    ],
+)
+async def test_a_list_is_of_the_states_that_are_asked_for(
+    database: PostgresDatabase, states: list[str]
+) -> None:
+    tenant = await new_tenant(database, balance=100)
+    in_state: dict[str, str] = {
+        "RUNNING": (await begin(tenant))["execution_id"],
+        "PENDING": (await begin(tenant, p_queue=True))["execution_id"],
+    }
+    for state in ("COMPLETED", "FAILED", "CANCELLED", "TIMED_OUT", "UNKNOWN"):
+        in_state[state] = (await begin(tenant))["execution_id"]
+        await tenant.settle(in_state[state], state)
+    filtered = {"states": [f"EXECUTION_STATE_{state}" for state in states]}
+    listed = await tenant.call("list_executions", p_filter=filtered)
+    assert {run["id"] for run in listed["executions"]} == {in_state[state] for state in states}
