@@ -21,7 +21,7 @@ from protobuf import Registry
 from protobuf.wkt.google.protobuf.descriptor_pb import MethodOptions
 
 from gateway.doors.asgi import Receive, Scope, Send
-from gateway.doors.connect_http import ConnectHttp
+from gateway.doors.connect_http import ConnectHttp, in_envelopes
 from gateway.doors.connect_unary import ConnectUnary
 from gateway.doors.grpc_web_text import GrpcWebText
 from gateway.doors.gzip import RequestGzip
@@ -112,7 +112,7 @@ class ConnectDoor(ConnectASGIApplication[None]):
             compressions=[RequestGzip()],
         )
         self._front = ConnectUnary(
-            GrpcWebText(ConnectHttp(super().__call__, endpoints)),
+            GrpcWebText(ConnectHttp(super().__call__, methods)),
             methods,
             chain,
             encodings,
@@ -167,8 +167,7 @@ class ConnectDoor(ConnectASGIApplication[None]):
                     if first:
                         _respond(call, context)
                         first = False
-                    for message in messages:
-                        yield message
+                    yield in_envelopes(messages)
         except RpcError as error:
             raise _connect_error(error, call) from None
         finally:

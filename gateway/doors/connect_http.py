@@ -11,7 +11,8 @@ from __future__ import annotations
 import json
 import re
 import struct
-from collections.abc import Collection
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from gateway.doors.asgi import Application, Event, RawHeaders, Receive, Scope, Send
@@ -19,8 +20,12 @@ from gateway.doors.gzip import WORTHWHILE, compress
 from gateway.transcoding.conditional import entity_tag, none_match
 from gateway.transcoding.negotiation import accepts_gzip
 
+if TYPE_CHECKING:
+    from gateway.rpc.methods import Method
+
 _UNIMPLEMENTED = 12
-_FRAME_HEAD = 5
+_HEAD = struct.Struct(">BI")
+"""Of an envelope: flags, and the length of the message (Connect protocol, "Enveloped-Message")."""
 _COMPRESSED = 1
 _FRAMED = (b"application/connect+", b"application/grpc")
 _MESSAGE_ENCODINGS = (b"connect-content-encoding", b"grpc-encoding")
@@ -29,21 +34,26 @@ _NOT_ASCII = re.compile(rb"[\x80-\xff]")
 
 
 class ConnectHttp:
-    """An ASGI application in front of connectrpc's, for the paths that it serves."""
+    """An ASGI application in front of connectrpc's, for the methods that it serves.
 
-    def __init__(self, application: Application, paths: Collection[str]) -> None:
+    What connectrpc takes for one message of a stream is to be a batch of them, each in its envelope
+    (`in_envelopes`): they leave in one piece.
+    """
+
+    def __init__(self, application: Application, methods: Iterable[Method]) -> None:
         self._application = application
-        self._paths = frozenset(paths)
+        self._streams = {method.path: method.server_streaming for method in methods}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
         request = _Request(scope)
-        if scope["path"] not in self._paths:
+        is_stream = self._streams.get(scope["path"])
+        if is_stream is None:
             await _refuse(send, request.content_type, "This service has no such method.")
         elif request.is_grpc:
             await _refuse(send, request.content_type, "gRPC needs HTTP/2: it has a port of its own.")
         else:
-            answer = _Answer(request, send)
+            answer = _Answer(request, send, in_batches=is_stream)
             await self._application(request.scope(), receive, answer)
 
 
@@ -93,9 +103,10 @@ class _Request:
 class _Answer:
     """The answer on its way out."""
 
-    __slots__ = ("_compress", "_framed", "_request", "_send", "_start")
+    __slots__ = ("_compress", "_framed", "_in_batches", "_request", "_send", "_start")
 
-    def __init__(self, request: _Request, send: Send) -> None:
+    def __init__(self, request: _Request, send: Send, *, in_batches: bool) -> None:
+        self._in_batches = in_batches
         self._request = request
         self._send = send
         self._start: Event = {}
@@ -110,7 +121,7 @@ class _Answer:
             await self._send_whole(event.get("body", b""))
 
     async def _begin(self, event: Event) -> None:
-        """Frames leave one by one; a whole body decides on its headers."""
+        """Frames leave as they come; a whole body decides on its headers."""
         headers = event["headers"]
         self._framed = any(name == b"content-type" and value.startswith(_FRAMED) for name, value in headers)
         if not self._framed:
@@ -125,10 +136,14 @@ class _Answer:
         await self._send(event)
 
     async def _send_frame(self, event: Event) -> None:
-        frame = event.get("body", b"")
-        if self._compress and len(frame) >= WORTHWHILE and frame[0] == 0:
-            message = await compress(frame[_FRAME_HEAD:])
-            event["body"] = struct.pack(">BI", _COMPRESSED, len(message)) + message
+        """Send what is in one envelope: a message, a batch of them, or the end of a stream."""
+        frame: bytes = event.get("body", b"")
+        if frame and frame[0] == 0:
+            if self._in_batches:
+                frame = frame[_HEAD.size :]
+            if self._compress and len(frame) >= WORTHWHILE:
+                frame = b"".join([await _compressed(message) for message in _in(frame)])
+            event["body"] = frame
         await self._send(event)
 
     async def _send_whole(self, body: bytes) -> None:
@@ -146,6 +161,28 @@ class _Answer:
             headers.append((b"content-length", b"%d" % len(body)))
         await self._send({**self._start, "status": status, "headers": headers})
         await self._send({"type": "http.response.body", "body": body})
+
+
+def in_envelopes(messages: Iterable[bytes]) -> bytes:
+    """Messages of a stream as they are on the wire, one after the other."""
+    return b"".join([_HEAD.pack(0, len(message)) + message for message in messages])
+
+
+def _in(envelopes: bytes) -> Iterator[bytes]:
+    at = 0
+    while at < len(envelopes):
+        _, length = _HEAD.unpack_from(envelopes, at)
+        at += _HEAD.size
+        yield envelopes[at : at + length]
+        at += length
+
+
+async def _compressed(message: bytes) -> bytes:
+    """A message in its envelope, compressed if that is worth it."""
+    if len(message) < WORTHWHILE:
+        return _HEAD.pack(0, len(message)) + message
+    message = await compress(message)
+    return _HEAD.pack(_COMPRESSED, len(message)) + message
 
 
 def _utf8(value: bytes) -> bytes:
