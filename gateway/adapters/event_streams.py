@@ -16,10 +16,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from redis.exceptions import NoScriptError
-
 from gateway import metrics
-from gateway.adapters.redis import told, unavailable
+from gateway.adapters.redis import told
+from gateway.adapters.redis_script import RedisScript
 from gateway.gen.n8ngateway.v1.execution_event_pb import ExecutionEvent
 
 if TYPE_CHECKING:
@@ -215,7 +214,11 @@ class EventStreams:
     def __init__(self, redis: Redis, most_bytes: int = 256 << 20) -> None:
         self._redis = redis
         self._most_bytes = most_bytes
-        self._append = ""
+        self._append = RedisScript(redis, _APPEND)
+
+    async def close(self) -> None:
+        """End the connection that events are appended on."""
+        await self._append.close()
 
     async def append(self, writer: str, batches: Sequence[Batch]) -> list[int | None]:
         """Append each batch to its run's stream, in one round trip.
@@ -225,13 +228,7 @@ class EventStreams:
         """
         with told():
             async with asyncio.timeout(CALL_SECONDS):
-                answers = await self._send(writer, batches)
-                if any(isinstance(answer, NoScriptError) for answer in answers):
-                    self._append = ""
-                    answers = await self._send(writer, batches)
-        for answer in answers:
-            if isinstance(answer, Exception):
-                raise unavailable() from answer
+                answers = await self._append.run_all([self._call(writer, batch) for batch in batches])
         for _, dropped, all_bytes in answers:
             if all_bytes >= 0:
                 metrics.EVENTS_BYTES.set(all_bytes)
@@ -281,32 +278,21 @@ class EventStreams:
             async with asyncio.timeout(CALL_SECONDS):
                 return bool(await self._redis.exists(_life_key(writer)))
 
-    async def _send(self, writer: str, batches: Sequence[Batch]) -> list[Any]:
-        if not self._append:
-            self._append = await self._redis.script_load(_APPEND)
-        async with self._redis.pipeline(transaction=False) as pipeline:
-            for batch in batches:
-                run = batch.execution_id
-                pipeline.evalsha(
-                    self._append,
-                    3,
-                    _stream_key(run),
-                    _writer_key(run),
-                    _ALL,
-                    writer,
-                    batch.events[0].sequence,
-                    batch.last,
-                    _packed(batch.events),
-                    batch.organization_id,
-                    run,
-                    KEPT_SECONDS,
-                    channel_of(run),
-                    ENDED if is_end(batch.events[-1]) else GROWN,
-                    RUN_MOST_BYTES,
-                    self._most_bytes,
-                )
-            answers: list[Any] = await pipeline.execute(raise_on_error=False)
-            return answers
+    def _call(self, writer: str, batch: Batch) -> tuple[tuple[str, ...], tuple[int | str | bytes, ...]]:
+        run = batch.execution_id
+        return (_stream_key(run), _writer_key(run), _ALL), (
+            writer,
+            batch.events[0].sequence,
+            batch.last,
+            _packed(batch.events),
+            batch.organization_id,
+            run,
+            KEPT_SECONDS,
+            channel_of(run),
+            ENDED if is_end(batch.events[-1]) else GROWN,
+            RUN_MOST_BYTES,
+            self._most_bytes,
+        )
 
 
 def is_end(event: Event) -> bool:

@@ -8,12 +8,15 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from hiredis import pack_command
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import NoScriptError
+from redis.exceptions import NoScriptError, ResponseError
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
     from redis.asyncio.connection import AbstractConnection
+
+    Argument = int | str | bytes
 
 
 class RedisScript:
@@ -32,26 +35,32 @@ class RedisScript:
         self._digest = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
         self._connection: AbstractConnection | None = None
 
-    async def run(self, keys: Sequence[str], arguments: Sequence[int | str]) -> Any:
+    async def run(self, keys: Sequence[str], arguments: Sequence[Argument]) -> Any:
         """What the script answers. Raises RedisError, OSError."""
-        command = (len(keys), *keys, *arguments)
+        [answer] = await self.run_all([(keys, arguments)])
+        return answer
+
+    async def run_all(self, calls: Sequence[tuple[Sequence[str], Sequence[Argument]]]) -> list[Any]:
+        """What the script answers to each of several calls, sent together. Raises as `run` does."""
+        commands = [(len(keys), *keys, *arguments) for keys, arguments in calls]
         connection, self._connection = self._connection, None
         if connection is not None:
             with suppress(RedisConnectionError, OSError):
-                return await self._run(connection, command)
-        return await self._run(self._make(**self._arguments), command)
+                return await self._run(connection, commands)
+        return await self._run(self._make(**self._arguments), commands)
 
     async def close(self) -> None:
         """End the connection."""
         if self._connection is not None:
             await self._connection.disconnect()
 
-    async def _run(self, connection: AbstractConnection, command: tuple[int | str, ...]) -> Any:
+    async def _run(
+        self, connection: AbstractConnection, commands: Sequence[tuple[Argument, ...]]
+    ) -> list[Any]:
         try:
-            try:
-                answer = await _ask(connection, "EVALSHA", self._digest, *command)
-            except NoScriptError:
-                answer = await _ask(connection, "EVAL", self._text, *command)
+            answers = await _ask(connection, [("EVALSHA", self._digest, *command) for command in commands])
+            if all(isinstance(answer, NoScriptError) for answer in answers):
+                answers = await _ask(connection, [("EVAL", self._text, *command) for command in commands])
         except BaseException:
             await connection.disconnect(nowait=True)
             raise
@@ -59,9 +68,20 @@ class RedisScript:
             self._connection = connection
         else:
             await connection.disconnect()
-        return answer
+        for answer in answers:
+            if isinstance(answer, ResponseError):
+                raise answer
+        return answers
 
 
-async def _ask(connection: AbstractConnection, *command: int | str) -> Any:
-    await connection.send_packed_command(connection.pack_command(*command), check_health=False)
-    return await connection.read_response(timeout=math.inf)
+async def _ask(connection: AbstractConnection, commands: Sequence[tuple[Argument, ...]]) -> list[Any]:
+    """The answers, errors among them."""
+    packed = b"".join([pack_command(command) for command in commands])  # type: ignore[arg-type] # of any length
+    await connection.send_packed_command(packed, check_health=False)
+    answers: list[Any] = []
+    for _ in commands:
+        try:
+            answers.append(await connection.read_response(timeout=math.inf))
+        except ResponseError as error:
+            answers.append(error)
+    return answers

@@ -131,6 +131,7 @@ class Services:
         sweeper = Sweeper(database, dispatcher, endings, lease)
         for part in (channels, publisher, leases, sweeper, dispatcher):
             part.start()
+        parts.push_async_callback(streams.close)
         parts.push_async_callback(channels.close)
         parts.push_async_callback(lambda: publisher.close(PUBLISH_SECONDS))
         parts.push_async_callback(leases.close)

@@ -37,8 +37,10 @@ async def redis(url: str) -> AsyncIterator[Redis]:
 
 
 @pytest.fixture
-def streams(redis: Redis) -> EventStreams:
-    return EventStreams(redis)
+async def streams(redis: Redis) -> AsyncIterator[EventStreams]:
+    made = EventStreams(redis)
+    yield made
+    await made.close()
 
 
 @pytest.fixture

@@ -87,3 +87,18 @@ async def test_an_error_of_the_script_is_told(redis: Redis) -> None:
 async def test_callers_at_one_time_are_kept_apart(script: RedisScript) -> None:
     answers = await asyncio.gather(*(script.run(["k"], [number]) for number in range(8)))
     assert answers == [[b"k", b"%d" % number] for number in range(8)]
+
+
+async def test_several_calls_go_together(redis: Redis, script: RedisScript) -> None:
+    await redis.script_flush()
+    calls = [(["k"], [b"\x00" * number]) for number in range(5)]
+    for _ in range(2):
+        assert await script.run_all(calls) == [[b"k", b"\x00" * number] for number in range(5)]
+
+
+async def test_an_error_of_one_call_is_that_of_all_and_leaves_no_answer_behind(redis: Redis) -> None:
+    script = RedisScript(redis, "return redis.call('INCRBY', KEYS[1], ARGV[1])")
+    with pytest.raises(ResponseError, match="not an integer"):
+        await script.run_all([(["n"], [1]), (["n"], ["x"]), (["n"], [2])])
+    assert await script.run(["n"], [0]) == 3
+    await script.close()
