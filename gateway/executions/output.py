@@ -6,6 +6,7 @@ import base64
 import re
 from typing import TYPE_CHECKING, Literal
 
+import orjson
 from protobuf import Oneof
 from protobuf.wkt import ListValue, Struct, Value
 
@@ -92,6 +93,8 @@ class Output:
             if isinstance(document, bytes) and not isinstance(first, AtNode) and _is_json(first.value):
                 return document
         value = self.value()
+        if value is not None and value.kind is not None and value.kind.field == "string_value":
+            return orjson.dumps(value.kind.value)  # nothing in it that the encoder would have to look for
         return None if value is None else _encode_value(value)
 
     def value(self) -> Value | None:
