@@ -65,6 +65,7 @@ class Publication:
     """One log on its way to the streams.
 
     `lost` is called when another replica has taken the run over, `ended` when there is no more to publish.
+    `awaited` is one whose readers may be waiting elsewhere since before it began: it is always published.
     """
 
     def __init__(
@@ -74,6 +75,7 @@ class Publication:
         organization_id: str,
         *,
         after: int = 0,
+        awaited: bool = False,
         lost: Callable[[], None] = _nothing,
         ended: Callable[[], None] = _nothing,
     ) -> None:
@@ -88,7 +90,7 @@ class Publication:
         self._publisher = publisher
         self._organization_id = organization_id
         self._published = after
-        self._begun = after > 0
+        self._begun = awaited or after > 0
 
     @property
     def is_over(self) -> bool:

@@ -89,20 +89,21 @@ class Runner:
         self.tasks.spawn(self._begin_and_run(execution_id, begin, begun))
         return await begun
 
-    def start(self, job: Job, *, after: int = 0) -> Run:
+    def start(self, job: Job, *, after: int = 0, awaited: bool = False) -> Run:
         """Run it in the background, whatever becomes of the caller; events are numbered from `after` + 1."""
-        run = self.prepared(job, after=after)
+        run = self.prepared(job, after=after, awaited=awaited)
         run.task = self.tasks.spawn(self._see_through(run))
         return run
 
-    def prepared(self, job: Job, *, after: int = 0) -> Run:
-        """A run that is about to be seen through; its events are numbered from `after` + 1."""
+    def prepared(self, job: Job, *, after: int = 0, awaited: bool = False) -> Run:
+        """A run that is about to be seen through; see `Publication` for `after` and `awaited`."""
         execution_id = job.execution_id
         publication = Publication(
             self._publisher,
             execution_id,
             job.organization_id,
             after=after,
+            awaited=awaited,
             lost=lambda: self.lose(execution_id),
             ended=lambda: self._forget(execution_id),
         )
@@ -117,7 +118,7 @@ class Runner:
             after = await self._publisher.claim(job.execution_id)
         except Unavailable:
             after = 0  # what was published before is not to be had either
-        return self.start(job, after=after)
+        return self.start(job, after=after, awaited=True)
 
     async def drain(self, grace: float) -> None:
         """Let the runs end for `grace` seconds; then cut off those that are left.
