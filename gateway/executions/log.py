@@ -136,6 +136,10 @@ class EventLog:
         finally:
             self.readers -= 1
 
+    def has_shown(self, after: int) -> bool:
+        """Whether a reader who has the events up to this sequence need not wait for what comes next."""
+        return after < self._shown or self.is_closed
+
     async def closed(self) -> None:
         """Wait until nothing more will come."""
         while not self._is_closed:

@@ -98,10 +98,13 @@ class Watcher:
         after: int,
         look: Callable[[], Awaitable[Stored]],
         stored: Stored | None = None,
+        *,
+        announced: bool = False,
     ) -> AsyncGenerator[Sequence[Event], None]:
         """A run's events above a sequence, those to come included, to its `completed` or `failed`.
 
-        Those that are there at one time come together.
+        Those that are there at one time come together; if there is none yet and `announced` is asked for,
+        an empty batch comes first.
 
         `stored` is what is stored of the run now, and `look` reads it again. Raises what it raises,
         OutOfRange for a sequence beyond the newest and for events that are gone, Unavailable when neither
@@ -111,6 +114,8 @@ class Watcher:
         if run is not None:
             if after > run.log.last:
                 raise beyond(run.log.last)
+            if announced and not run.log.has_shown(after):
+                yield []
             async with aclosing(run.log.read(after)) as batches:
                 try:
                     async for batch in batches:
@@ -122,6 +127,21 @@ class Watcher:
                     if not run.log.is_abandoned:
                         return
             stored = None
+        following = self._follow(execution_id, after, look, stored, announced=announced and run is None)
+        async with aclosing(following) as batches:
+            async for events in batches:
+                yield events
+
+    async def _follow(
+        self,
+        execution_id: str,
+        after: int,
+        look: Callable[[], Awaitable[Stored]],
+        stored: Stored | None,
+        *,
+        announced: bool,
+    ) -> AsyncGenerator[Sequence[Event], None]:
+        """As `watch`, from the streams and from what is stored."""
         changed = asyncio.Event()
         with self._channels.listen(channel_of(execution_id), lambda _: changed.set()):
             following = _Following(self._streams, stored or await look(), after)
@@ -129,6 +149,10 @@ class Watcher:
                 changed.clear()
                 if events := await following.next():
                     yield events
+                elif announced and following.is_idle:
+                    await following.check(look)
+                    yield []
+                announced = False
                 if following.is_idle and not await following.patience.wait(changed):
                     await following.check(look)
 

@@ -26,7 +26,8 @@ class Method:
     """One RPC: its descriptor, and the function that gives it its meaning.
 
     `implementation` takes the decoded request and the call. It answers with a
-    message, or for a server stream with an async iterator of batches: messages that are there at one time.
+    message, or for a server stream with an async iterator of batches: messages that are there at one time. An
+    empty one says that the call was taken while there is none yet, so that its caller hears so.
     """
 
     descriptor: DescMethod

@@ -104,10 +104,11 @@ class ExecutionService:
         """Run a workflow and read its events out. A failed run ends with `failed`, then with its RpcError."""
         begun = await self._begin(request, call)
         status = None
-        async with aclosing(self._events(_id_of(begun), 0, call)) as batches:
+        waits = not isinstance(begun, Run)
+        async with aclosing(self._events(_id_of(begun), 0, call, announced=waits)) as batches:
             async for events in batches:
                 yield events
-                last = events[-1].event
+                last = events[-1].event if events else None
                 if last is not None and last.field == "failed":
                     status = last.value.status
         if isinstance(begun, Run) and not begun.log.is_abandoned:
@@ -162,15 +163,22 @@ class ExecutionService:
         after = _after(request, call)
         stored = await self._stored(request.execution_id, call)  # raises for who may not see it
         call.organization_id = stored.execution.organization_id
-        async with aclosing(self._events(request.execution_id, after, call, stored)) as batches:
+        told = self._events(request.execution_id, after, call, stored, announced=True)
+        async with aclosing(told) as batches:
             async for events in batches:
                 yield events
 
     def _events(
-        self, execution_id: str, after: int, call: Call, stored: Stored | None = None
+        self,
+        execution_id: str,
+        after: int,
+        call: Call,
+        stored: Stored | None = None,
+        *,
+        announced: bool,
     ) -> AsyncGenerator[Sequence[Event], None]:
         look = partial(self._stored, execution_id, call)
-        return self._watcher.watch(execution_id, after, look, stored)
+        return self._watcher.watch(execution_id, after, look, stored, announced=announced)
 
     async def _stored(self, execution_id: str, call: Call) -> Stored:
         return read_stored(await self._database.call("get_execution", call.caller, p_id=execution_id))

@@ -36,7 +36,7 @@ Handler: TypeAlias = Callable[[DescMethod, Any, RequestMetadata], Awaitable[Answ
 The request is a message (with `lazy`, a LazyRequest), or an async iterator of
 them for client streaming. The answer is a message, or for server streaming an
 async iterator of messages, or of lists of those that are there at one time: each
-list is sent in one piece. Raises StatusError.
+list is sent in one piece, and an empty one starts the response. Raises StatusError.
 """
 
 _logger = logging.getLogger("gateway.transcoding")

@@ -54,7 +54,9 @@ class Responder:
         self.busy = False
 
     async def write(self, data: bytes) -> None:
-        """Send a part of the body at once."""
+        """Send a part of the body at once, if there is anything in it."""
+        if not data:
+            return
         self.writes += 1
         self.busy = True
         await self._send({"type": "http.response.body", "body": data, "more_body": True})

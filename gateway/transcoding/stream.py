@@ -24,7 +24,7 @@ from gateway.transcoding.outgoing import Outgoing
 from gateway.transcoding.responder import OCTETS, Responder, header_part, raw_headers
 
 Ready: TypeAlias = Outgoing | list[Outgoing]
-"""A message of a stream, or several that are there at one time."""
+"""A message of a stream, or several that are there at one time; none say that the stream has begun."""
 
 STREAM_TYPES = (JSON, NDJSON, EVENT_STREAM)
 """The media types of server streams of messages; the first is the default."""
@@ -168,8 +168,9 @@ async def send_stream(
 ) -> None:
     """Send messages as soon as they are there, those of a list in one piece.
 
-    The response starts with the first one. An event stream that is silent for
-    `heartbeat` seconds gets a comment, so it can start earlier. `answer` is closed
+    The response starts with the first one, or with an empty list where the media type
+    is known before. An event stream that is silent for `heartbeat` seconds gets a
+    comment, so it can start earlier. `answer` is closed
     whatever happens; what it raises is raised here, and then the stream is still
     to be ended.
     """
@@ -182,7 +183,7 @@ async def send_stream(
             encoded = b"".join([frames.message(message) for message in messages])
             if beat is not None and not beat.idle.is_set():
                 await beat.idle.wait()
-            if not responder.started:
+            if not responder.started and frames.content_type:
                 await _start(frames.content_type, metadata, responder)
                 if responder.head:
                     break

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -61,6 +62,11 @@ class Replica:
             params={"after_sequence": after} if after else {},
             headers=self.bearer | {"Accept": "application/x-ndjson"} | headers,
         )
+
+    def raw_watch(self, execution_id: str, **headers: str) -> AbstractContextManager[httpx.Response]:
+        """The answer of Watch as it comes, in the form that the headers ask for."""
+        url = f"{self.url}/executions/{execution_id}/events"
+        return httpx.stream("GET", url, headers=self.bearer | headers, timeout=SECONDS)
 
     def stream(self, body: Any, **headers: str) -> Lines:
         return Lines(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import uuid
 from collections.abc import Iterator
 from typing import Any
@@ -68,6 +69,36 @@ def test_a_run_under_way_is_followed(
             assert list(there) == rest
             assert list(later) == rest
     assert kinds(begin + rest) == ["started", "chunk", "chunk", "completed"]
+
+
+@pytest.mark.parametrize("accept", ["text/event-stream", "application/x-ndjson", "application/json"])
+def test_a_watch_is_answered_before_there_is_an_event(
+    first: Replica, second: Replica, workflows: dict[str, str], stub_n8n: StubN8n, accept: str
+) -> None:
+    """The gate is opened by the head of the answer: a browser's EventSource is open then."""
+    with first.stream({"workflow_id": workflows["gated"]}) as here:
+        begin = [next(here), next(here)]
+        run = begin[0]["execution_id"]
+        headers = {"Accept": accept, "Last-Event-ID": "2"}
+        with contextlib.ExitStack() as open_streams:
+            watches = [
+                open_streams.enter_context(replica.raw_watch(run, **headers)) for replica in (first, second)
+            ]
+            assert [watch.headers["content-type"] for watch in watches] == [accept] * 2
+            stub_n8n.open_gate()
+            assert all(watch.read().count(b'"sequence"') == 2 for watch in watches)
+        assert kinds(list(here)) == ["chunk", "completed"]
+
+
+def test_a_stream_is_answered_while_its_run_waits_for_its_turn(
+    first: Replica, second: Replica, stub_n8n: StubN8n
+) -> None:
+    workflow_id = register(first, "gated", concurrency_limit=1)
+    with first.stream({"workflow_id": workflow_id}) as running:
+        next(running)
+        with second.stream({"workflow_id": workflow_id}) as waiting:
+            stub_n8n.open_gate()
+            assert kinds(list(waiting)) == ["started", "chunk", "chunk", "completed"]
 
 
 def test_a_run_that_nobody_reads_is_followed_too(

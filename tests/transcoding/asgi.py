@@ -36,9 +36,14 @@ async def call(
     target: str | bytes,
     body: bytes | str | Iterable[bytes] | None = None,
     headers: Mapping[str, str] | Iterable[tuple[bytes, bytes]] = (),
+    *,
+    answer: Answer | None = None,
     **extra: Any,
 ) -> Answer:
-    """One request, in which `target` is sent as it is; the client stays until the answer is complete."""
+    """One request, in which `target` is sent as it is; the client stays until the answer is complete.
+
+    `answer` is filled as the answer comes.
+    """
     chunks = _chunks(body)
     path, _, query = (target.encode() if isinstance(target, str) else target).partition(b"?")
     scope = {
@@ -52,7 +57,7 @@ async def call(
         "client": ("192.0.2.1", 4711),
         **extra,
     }
-    answer, never = Answer(), asyncio.Event()
+    answer, never = answer or Answer(), asyncio.Event()
 
     async def receive() -> MutableMapping[str, Any]:
         if chunks:

@@ -13,7 +13,7 @@ from protobuf.wkt.google.protobuf.descriptor_pb import FileDescriptorSet
 
 from gateway.transcoding import Code, Options, StatusError
 from gateway.transcoding.stream import sequence_getter
-from tests.transcoding.asgi import call
+from tests.transcoding.asgi import Answer, call
 from tests.transcoding.library import Library
 
 WATCH = "/v1/shelves/1:watch"
@@ -43,6 +43,24 @@ def counting(library: Library, count: int, error: Exception | None = None) -> An
             library.closed.set()
 
     return events
+
+
+@pytest.mark.parametrize(("accept", "parts"), FORMS)
+async def test_an_empty_list_starts_the_response(library: Library, accept: str, parts: list[bytes]) -> None:
+    """It is nothing of the body, wherever it comes."""
+    answer, at_first = Answer(), []
+
+    async def events(_request: Any, _metadata: Any) -> AsyncIterator[Any]:
+        yield []
+        at_first.append((answer.status, answer.body))
+        for sequence in (1, 2):
+            yield [library.make("BookEvent", sequence=sequence)]
+            yield []
+
+    library.answers["WatchBooks"] = events
+    await call(library.app, "GET", WATCH, headers={"accept": accept}, answer=answer)
+    assert at_first == [(200, b"")]
+    assert (answer.status, answer.parts) == (200, parts)
 
 
 @pytest.mark.parametrize(("accept", "parts"), FORMS)
