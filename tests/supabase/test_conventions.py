@@ -132,6 +132,8 @@ async def test_what_each_call_needs_is_planned_by_index(superuser: Any) -> None:
         )
         == BY_INDEX
     )
+    once = "select proname from pg_proc where proconfig @> array['plan_cache_mode=force_generic_plan']"
+    assert set(await column(superuser, once)) == {"begin_execution", "settle_execution"}
 
 
 async def test_everything_has_a_comment(superuser: Any) -> None:
