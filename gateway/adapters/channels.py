@@ -88,6 +88,8 @@ class Channels:
                     await self._converse(pubsub)
             except (RedisError, OSError) as error:
                 log.warning("not listening to other replicas", error=type(error).__name__)
+            except Exception:
+                log.exception("not listening to other replicas")
             await asyncio.sleep(_RETRY_SECONDS)
 
     async def _converse(self, pubsub: PubSub) -> None:

@@ -19,15 +19,18 @@ KEPT_SECONDS = 7 * 24 * 3600
 """After the last call; the database's record outlives it."""
 
 _PREFIX = "n8n-gateway:baseline:"
-_TIMEOUT_SECONDS = 0.1
 
 
 class RedisBaselines:
-    """gateway.chain.fingerprint.Baselines. While Redis counts as away it is not asked."""
+    """gateway.chain.fingerprint.Baselines. While Redis counts as away it is not asked.
 
-    def __init__(self, redis: Redis, replicas: Replicas) -> None:
+    An answer may take `timeout` seconds.
+    """
+
+    def __init__(self, redis: Redis, replicas: Replicas, *, timeout: float) -> None:
         self._redis = redis
         self._replicas = replicas
+        self._timeout = timeout
 
     async def find(self, subject: str) -> str | None:
         """The baseline, kept for KEPT_SECONDS more."""
@@ -48,7 +51,7 @@ class RedisBaselines:
         if not self._replicas.is_reachable:
             raise _unreachable()
         try:
-            async with asyncio.timeout(_TIMEOUT_SECONDS):
+            async with asyncio.timeout(self._timeout):
                 answer = await ask()
         except (RedisError, OSError):
             self._replicas.lost()

@@ -146,7 +146,8 @@ class Callers:
         events = SecurityLog(around.database)
         events.start()
         self._parts.push_async_callback(events.close)
-        baselines = RedisBaselines(around.redis, around.replicas)
+        timeout = self._settings.redis_timeout_seconds
+        baselines = RedisBaselines(around.redis, around.replicas, timeout=timeout)
         key = self._settings.fingerprint_secret
         fingerprints = Fingerprints(key, baselines, around.database, events.record)
         self._parts.push_async_callback(fingerprints.close)

@@ -14,6 +14,8 @@ from gateway.adapters.redis_replicas import Replicas
 from gateway.local.valkey import LocalValkey
 from gateway.rpc.errors import Unavailable
 
+SECONDS = 30.0
+
 
 @pytest.fixture
 async def redis(tmp_path: Path) -> AsyncIterator[Redis]:
@@ -24,7 +26,7 @@ async def redis(tmp_path: Path) -> AsyncIterator[Redis]:
 
 
 async def test_the_first_of_all_replicas_settles_it(redis: Redis) -> None:
-    baselines = RedisBaselines(redis, Replicas(redis))
+    baselines = RedisBaselines(redis, Replicas(redis), timeout=SECONDS)
     assert await baselines.find("s") is None
     settled = await asyncio.gather(*(baselines.settle("s", letter * 64) for letter in "abcdef"))
     [baseline] = set(settled)
@@ -35,7 +37,7 @@ async def test_the_first_of_all_replicas_settles_it(redis: Redis) -> None:
 
 
 async def test_it_is_kept_as_long_as_it_is_asked_for(redis: Redis) -> None:
-    baselines = RedisBaselines(redis, Replicas(redis))
+    baselines = RedisBaselines(redis, Replicas(redis), timeout=SECONDS)
     await baselines.settle("s", "a" * 64)
     [key] = await redis.keys()
     assert 0 < await redis.ttl(key) <= KEPT_SECONDS
@@ -47,7 +49,7 @@ async def test_it_is_kept_as_long_as_it_is_asked_for(redis: Redis) -> None:
 async def test_redis_that_is_away_is_found_to_be() -> None:
     client = Redis.from_url("redis://127.0.0.1:1")
     replicas = Replicas(client, patience=0)
-    baselines = RedisBaselines(client, replicas)
+    baselines = RedisBaselines(client, replicas, timeout=0.1)
     assert replicas.is_reachable
     for ask in (baselines.find, baselines.settle, baselines.replace):
         with pytest.raises(Unavailable) as away:
@@ -58,7 +60,7 @@ async def test_redis_that_is_away_is_found_to_be() -> None:
 
 async def test_it_is_not_asked_until_it_is_back(redis: Redis) -> None:
     replicas = Replicas(redis, patience=0)
-    baselines = RedisBaselines(redis, replicas)
+    baselines = RedisBaselines(redis, replicas, timeout=SECONDS)
     replicas.lost()
     with pytest.raises(Unavailable):
         await baselines.settle("s", "a" * 64)

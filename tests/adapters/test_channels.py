@@ -1,0 +1,49 @@
+"""What replicas tell each other, over a real Valkey."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+from redis.asyncio import Redis
+from redis.asyncio.client import PubSub
+from structlog.testing import capture_logs
+
+from gateway.adapters.channels import Channels
+from gateway.local.valkey import LocalValkey
+
+
+class Failing(PubSub):
+    """Fails in a way that nobody has thought of."""
+
+    async def subscribe(self, *_channels: Any, **_handlers: Any) -> None:
+        msg = "a fault of the client"
+        raise RuntimeError(msg)
+
+
+class FailingAtFirst(Redis):
+    """The first conversation fails."""
+
+    conversations = 0
+
+    def pubsub(self, **options: Any) -> PubSub:
+        self.conversations += 1
+        return Failing(self.connection_pool) if self.conversations == 1 else super().pubsub(**options)
+
+
+async def test_listening_goes_on_after_any_fault(tmp_path: Path) -> None:
+    async with LocalValkey(tmp_path) as server:
+        client = FailingAtFirst.from_url(server.url)
+        channels = Channels(client)
+        heard: asyncio.Queue[bytes | None] = asyncio.Queue()
+        with capture_logs() as logs, channels.listen("a channel", heard.put_nowait):
+            channels.start()
+            assert await asyncio.wait_for(heard.get(), 30) is None
+            assert await channels.publish("a channel", b"told") == 1
+            assert await asyncio.wait_for(heard.get(), 30) == b"told"
+        assert [(line["event"], line["log_level"]) for line in logs] == [
+            ("not listening to other replicas", "error")
+        ]
+        await channels.close()
+        await client.aclose()
