@@ -10,8 +10,8 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 
 JSON = "application/json; charset=utf-8"
-FLOOD_LINES, FLOOD_LINE = 1600, 1 << 14
-"""What `flood` streams: 25 MiB, more than is kept of a run."""
+FLOOD_LINES, FLOOD_LINE = 3200, 1 << 14
+"""What `flood` streams: 50 MiB, more than is kept of a run and on its way to a reader."""
 ZEROS = 1 << 30
 """How many zero bytes `zeros`, `zeros-line` and `zeros-gzip` answer with, as far as they are read."""
 
