@@ -24,7 +24,7 @@ _PREFIX = "n8n-gateway:baseline:"
 class RedisBaselines:
     """gateway.chain.fingerprint.Baselines. While Redis counts as away it is not asked.
 
-    An answer may take `timeout` seconds.
+    No answer within `timeout` seconds is none.
     """
 
     def __init__(self, redis: Redis, replicas: Replicas, *, timeout: float) -> None:

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from redis.asyncio import Redis
 
 LEASE_SECONDS = 30
-_TIMEOUT_SECONDS = 0.1
 _MOST = 1000
 """Leases that are renewed at a time."""
 
@@ -37,35 +36,38 @@ return 1
 
 
 class RedisLeases:
-    """Leases by the name of what they are for. Every method raises Unavailable when Redis does not answer."""
+    """Leases by the name of what they are for.
 
-    def __init__(self, redis: Redis, prefix: str) -> None:
+    Every method raises Unavailable when Redis does not answer within `timeout` seconds.
+    """
+
+    def __init__(self, redis: Redis, prefix: str, *, timeout: float) -> None:
         self._redis = redis
         self._prefix = prefix
+        self._timeout = timeout
         self._script = redis.register_script(_TAKE)
 
     async def take(self, name: str, lease: str, *, most: int) -> bool:
         """Take a lease unless there are as many as there may be."""
-        return bool(await _bounded(self._run(name, most, [lease])))
+        return bool(await self._bounded(self._run(name, most, [lease])))
 
     async def renew(self, name: str, leases: Collection[str]) -> None:
         """Hold leases for LEASE_SECONDS from now on, also those that were forgotten meanwhile."""
         held = list(leases)
         for start in range(0, len(held), _MOST):
-            await _bounded(self._run(name, "", held[start : start + _MOST]))
+            await self._bounded(self._run(name, "", held[start : start + _MOST]))
 
     async def give_back(self, name: str, lease: str) -> None:
         """Hold it no longer."""
-        await _bounded(self._redis.zrem(self._prefix + name, lease))
+        await self._bounded(self._redis.zrem(self._prefix + name, lease))
 
     def _run(self, name: str, most: int | str, leases: list[str]) -> Awaitable[Any]:
         return self._script(keys=[self._prefix + name], args=[most, LEASE_SECONDS, *leases])
 
-
-async def _bounded(work: Awaitable[Any]) -> Any:
-    try:
-        async with asyncio.timeout(_TIMEOUT_SECONDS):
-            return await work
-    except (RedisError, OSError) as error:
-        msg = f"Redis does not answer ({type(error).__name__})."
-        raise Unavailable(msg, reason="REDIS_UNREACHABLE", retry_after=1) from None
+    async def _bounded(self, work: Awaitable[Any]) -> Any:
+        try:
+            async with asyncio.timeout(self._timeout):
+                return await work
+        except (RedisError, OSError) as error:
+            msg = f"Redis does not answer ({type(error).__name__})."
+            raise Unavailable(msg, reason="REDIS_UNREACHABLE", retry_after=1) from None

@@ -140,16 +140,14 @@ class Callers:
         )
 
     def _fingerprints(self) -> list[Fingerprints]:
-        if not self._settings.enable_fingerprinting:
+        settings, around = self._settings, self._around
+        if not settings.enable_fingerprinting:
             return []
-        around = self._around
         events = SecurityLog(around.database)
         events.start()
         self._parts.push_async_callback(events.close)
-        timeout = self._settings.redis_timeout_seconds
-        baselines = RedisBaselines(around.redis, around.replicas, timeout=timeout)
-        key = self._settings.fingerprint_secret
-        fingerprints = Fingerprints(key, baselines, around.database, events.record)
+        baselines = RedisBaselines(around.redis, around.replicas, timeout=settings.redis_timeout_seconds)
+        fingerprints = Fingerprints(settings.fingerprint_secret, baselines, around.database, events.record)
         self._parts.push_async_callback(fingerprints.close)
         return [fingerprints]
 
@@ -170,8 +168,9 @@ class Callers:
         return [RateLimit(Limiter(windows, around.replicas), rates, methods)]
 
     def _stream_limit(self) -> StreamLimit:
-        around = self._around
-        streams = OpenStreams(RedisLeases(around.redis, "n8n-gateway:streams:"), around.replicas)
+        settings, around = self._settings, self._around
+        leases = RedisLeases(around.redis, "n8n-gateway:streams:", timeout=settings.redis_timeout_seconds)
+        streams = OpenStreams(leases, around.replicas)
         around.replicas.after_beat.append(streams.renew)
         self._parts.push_async_callback(streams.drained)
-        return StreamLimit(streams, most=self._settings.max_open_streams)
+        return StreamLimit(streams, most=settings.max_open_streams)

@@ -20,6 +20,7 @@ from gateway.limits.streams import OpenStreams
 from gateway.local.valkey import LocalValkey
 from gateway.rpc.quota import Quota
 
+PATIENCE = 10.0
 QUOTA = Quota("organization", "o", 12, 3600)
 
 
@@ -30,8 +31,8 @@ class Replica:
         self.heard: asyncio.Queue[bool] = asyncio.Queue()
         self.redis = Redis.from_url(url)
         self.replicas = Replicas(self.redis, patience=0, changed=self.heard.put_nowait)
-        self.limiter = Limiter(RedisWindows(self.redis, timeout=5), self.replicas)
-        self.streams = OpenStreams(RedisLeases(self.redis, "streams:"), self.replicas)
+        self.limiter = Limiter(RedisWindows(self.redis, timeout=PATIENCE), self.replicas)
+        self.streams = OpenStreams(RedisLeases(self.redis, "streams:", timeout=PATIENCE), self.replicas)
         self.replicas.after_beat.append(self.streams.renew)
 
     async def admitted(self, calls: int) -> int:

@@ -143,6 +143,7 @@ def start_replica(
         "N8N_API_KEY": "Scripted-n8n-api-key",
         "VAULT_KEY": _vault_key(dev),
         "RATE_LIMIT_REQUESTS": "1000000",
+        "REDIS_TIMEOUT_SECONDS": "20",
         "WEBHOOK_ALLOWED_NETWORKS": "127.0.0.0/8",
         "HTTP_PORT": "0",
         "GRPC_PORT": "0",
