@@ -40,7 +40,7 @@ class Bench:
         port = self.servers.get(row.server).ports[row.port]
         answer = load.once(row, port, self._tokens(row)[0])
         if not holds(row, answer):
-            raise BenchError(f"{row.key} answers something else: {answer[:300]!r}")
+            raise BenchError(f"{row.key} answers something else: {answer[-300:]!r}")
         self._sizes[row.key] = len(answer)
 
     def measure(self, row: Row, seconds: float) -> Sample:
