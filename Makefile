@@ -27,7 +27,7 @@ run: $(READY)  ## Start the gateway with everything it needs on this machine.
 	$(BIN)/n8n-gateway dev $(ARGS)
 
 test: $(READY)  ## Run the tests.
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 $(ARGS)
 
 test-faults: $(READY)  ## Break every part under load, and check what is promised. N=1000 runs of each fault.
 	$(BIN)/python -m tests.faults --runs $(or $(N),100) $(ARGS)

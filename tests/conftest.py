@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import json
 import os
@@ -18,7 +19,8 @@ import httpx
 import httpx._transports.default as httpx_transports
 import pytest
 
-from tests import leaks
+from tests import leaks, workers
+from tests.adapters.databases import spare_the_disk
 from tests.stub_n8n import StubN8n
 
 START_SECONDS = 90
@@ -29,6 +31,16 @@ httpx_transports.create_ssl_context = functools.cache(httpx_transports.create_ss
 
 def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(leaks, "leaks")
+    config.pluginmanager.register(workers, "workers")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print what tests have recorded for the end, as the property "summary"."""
+    for outcome in ("passed", "failed"):
+        for report in terminalreporter.getreports(outcome):
+            for name, text in report.user_properties:
+                if name == "summary":
+                    terminalreporter.write_line(str(text))
 
 
 @dataclass(frozen=True)
@@ -90,6 +102,11 @@ def stub_n8n() -> Iterator[StubN8n]:
 @pytest.fixture(scope="session")
 def dev(tmp_path_factory: pytest.TempPathFactory, stub_n8n: StubN8n) -> Iterator[RunningDev]:
     """The gateway in front of the scripted n8n."""
-    running = start_dev(tmp_path_factory.mktemp("dev"), "--n8n-url", stub_n8n.url, "--log-level", "INFO")
+    running = start_dev(
+        tmp_path_factory.mktemp("dev"),
+        *("--n8n-url", stub_n8n.url, "--log-level", "INFO"),
+        environment={"REDIS_TIMEOUT_SECONDS": "20"},  # a busy machine is no Redis that is away
+    )
+    asyncio.run(spare_the_disk(running.ready["database_url"]))
     yield running
     stop_dev(running)

@@ -4,6 +4,9 @@ Secrets are remembered as they are made: API keys and client secrets, session to
 holds, and what tests `remember`. Searched are the logs and the output that pytest captures of each test, log
 events that a test captures itself, the logs of processes that were started, and error answers and metrics
 that tests hand to `search`. What is found fails the run and is named with its place, not with its value.
+
+Where several processes run the tests, each tells the first one at its end what it knows. That one has what
+all of them put out, and searches it for the secrets of all.
 """
 
 from __future__ import annotations
@@ -31,6 +34,7 @@ SHORTEST = 16
 _WELCOME = re.compile(rb"\nn8n-gateway serves \(after .*?Ctrl-C stops everything", re.DOTALL)
 
 _known: dict[str, str] = {}
+_output: list[tuple[str, str]] = []
 _logs: set[Path] = set()
 _found: dict[tuple[str, str], None] = {}
 
@@ -124,16 +128,31 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
     if report.when == "teardown":
-        for name, text in report.sections:
-            search(f"{name.lower()} of {report.nodeid}", text)
+        _output.extend((f"{name.lower()} of {report.nodeid}", text) for name, text in report.sections)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any, error: object) -> None:
+    """Take over what another process knows; one that died has told nothing, and has failed the run."""
+    del error
+    told = getattr(node, "workeroutput", {}).get("leaks", {})
+    _known.update(told.get("known", {}))
+    _logs.update(map(Path, told.get("logs", [])))
+    _found.update(dict.fromkeys(tuple(one) for one in told.get("found", [])))
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
+    told = getattr(session.config, "workeroutput", None)
+    if told is not None:
+        told["leaks"] = {"known": _known, "logs": [str(log) for log in _logs], "found": [*_found]}
+        return
     for log in sorted(_logs):
         if log.exists():
             text = _WELCOME.sub(b"", log.read_bytes()).decode(errors="replace")
-            search(f"{log.parent.name}/{log.name}", text)
+            _output.append((f"{log.parent.name}/{log.name}", text))
+    for place, text in _output:
+        search(place, text)
     if _found and session.exitstatus == pytest.ExitCode.OK:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 

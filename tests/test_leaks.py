@@ -29,15 +29,18 @@ leaks.remember("a password", SECRET)
 """
 
 
-def run(directory: Path, *tests: str) -> subprocess.CompletedProcess[str]:
-    """Run a suite of tests, each of one line."""
+def run(directory: Path, *tests: str, workers: int = 0) -> subprocess.CompletedProcess[str]:
+    """Run a suite of tests, each of one line; with several processes, each in a file of its own."""
     (directory / "conftest.py").write_text(CONFTEST)
     made = [f"\ndef test_{number}():\n    {line}\n" for number, line in enumerate(tests)]
-    (directory / "test_it.py").write_text(PRELUDE + "".join(made))
+    files = {"test_it.py": made} if not workers else {f"test_{n}.py": [test] for n, test in enumerate(made)}
+    for name, content in files.items():
+        (directory / name).write_text(PRELUDE + "".join(content))
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", str(directory)]
+    command += ["-p", "xdist", "-n", str(workers), "--dist", "loadfile"]
     return subprocess.run(
         [*command, str(directory)],
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        env=os.environ | {"PYTHONPATH": str(ROOT), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
         cwd=directory,
         capture_output=True,
         text=True,
@@ -63,6 +66,23 @@ def test_a_secret_that_turns_up_fails_the_run(tmp_path: Path) -> None:
     for told in leaking.values():
         assert told in ended.stdout
     assert SECRET not in ended.stdout
+
+
+def test_a_secret_of_one_process_turns_up_in_what_another_puts_out(tmp_path: Path) -> None:
+    make = "made = new_key().key; Path('made').write_text(made); Path('made').rename('told')"
+    wait = "exec('while not Path(\"told\").exists(): pass')"
+    leaking = [
+        make,
+        f"{wait}; print(Path('told').read_text())",
+        "Path('p.log').write_text(SECRET); leaks.search_log(Path('p.log').absolute())",
+        "leaks.search('an answer', 'message: ' + SECRET)",
+    ]
+    ended = run(tmp_path, *leaking, workers=2)
+    assert ended.returncode == 1, ended.stdout
+    assert "4 passed" in ended.stdout
+    assert "an API key: in captured stdout call of test_1.py::test_1" in ended.stdout
+    assert "/p.log" in ended.stdout
+    assert "a password: in an answer" in ended.stdout
 
 
 def test_what_dev_tells_on_purpose_is_no_leak_and_what_follows_is(tmp_path: Path) -> None:
