@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from gateway.adapters.changes import API_KEYS, N8N_INSTANCES, ORGANIZATIONS, Changes
 from gateway.adapters.clerk import ClerkTokens
-from gateway.adapters.redis import API_KEYS, N8N_INSTANCES, ORGANIZATIONS, Changes, Nonces
+from gateway.adapters.redis import Nonces
 from gateway.adapters.redis_baselines import RedisBaselines
 from gateway.adapters.redis_leases import RedisLeases
 from gateway.adapters.redis_windows import RedisWindows
@@ -67,15 +68,14 @@ class Callers:
         for remembered in (self._n8n_secrets, self._api_keys, self._policies):
             parts.push_async_callback(remembered.close)
         self.changes = Changes(
-            around.redis,
+            around.channels,
             {
                 API_KEYS: self._api_keys.forget,
                 ORGANIZATIONS: self._forget_organization,
                 N8N_INSTANCES: self._forget_n8n,
             },
         )
-        self.changes.start()
-        parts.push_async_callback(self.changes.close)
+        parts.enter_context(self.changes.listen())
 
     def chain(self, methods: MethodTable) -> Chain:
         """What every call passes, in this order."""

@@ -7,9 +7,8 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from gateway.adapters.addresses import Networks
-from gateway.adapters.channels import Channels
+from gateway.adapters.changes import API_KEYS, N8N_INSTANCES, ORGANIZATIONS
 from gateway.adapters.event_streams import EventStreams
-from gateway.adapters.redis import API_KEYS, N8N_INSTANCES, ORGANIZATIONS
 from gateway.adapters.run_queue import CHANNEL as QUEUE_CHANNEL
 from gateway.adapters.run_queue import RunQueue
 from gateway.adapters.webhook_sender import WebhookSender
@@ -51,7 +50,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from contextlib import AsyncExitStack
 
-    from gateway.adapters.redis import Changes
+    from gateway.adapters.changes import Changes
     from gateway.app.surroundings import Surroundings
     from gateway.settings import Settings
 
@@ -113,7 +112,7 @@ class Services:
         database, vault = around.database, around.vault
         replica, lease = secrets.token_hex(8), settings.execution_lease_seconds
         streams = EventStreams(around.redis, settings.execution_events_megabytes << 20)
-        channels = Channels(around.redis)
+        channels = around.channels
         publisher = Publisher(streams, replica)
         limits = Limits(total=settings.execution_timeout_seconds)
         credentials = StoredCredentials(database, vault)
@@ -129,10 +128,9 @@ class Services:
         reports = Reports(database, runner, streams, peers)
         leases = Leases(database, runner, streams)
         sweeper = Sweeper(database, dispatcher, endings, lease)
-        for part in (channels, publisher, leases, sweeper, dispatcher):
+        for part in (publisher, leases, sweeper, dispatcher):
             part.start()
         parts.push_async_callback(streams.close)
-        parts.push_async_callback(channels.close)
         parts.push_async_callback(lambda: publisher.close(PUBLISH_SECONDS))
         parts.push_async_callback(leases.close)
         parts.enter_context(peers.listen())

@@ -11,6 +11,7 @@ from redis.asyncio import Redis
 
 from gateway import metrics
 from gateway.adapters.addresses import Networks
+from gateway.adapters.channels import Channels
 from gateway.adapters.clerk import SigningKeys, signing_keys
 from gateway.adapters.n8n import Circuit, N8n, N8nInstances
 from gateway.adapters.postgres import PostgresDatabase
@@ -41,6 +42,7 @@ class Surroundings:
     keys: SigningKeys
     database: Database
     redis: Redis
+    channels: Channels
     replicas: Replicas
     vault: Vault
     tokens: ExecutionTokens
@@ -60,6 +62,9 @@ class Surroundings:
         parts.push_async_callback(lambda: stop(looking))
         redis: Redis = Redis.from_url(plain(settings.redis_url))
         parts.push_async_callback(redis.aclose)
+        channels = Channels(redis)
+        channels.start()
+        parts.push_async_callback(channels.close)
         replicas = await _replicas(settings, parts, redis, _report(away, Part.REDIS))
         vault: Vault = (
             SealedVault(database, settings.vault_keys) if settings.vault_keys else SupabaseVault(database)
@@ -71,6 +76,7 @@ class Surroundings:
             keys=keys,
             database=database,
             redis=redis,
+            channels=channels,
             replicas=replicas,
             vault=vault,
             tokens=ExecutionTokens(plain(settings.n8n_internal_auth_secret)),
