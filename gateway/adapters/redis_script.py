@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Sequence
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from hiredis import pack_command
@@ -22,8 +21,9 @@ if TYPE_CHECKING:
 class RedisScript:
     """Runs a Lua script, for one caller at a time, where `redis` is.
 
-    A connection that was lost while nobody used it is made anew. What breaks off a call (an error, a
-    cancellation) ends the connection with it, as its answer may still come.
+    A kept connection that turns out to be lost is made anew, and asked again: what it did not answer may have
+    been done. What breaks off a call (an error, a cancellation) ends the connection with it: its answer may
+    still come, or its server may be no primary any more.
     """
 
     def __init__(self, redis: Redis, text: str) -> None:
@@ -45,8 +45,10 @@ class RedisScript:
         commands = [(len(keys), *keys, *arguments) for keys, arguments in calls]
         connection, self._connection = self._connection, None
         if connection is not None:
-            with suppress(RedisConnectionError, OSError):
+            try:
                 return await self._run(connection, commands)
+            except (RedisConnectionError, OSError):
+                pass
         return await self._run(self._make(**self._arguments), commands)
 
     async def close(self) -> None:
@@ -64,20 +66,25 @@ class RedisScript:
         except BaseException:
             await connection.disconnect(nowait=True)
             raise
+        refused = next((answer for answer in answers if isinstance(answer, ResponseError)), None)
+        if refused is not None:
+            await connection.disconnect(nowait=True)
+            raise refused
         if self._connection is None:
             self._connection = connection
         else:
             await connection.disconnect()
-        for answer in answers:
-            if isinstance(answer, ResponseError):
-                raise answer
         return answers
 
 
 async def _ask(connection: AbstractConnection, commands: Sequence[tuple[Argument, ...]]) -> list[Any]:
     """The answers, errors among them."""
     packed = b"".join([pack_command(command) for command in commands])  # type: ignore[arg-type] # of any length
-    await connection.send_packed_command(packed, check_health=False)
+    try:
+        await connection.send_packed_command(packed, check_health=False)
+    except RuntimeError as error:
+        # uvloop, of a connection that was reset.
+        raise RedisConnectionError(str(error)) from error
     answers: list[Any] = []
     for _ in commands:
         try:

@@ -15,6 +15,7 @@ from importlib.resources import files
 from itertools import count
 from typing import TYPE_CHECKING
 
+import structlog
 from redis.exceptions import RedisError
 
 from gateway.adapters.redis_script import RedisScript
@@ -23,6 +24,8 @@ from gateway.rpc.quota import Quota, Standing
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
+
+log = structlog.get_logger("gateway.limits")
 
 PREFIX = "n8n-gateway:limit:"
 LOGGED = 1000
@@ -76,8 +79,10 @@ class RedisWindows:
             while self._waiting:
                 batch, self._waiting = self._waiting[:_MOST_CALLS], self._waiting[_MOST_CALLS:]
                 await self._run(batch)
-        except (RedisError, OSError) as error:
+        except Exception as error:
             self._fail(batch, type(error).__name__)
+            if not isinstance(error, RedisError | OSError):
+                log.exception("calls not counted")
         finally:
             self._sending = None
 

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import struct
 from collections.abc import AsyncIterator
+from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 import pytest_asyncio
+import uvloop
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
 from gateway.adapters.redis_script import RedisScript
+from gateway.adapters.redis_windows import RedisWindows
 from gateway.local.valkey import LocalValkey
+from gateway.rpc.quota import Quota
 
 ECHO = "return {KEYS[1], ARGV[1]}"
 
@@ -76,12 +83,57 @@ async def test_an_answer_is_nobody_elses(redis: Redis) -> None:
     await waiting.close()
 
 
-async def test_an_error_of_the_script_is_told(redis: Redis) -> None:
-    broken = RedisScript(redis, "return redis.error_reply('ERR no')")
+@pytest.mark.parametrize("error", ["ERR no", "READONLY no primary any more"])
+async def test_an_error_of_the_script_is_told(redis: Redis, error: str) -> None:
+    """Its connection is let go: it may lead to a server that is no primary any more."""
+    before = await connections(redis)
+    broken = RedisScript(redis, f"return redis.error_reply('{error}')")
     for _ in range(2):
         with pytest.raises(ResponseError, match="no"):
             await broken.run([], [])
-    await broken.close()
+    async with asyncio.timeout(10):
+        while await connections(redis) != before:  # noqa: ASYNC110 - what is waited for is in the server
+            await asyncio.sleep(0.01)
+
+
+def test_a_connection_that_was_reset_is_made_anew(tmp_path: Path) -> None:
+    """As a firewall or a host that was restarted ends it; uvloop tells that in its own way."""
+    uvloop.run(_take_after_a_reset(tmp_path))
+
+
+async def _take_after_a_reset(directory: Path) -> None:
+    async with LocalValkey(directory) as valkey:
+        url = urlsplit(valkey.url)
+        accepted: list[asyncio.StreamWriter] = []
+
+        async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            accepted.append(writer)
+            back, forth = await asyncio.open_connection(url.hostname, url.port)
+
+            async def copy(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
+                while data := await source.read(2**16):
+                    target.write(data)
+
+            await asyncio.gather(copy(reader, forth), copy(back, writer), return_exceptions=True)
+            forth.close()
+
+        server = await asyncio.start_server(relay, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        redis = Redis.from_url(valkey.url.replace(f":{url.port}", f":{port}"))
+        windows, quota = RedisWindows(redis, timeout=10), Quota("organization", "o", 5, 60)
+        assert [standing.remaining for standing in await windows.take([quota])] == [4]
+        connection = accepted[-1].get_extra_info("socket")
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        accepted[-1].transport.abort()
+        kept = windows._script._connection
+        assert kept is not None
+        async with asyncio.timeout(10):
+            while not kept._writer.transport.is_closing():  # noqa: ASYNC110 - in the client
+                await asyncio.sleep(0.01)
+        assert [standing.remaining for standing in await windows.take([quota])] == [3]
+        await windows.close()
+        await redis.aclose()
+        server.close()
 
 
 async def test_callers_at_one_time_are_kept_apart(script: RedisScript) -> None:
