@@ -9,16 +9,21 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import socket
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from ipaddress import IPv4Address, IPv6Address, IPv6Network
 from typing import Any
 from urllib.parse import urlsplit
 
 from gateway.rpc.errors import InvalidArgument
+from gateway.rpc.remembered import Remembered
 
 _AddressInfo = tuple[int, int, int, str, tuple[Any, ...]]
+_Found = Sequence[_AddressInfo]
 
 _RESOLVE_SECONDS = 3.0
+_FOUND_SECONDS = 5.0
+_THREADS = 4
 _GLOBAL_UNICAST = IPv6Network("2000::/3")
 _SIX_TO_FOUR = IPv6Network("2002::/16")
 _PORTS = {"http": 80, "https": 443}
@@ -31,6 +36,32 @@ class AddressRefused(OSError):
         super().__init__("the address is not public")
 
 
+class Names:
+    """Looks names up in threads of its own: each name once at a time, and once in _FOUND_SECONDS.
+
+    Whoever runs a name server may leave a question open for long, and a loop's own threads for all such
+    questions are few: nobody else is to wait for them.
+    """
+
+    def __init__(self) -> None:
+        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="names")
+        self._found: Remembered[tuple[str, int], _Found] = Remembered(self._ask, fresh=_FOUND_SECONDS)
+
+    async def find(self, host: str, port: int) -> _Found:
+        """The addresses of a name; an address is its own. Raises OSError, UnicodeError."""
+        try:
+            return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
+        except socket.gaierror:
+            return await self._found.get((host, port))
+
+    async def _ask(self, name: tuple[str, int]) -> _Found:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, _look_up, *name)
+
+
+def _look_up(host: str, port: int) -> _Found:
+    return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+
+
 class Networks:
     """Addresses that may be connected to: public ones, and those within the networks of `allowed` (CIDR).
 
@@ -41,6 +72,8 @@ class Networks:
     def __init__(self, allowed: Iterable[str] = ()) -> None:
         """Raise ValueError for what is no network."""
         self._allowed = tuple(ipaddress.ip_network(network, strict=False) for network in allowed)
+        self.names = Names()
+        """Where the names of those addresses are looked up."""
 
     def permit(self, address: str) -> bool:
         """Whether this address, an IPv4 or IPv6 one, may be connected to."""
@@ -68,9 +101,7 @@ class Networks:
             raise _refused(field, "has a port that is none") from None
         try:
             async with asyncio.timeout(_RESOLVE_SECONDS):
-                found = await asyncio.get_running_loop().getaddrinfo(
-                    parts.hostname, port, type=socket.SOCK_STREAM
-                )
+                found = await self.names.find(parts.hostname or "", port)
         except (OSError, TimeoutError, UnicodeError):
             return
         if not all(self.permit(str(address[0])) for *_, address in found):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
@@ -12,8 +13,9 @@ from types import TracebackType
 from typing import Self
 
 import aiohttp
+from aiohttp.abc import AbstractResolver, ResolveResult
 
-from gateway.adapters.addresses import AddressRefused, Networks
+from gateway.adapters.addresses import AddressRefused, Names, Networks
 
 CONNECT_SECONDS = 5.0
 TOTAL_SECONDS = 15.0
@@ -38,6 +40,33 @@ class Attempt:
         return self.status == HTTPStatus.GONE
 
 
+class _Resolver(AbstractResolver):
+    """Looks names up for aiohttp."""
+
+    def __init__(self, names: Names) -> None:
+        self._names = names
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        """Give the addresses of a host."""
+        return [
+            ResolveResult(
+                hostname=host,
+                host=str(address[0]),
+                port=port,
+                family=found,
+                proto=protocol,
+                flags=socket.AI_NUMERICHOST,
+            )
+            for found, _, protocol, _, address in await self._names.find(host, port)
+            if family in {socket.AF_UNSPEC, found}
+        ]
+
+    async def close(self) -> None:
+        """Nothing is open."""
+
+
 class WebhookSender:
     """One HTTP client for all receivers. Never follows a redirect, keeps no cookie and no connection."""
 
@@ -49,7 +78,11 @@ class WebhookSender:
     async def __aenter__(self) -> Self:
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(
-                limit=0, force_close=True, socket_factory=self._networks.socket, use_dns_cache=False
+                limit=0,
+                force_close=True,
+                socket_factory=self._networks.socket,
+                use_dns_cache=False,
+                resolver=_Resolver(self._networks.names),
             ),
             cookie_jar=aiohttp.DummyCookieJar(),
             headers={"User-Agent": "n8n-gateway", "Accept-Encoding": "identity"},

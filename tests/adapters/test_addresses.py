@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
+import threading
 
 import pytest
 
-from gateway.adapters.addresses import AddressRefused, Networks
+from gateway.adapters import addresses
+from gateway.adapters.addresses import AddressRefused, Names, Networks
 from gateway.rpc.errors import InvalidArgument
 
 PUBLIC = ["8.8.8.8", "1.1.1.1", "2606:4700:4700::1111", "::ffff:8.8.8.8"]
@@ -92,3 +95,35 @@ async def test_a_port_that_is_none_is_refused() -> None:
 
 async def test_a_name_that_does_not_resolve_may_do_so_later() -> None:
     await Networks().check("http://no-such-host.invalid/", "url")
+
+
+async def test_a_name_is_looked_up_once_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    go_on = threading.Event()
+
+    def look_up(host: str, port: int) -> list[object]:
+        asked.append(host)
+        assert go_on.wait(30)
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("192.0.2.1", port))]
+
+    monkeypatch.setattr(addresses, "_look_up", look_up)
+    names = Names()
+    asking = [asyncio.create_task(names.find("slow.example", 80)) for _ in range(20)]
+    asking[0].cancel()
+    await asyncio.sleep(0)
+    # Who has an address waits for nobody's name.
+    [(*_, found)] = await names.find("127.0.0.1", 80)
+    assert found == ("127.0.0.1", 80)
+    go_on.set()
+    for answer in asking[1:]:
+        [(*_, found)] = await answer
+        assert found == ("192.0.2.1", 80)
+    await names.find("slow.example", 80)
+    assert asked == ["slow.example"]
+
+
+async def test_a_name_that_is_none_is_asked_for_again() -> None:
+    names = Names()
+    for _ in range(2):
+        with pytest.raises(OSError, match=r".+"):
+            await names.find("n8n.invalid", 80)

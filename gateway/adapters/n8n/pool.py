@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 import ssl
 from collections import deque
+from functools import cache
 from typing import Protocol
 
 from aiohappyeyeballs import start_connection
 
-from gateway.adapters.addresses import AddressRefused, Networks
+from gateway.adapters.addresses import AddressRefused, Names, Networks
 from gateway.adapters.n8n import faults
 from gateway.adapters.n8n.connection import Connection
 
 KEPT_SECONDS = 4.0
 """n8n closes a connection that is idle for 5 s: one that is kept longer may close as it is used."""
+_ON_ITS_WAY_SECONDS = 1.0
+"""What a request may take to come before its server closes the connection."""
 _NEXT_ADDRESS_SECONDS = 0.25
 """RFC 8305, section 5."""
 
@@ -48,13 +50,15 @@ class Pool:
     def __init__(
         self, origin: Origin, *, ssl_context: ssl.SSLContext | None = None, networks: Networks | None = None
     ) -> None:
-        self._host, self._port = origin.raw_host, origin.port
+        self._host, self._port = origin.raw_host or "", origin.port or 0
         self._tls = (ssl_context or _default_tls()) if origin.scheme == "https" else None
         self._networks = networks
+        self._names = networks.names if networks else Names()
         self._kept: deque[tuple[float, Connection]] = deque()
         """The one that was used last is last; each with the time until which it is kept."""
         self._used: set[Connection] = set()
         self._timer: asyncio.TimerHandle | None = None
+        self._is_closed = False
 
     def kept(self) -> Connection | None:
         """A kept connection that can take a request."""
@@ -77,22 +81,27 @@ class Pool:
         # uvloop tells some faults of sockets as RuntimeError; a name may be none to the resolver.
         except (OSError, RuntimeError, UnicodeError, ssl.CertificateError) as error:
             raise faults.unreachable() from error
+        if self._is_closed:
+            connection.abort()
+            raise faults.unreachable()
         self._used.add(connection)
         return connection
 
     def give_back(self, connection: Connection) -> None:
         """Keep a connection that can take another request, and end any other at once."""
         self._used.discard(connection)
-        if not connection.is_free:
+        if self._is_closed or not connection.is_free:
             connection.abort()
             return
         loop = asyncio.get_running_loop()
-        self._kept.append((loop.time() + KEPT_SECONDS, connection))
+        seconds = min(KEPT_SECONDS, connection.idle_seconds - _ON_ITS_WAY_SECONDS)
+        self._kept.append((loop.time() + seconds, connection))
         if self._timer is None:
             self._timer = loop.call_later(KEPT_SECONDS, self._let_go)
 
     def close(self) -> None:
-        """End every connection. Answers under way end with N8N_CONNECTION_LOST."""
+        """End every connection, now and later. Answers under way end with N8N_CONNECTION_LOST."""
+        self._is_closed = True
         if self._timer is not None:
             self._timer.cancel()
         while self._kept:
@@ -102,7 +111,7 @@ class Pool:
 
     async def _connect(self) -> Connection:
         loop = asyncio.get_running_loop()
-        found = await loop.getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM)
+        found = await self._names.find(self._host, self._port)
         if self._networks is not None:
             # What is looked at here is what is connected to, whatever the name resolves to the next time.
             found = [info for info in found if self._networks.permit(str(info[4][0]))]
@@ -121,13 +130,15 @@ class Pool:
     def _let_go(self) -> None:
         """End what was kept for long enough."""
         loop = asyncio.get_running_loop()
-        self._timer = None
-        while self._kept and self._kept[0][0] <= loop.time():
-            self._kept.popleft()[1].abort()
-        if self._kept:
-            self._timer = loop.call_at(self._kept[0][0], self._let_go)
+        now = loop.time()
+        old, self._kept = self._kept, deque(kept for kept in self._kept if kept[0] > now)
+        for until, connection in old:
+            if until <= now:
+                connection.abort()
+        self._timer = loop.call_later(KEPT_SECONDS, self._let_go) if self._kept else None
 
 
+@cache
 def _default_tls() -> ssl.SSLContext:
     context = ssl.create_default_context()
     context.set_alpn_protocols(["http/1.1"])
