@@ -410,17 +410,26 @@ async def test_pieces_come_as_they_are_sent(server: Server, n8n: N8n) -> None:
     "answer",
     [
         b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n" * 3 + http(b"{}"),
+        b"HTTP/1.1 150 X\r\nContent-Length: 5\r\n\r\nextra" + http(b"{}"),
         b"HTTP/1.1 200 OK\r\n\r\n{}",
         b"HTTP/1.0 200 OK\r\nContent-Type: application/json\r\n\r\n{}",
         b"HTTP/1.1 200 OK\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
     ],
-    ids=["interim answers", "until the end", "HTTP/1.0", "chunks and close"],
+    ids=["interim answers", "interim body", "until the end", "HTTP/1.0", "chunks and close"],
 )
 async def test_forms_of_an_answer(server: Server, n8n: N8n, answer: bytes) -> None:
     server.play = server.answer(answer, close=True)
     (document,) = await run(n8n)
     assert isinstance(document, Document)
     assert document.data == b"{}"
+
+
+@pytest.mark.parametrize("coding", ["chunked", "chunked ", "identity\r\nTransfer-Encoding: chunked"])
+async def test_chunks_that_are_cut_are_not_the_whole_answer(server: Server, n8n: N8n, coding: str) -> None:
+    head = f"HTTP/1.1 200 OK\r\nTransfer-Encoding: {coding}\r\n\r\n"
+    server.play = server.answer(f"{head}5\r\nab".encode(), close=True)
+    _, fault = await failed_run(n8n)
+    assert told(fault) == (Code.UNAVAILABLE, "N8N_CONNECTION_LOST", Fate.UNKNOWN)
 
 
 async def test_answer_until_the_end_that_is_reset(server: Server, n8n: N8n) -> None:
@@ -499,6 +508,7 @@ async def test_answer_cut_anywhere_is_no_success(server: Server, n8n: N8n, name:
         b"HTTP/1.1 two hundred\r\n\r\n",
         b"HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n",
         b"HTTP/1.1 200 OK\r\nno colon\r\n\r\n",
+        b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n",
         b"HTTP/1.1 200 OK\r\nX: " + b"x" * 2**16 + b"\r\n\r\n",
         http(b"{}", Content_Encoding="br"),
         http(b"{}", Content_Encoding="gzip"),

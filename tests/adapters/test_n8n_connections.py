@@ -17,6 +17,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+from yarl import URL
 
 from gateway.adapters.n8n import Fate, Limits, N8n, N8nFault, Timeouts, pool
 from gateway.adapters.n8n.body import Document, Piece
@@ -327,6 +328,32 @@ async def test_kept_connection_is_let_go(server: Server, monkeypatch: pytest.Mon
         await run(n8n)
         await asyncio.wait_for(gone.wait(), 10)
         assert kept_connections(n8n) == []
+
+
+async def test_kept_connection_is_let_go_when_its_server_says_so(server: Server, n8n: N8n) -> None:
+    server.play = server.answer(http(b"{}", Keep_Alive="timeout=1"))
+    for connections in (1, 2):
+        await run(n8n)
+        assert server.connections == connections
+    server.play = server.answer(http(b"{}", Keep_Alive="timeout=60, max=9"))
+    for _ in range(2):
+        await run(n8n)
+    assert server.connections == 3
+
+
+async def test_connection_that_is_made_as_its_pool_closes(server: Server) -> None:
+    connections = pool.Pool(URL(server.url))
+    connecting = asyncio.create_task(connections.connect(10))
+    await asyncio.sleep(0)
+    connections.close()
+    with pytest.raises(N8nFault) as caught:
+        await connecting
+    assert caught.value.fate is Fate.NEVER_SENT
+
+
+def test_pools_share_their_trust() -> None:
+    first, second = (pool.Pool(URL(f"https://{name}.example")) for name in "ab")
+    assert first._tls is second._tls is not None
 
 
 # Giving up

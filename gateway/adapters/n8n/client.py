@@ -13,7 +13,7 @@ from enum import Enum
 from functools import cache, lru_cache
 from http import HTTPStatus
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 from yarl import URL
 
@@ -67,6 +67,14 @@ class StopResult(Enum):
     STOPPED = "stopped"
     ALREADY_ENDED = "already_ended"
     NOT_FOUND = "not_found"
+
+
+class _Short(NamedTuple):
+    """An answer of n8n itself."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,17 +218,17 @@ class N8n:
             return StopResult.NOT_FOUND
         headers = {"X-N8N-API-KEY": self._api_key, "Accept": "application/json"}
         path = f"/api/v1/executions/{n8n_execution_id}/stop"
-        answer, body = await self._ask("POST", path, headers, timeout_seconds)
+        answer = await self._ask("POST", path, headers, timeout_seconds)
         match answer.status:
             case HTTPStatus.OK:
                 return StopResult.STOPPED
             case HTTPStatus.CONFLICT:
                 return StopResult.ALREADY_ENDED
-            case HTTPStatus.NOT_FOUND if body.startswith(b"{"):
+            case HTTPStatus.NOT_FOUND if answer.body.startswith(b"{"):
                 return StopResult.NOT_FOUND
             case HTTPStatus.UNAUTHORIZED | HTTPStatus.FORBIDDEN:
                 raise _precondition("n8n does not accept the gateway's API key.", "REJECTED")
-        raise faults.of_stop(answer.status, answer.headers, body)
+        raise faults.of_stop(*answer)
 
     async def ready(self, *, timeout_seconds: float = 2.0) -> float:
         """Ask whether n8n serves webhooks; give the seconds that its answer took.
@@ -229,7 +237,7 @@ class N8n:
         """
         loop = asyncio.get_running_loop()
         begun = loop.time()
-        answer, _ = await self._ask("GET", "/healthz/readiness", {}, timeout_seconds)
+        answer = await self._ask("GET", "/healthz/readiness", {}, timeout_seconds)
         if answer.status != HTTPStatus.OK:
             raise faults.starting()
         return loop.time() - begun
@@ -265,18 +273,16 @@ class N8n:
     async def _answers(self) -> bool:
         """Whether n8n, or what stands before it, answers as one that can do its work."""
         try:
-            answer, _ = await self._ask("GET", "/healthz/readiness", {}, _ANSWER_SECONDS)
+            answer = await self._ask("GET", "/healthz/readiness", {}, _ANSWER_SECONDS)
         except N8nFault:
             return False
         return answer.status not in _GONE
 
-    async def _ask(
-        self, method: str, path: str, headers: Mapping[str, str], seconds: float
-    ) -> tuple[Answer, bytes]:
+    async def _ask(self, method: str, path: str, headers: Mapping[str, str], seconds: float) -> _Short:
         request = self._request(method, path, headers)
         answer = await send(self._opened(), request, Timeouts(connect=seconds, idle=seconds, total=seconds))
         try:
-            return answer, await answer.read_all(_ERROR_BODY_BYTES)
+            return _Short(answer.status, answer.headers, await answer.read_all(_ERROR_BODY_BYTES))
         finally:
             answer.close()
 

@@ -7,10 +7,12 @@ failed may have been sent, and that nothing which was said unasked is taken for 
 from __future__ import annotations
 
 import asyncio
+import re
 from http import HTTPStatus
+from math import inf
 from typing import cast
 
-from httptools import HttpParserError, HttpResponseParser
+from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 from multidict import CIMultiDict
 
 from gateway.adapters.n8n import faults
@@ -20,6 +22,7 @@ _READ_AHEAD = 2**18
 """Bytes of a body that may wait for their reader."""
 _MOST_FRAMING = 2**16
 """Bytes that may come without any of a body: a head, or what is around chunks."""
+_KEEP_ALIVE = re.compile(r"\btimeout=([0-9]{1,9})")
 _WITHOUT_BODY = {HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED}
 
 
@@ -63,6 +66,12 @@ class Connection(asyncio.Protocol):
         self._received = self._framing = 0
         self._fault: Exception | None = None
         self._is_interim = self._ends_with_connection = self._has_ended = False
+
+    @property
+    def idle_seconds(self) -> float:
+        """How long the server keeps it for the next request, as far as it has said so (RFC 2068, 19.7.1)."""
+        told = _KEEP_ALIVE.search(self.headers.get("Keep-Alive", ""))
+        return float(told[1]) if told else inf
 
     @property
     def has_news(self) -> bool:
@@ -161,7 +170,7 @@ class Connection(asyncio.Protocol):
         received = self._received
         try:
             self._parser.feed_data(data)
-        except HttpParserError:
+        except (HttpParserError, HttpParserUpgrade):
             self._break()
             return
         self._framing = 0 if self._received > received else self._framing + len(data)
@@ -205,7 +214,7 @@ class Connection(asyncio.Protocol):
             self._is_interim = True
             self.headers.clear()
             return
-        coding = self.headers.get("Transfer-Encoding", "").lower()
+        coding = ",".join(self.headers.getall("Transfer-Encoding", ())).strip().lower()
         is_framed = coding.endswith("chunked") or (not coding and "Content-Length" in self.headers)
         self._ends_with_connection = not is_framed and status not in _WITHOUT_BODY
         self.status = status
@@ -213,7 +222,7 @@ class Connection(asyncio.Protocol):
 
     def on_body(self, data: bytes) -> None:
         """A part of the body."""
-        if not self._is_asked:
+        if self._is_interim or not self._is_asked:
             return
         self._body += data
         self._received += len(data)
