@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gateway.adapters.n8n import body as body_module
 from gateway.adapters.n8n.body import (
     BodyError,
     BodyReader,
@@ -208,6 +210,27 @@ def test_blank_lines_and_unknown_types_are_skipped() -> None:
     assert read([body]) == [NodeBegin(NODE), NodeEnd(NODE)]
 
 
+@pytest.mark.parametrize("blank", [b"\n", b"\r\n", b" \t\n"])
+def test_blank_lines_are_not_decoded(monkeypatch: pytest.MonkeyPatch, blank: bytes) -> None:
+    """Each would cost as much as a line, and one read of a connection may bring 2**18 of them."""
+    decoded: list[bytes] = []
+
+    def decode(line: bytes, decode: Callable[[bytes], Piece] = body_module._decode) -> Piece:
+        decoded.append(line)
+        return decode(line)
+
+    monkeypatch.setattr(body_module, "_decode", decode)
+    parts = [BEGIN + blank * 1000, blank * 1000 + END]
+    assert read(parts) == [NodeBegin(NODE), NodeEnd(NODE)]
+    assert set(decoded) == {BEGIN.rstrip(), END.rstrip()}
+
+
+def test_blank_lines_are_held_to_the_limit() -> None:
+    body = BEGIN + b"\n" * 200 + b" " * 201 + b"\n"
+    for position in range(len(body)):
+        assert outcome(cut(body, position), line_limit=200) == ([NodeBegin(NODE)], LineTooLong)
+
+
 def test_byte_order_mark_before_a_stream() -> None:
     body = b"\xef\xbb\xbf" + BEGIN + END
     for position in range(len(body)):
@@ -232,6 +255,8 @@ def test_error_line_may_come_first() -> None:
         b"[" + BEGIN + b"]",
         b"\n" + BEGIN,
         b'"begin"\n',
+        BEGIN.replace(b"R1", b"caf\xe9"),
+        BEGIN.replace(b'"begin"', b'"b\xe9gin"'),
     ],
 )
 def test_lookalikes_are_documents(document: bytes) -> None:
@@ -260,6 +285,10 @@ def test_lookalikes_are_documents(document: bytes) -> None:
         END.replace(b"17", b'"17"'),
         END.replace(b"17", b"1.5"),
         b"\xff\xfe\n",
+        item('"caf\xe9"').decode().encode("latin-1"),
+        END.replace(b'"end"', b'"\xe9nd"'),
+        END.replace(b"id-1", b"id-\xe9"),
+        END.replace(b"R1", b"\xc3"),
         END.rstrip(b"\n"),
         END[:-3],
     ],

@@ -269,9 +269,11 @@ class BodyReader:
                 self._pending += lines[0]
                 lines[0] = bytes(self._pending)
                 self._pending.clear()
-            for line in lines:
+            for line in filter(None, lines):
                 if len(line) > limit:
                     raise LineTooLong(f"a line of the stream is over {limit} bytes")
+                if line.isspace():
+                    continue
                 piece = _piece(line)
                 if piece is not None:
                     pieces.append(piece)
@@ -296,17 +298,15 @@ def _is_stream_line(line: bytes) -> bool:
 
 
 def _piece(line: bytes) -> Piece | None:
-    """Read one line; None for a blank one and for a type that is not known."""
+    """Read one line; None for a type that is not known."""
     try:
         return _decode(line)
-    except (DecodeError, RecursionError):
+    except (DecodeError, UnicodeDecodeError, RecursionError):
         return _unusual(line)
 
 
 def _unusual(line: bytes) -> Piece | None:
     """Read a line that is not one as n8n nearly always writes them."""
-    if not line.strip():
-        return None
     try:
         value, _ = _loads(line)
     except orjson.JSONDecodeError as error:
