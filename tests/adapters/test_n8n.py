@@ -9,7 +9,8 @@ import logging
 import re
 import tracemalloc
 import zlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from typing import Any
 
 import pytest
 
@@ -25,6 +26,7 @@ from gateway.adapters.n8n.body import (
     NodeItem,
     Piece,
 )
+from gateway.adapters.n8n.connection import Connection
 from gateway.rpc.errors import Code, RpcError
 from tests.adapters.n8n_server import Peer, Server, chunked, http, serving
 from tests.captures import CAPTURES, Capture
@@ -543,6 +545,7 @@ async def test_bad_http_chunk_ends_the_run(server: Server, n8n: N8n) -> None:
     ("line", "code", "reason"),
     [
         (b"garbage\n", Code.UNKNOWN, "N8N_MALFORMED_RESPONSE"),
+        (item("caf").replace(b"caf", b"caf\xe9"), Code.UNKNOWN, "N8N_MALFORMED_RESPONSE"),
         (END[:-1], Code.UNKNOWN, "N8N_MALFORMED_RESPONSE"),
         (b" " * 1000, Code.RESOURCE_EXHAUSTED, "N8N_RESPONSE_TOO_LARGE"),
         (item("x" * 1000), Code.RESOURCE_EXHAUSTED, "N8N_RESPONSE_TOO_LARGE"),
@@ -571,6 +574,39 @@ async def test_gzip_members_and_nothing(server: Server, n8n: N8n) -> None:
     assert await run(n8n) == [Document(DocumentKind.EMPTY, "", b"")]
 
 
+async def test_compressed_body_that_is_cut_is_decoded_to_its_end(
+    server: Server, n8n: N8n, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also what has come with the end of the connection, before its reader could take it."""
+    first, second = gzip.compress(BEGIN), gzip.compress(item("!"))
+    more, lost = asyncio.Event(), asyncio.Event()
+
+    async def play(peer: Peer) -> None:
+        await peer.request()
+        await peer.send(http(first + second + END, Content_Encoding="gzip")[: -len(second + END)])
+        await more.wait()
+        await peer.send(second)
+
+    def connection_lost(
+        self: Connection,
+        exc: Exception | None,
+        connection_lost: Callable[[Connection, Exception | None], None] = Connection.connection_lost,
+    ) -> None:
+        connection_lost(self, exc)
+        lost.set()
+
+    monkeypatch.setattr(Connection, "connection_lost", connection_lost)
+    server.play = play
+    async with n8n.run("echo", PAYLOAD, timeouts=PATIENT) as response:
+        assert await anext(response.pieces) == [NodeBegin(NODE)]
+        more.set()
+        await lost.wait()
+        assert await anext(response.pieces) == [NodeItem(NODE, "!")]
+        with pytest.raises(N8nFault) as caught:
+            await anext(response.pieces)
+    assert told(caught.value) == (Code.UNAVAILABLE, "N8N_CONNECTION_LOST", Fate.UNKNOWN)
+
+
 # What is too much
 
 MEMORY = 72 * 2**20
@@ -586,6 +622,49 @@ async def test_gzip_bomb(server: Server, n8n: N8n, bomb: bytes) -> None:
     finally:
         tracemalloc.stop()
     assert told(fault) == (Code.RESOURCE_EXHAUSTED, "N8N_RESPONSE_TOO_LARGE", Fate.UNKNOWN)
+
+
+async def test_gzip_members_with_nothing_in_them_are_refused(
+    server: Server, n8n: N8n, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = 0
+
+    def decoder(*arguments: int, decoder: Callable[..., Any] = zlib.decompressobj) -> Any:
+        nonlocal made
+        made += 1
+        return decoder(*arguments)
+
+    monkeypatch.setattr(zlib, "decompressobj", decoder)
+    body = gzip.compress(BEGIN) + gzip.compress(b"") * 10_000 + gzip.compress(END)
+    server.play = server.answer(http(body, Content_Encoding="gzip"))
+    pieces, fault = await failed_run(n8n)
+    assert pieces == [NodeBegin(NODE)]
+    assert told(fault) == (Code.UNKNOWN, "N8N_MALFORMED_RESPONSE", Fate.UNKNOWN)
+    assert made < 100
+
+
+@pytest.mark.parametrize(
+    "body",
+    [gzip.compress(BEGIN + item("x" * 1000) * 2000), b"".join(map(gzip.compress, [BEGIN] + [END] * 100))],
+)
+async def test_others_have_their_turn_while_a_compressed_body_is_decoded(
+    server: Server, n8n: N8n, body: bytes
+) -> None:
+    turns = 0
+
+    async def take_turns() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    server.play = server.answer(http(body, Content_Encoding="gzip"))
+    other = asyncio.create_task(take_turns())
+    async with n8n.run("echo", PAYLOAD, timeouts=PATIENT) as response:
+        seen = [turns async for _ in response.pieces]
+    other.cancel()
+    assert len(seen) > 5
+    assert len(set(seen)) == len(seen)
 
 
 async def test_gigabyte_that_is_a_document(server: Server, n8n: N8n) -> None:

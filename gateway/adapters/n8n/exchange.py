@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 _PLAIN = {"", "identity"}
 _DECODED = {"gzip", "x-gzip", "deflate"}
 _INFLATE_STEP = 2**18
+_MOST_EMPTY_MEMBERS = 64
+"""In a row. One takes twenty bytes, and a decoder of its own."""
 _GZIP_OR_ZLIB = 32 + zlib.MAX_WBITS
 
 
@@ -140,15 +142,15 @@ class Answer:
             if self._coding not in _PLAIN:
                 raise faults.malformed("it is compressed in a way that was not asked for")
             return await self._receive()
-        while not self._connection.has_failed:
-            if decoded := inflater.step():
-                return decoded
+        if inflater.has_more:
+            await asyncio.sleep(0)  # a turn for others: few bytes may hold a thousand times as many
+        while not (decoded := inflater.step()):
             data = await self._receive()
             if not data:
                 inflater.finish()
                 return b""
             inflater.put(data)
-        return await self._receive()
+        return decoded
 
     async def read_all(self, limit: int) -> bytes:
         """Give the whole body, or at least its first `limit` bytes."""
@@ -183,13 +185,19 @@ class Answer:
     def _look(self) -> None:
         now, since, timeouts = self._loop.time(), self._waiting_since, self._timeouts
         if not self.status:
-            self._connection.fail(_late_head(timeouts, Fate.UNKNOWN))
+            self._fail(_late_head(timeouts, Fate.UNKNOWN))
         elif now >= self._begun + timeouts.total:
-            self._connection.fail(faults.timed_out("N8N_TIMEOUT", timeouts.total))
+            self._fail(faults.timed_out("N8N_TIMEOUT", timeouts.total))
         elif since is not None and now >= since + timeouts.idle:
-            self._connection.fail(faults.timed_out("N8N_IDLE_TIMEOUT", timeouts.idle))
+            self._fail(faults.timed_out("N8N_IDLE_TIMEOUT", timeouts.idle))
         else:
             self._look_again(now if since is None else since)
+
+    def _fail(self, fault: faults.N8nDeadlineExceeded) -> None:
+        """End it here, with what of it was not read or not decoded."""
+        self._connection.fail(fault)
+        if self._inflater is not None:
+            self._inflater.put(b"")
 
 
 class _Inflater:
@@ -199,9 +207,15 @@ class _Inflater:
         self._decoder = zlib.decompressobj(_GZIP_OR_ZLIB)
         self._data = b""
         self._begun = False
+        self._empty_members = 0
+
+    @property
+    def has_more(self) -> bool:
+        """Whether `step` has something left to decode."""
+        return bool(self._data)
 
     def put(self, data: bytes) -> None:
-        """Take the next bytes. `step` must have given b"" before."""
+        """Take the next bytes, in place of any that are left."""
         self._data = data
         self._begun = True
 
@@ -209,15 +223,22 @@ class _Inflater:
         """Give the next decoded bytes; b"" when more must be put first."""
         while self._data:
             if self._decoder.eof:
-                self._decoder = zlib.decompressobj(_GZIP_OR_ZLIB)
+                self._next_member()
             try:
                 decoded = self._decoder.decompress(self._data, _INFLATE_STEP)
             except zlib.error as error:
                 raise faults.malformed("it is not compressed as it says") from error
             self._data = self._decoder.unconsumed_tail or self._decoder.unused_data
             if decoded:
+                self._empty_members = 0
                 return decoded
         return b""
+
+    def _next_member(self) -> None:
+        self._empty_members += 1
+        if self._empty_members > _MOST_EMPTY_MEMBERS:
+            raise faults.malformed("it is compressed in many parts with nothing in them")
+        self._decoder = zlib.decompressobj(_GZIP_OR_ZLIB)
 
     def finish(self) -> None:
         """Take the end."""
