@@ -152,6 +152,8 @@ class Runner:
             is_stopped = await self._caller.stop(run, timeout_seconds=STOP_SECONDS)
         except RpcError as error:
             log.info("run not stopped in n8n", execution_id=run.job.execution_id, reason=error.reason)
+        except Exception:
+            log.exception("run not stopped in n8n", execution_id=run.job.execution_id)
         self._cut(run)
         return is_stopped
 
@@ -214,8 +216,7 @@ class Runner:
 
     async def _see_through(self, run: Run) -> None:
         try:
-            with self.tasks.may_be_cut():
-                run.outcome = outcome = await self._outcome(run)
+            run.outcome = outcome = await self._outcome(run)
             if run.stop is Stop.LOST or await self._hand_on(run):
                 run.log.abandon()
                 return
@@ -263,17 +264,25 @@ class Runner:
 
     async def _outcome(self, run: Run) -> Outcome:
         begun = time.monotonic()
+        with self.tasks.may_be_cut():
+            outcome = await self._last_attempt(run)
+        if run.cancelling is not None and outcome.error is not None:
+            # Not cut off either: n8n has STOP_SECONDS for its answer, and a settlement has more.
+            outcome.error = _cancelled(n8n_stopped=await run.cancelling)
+        if outcome.error is not None:
+            outcome.error.metadata.setdefault("execution_id", run.job.execution_id)
+        outcome.n8n_execution_id = run.n8n_execution_id
+        outcome.units = run.units
+        outcome.duration_ms = round((time.monotonic() - begun) * 1000)
+        return outcome
+
+    async def _last_attempt(self, run: Run) -> Outcome:
         outcome = await self._attempt(run)
         for _ in range(MOST_ATTEMPTS - 1 if may_repeat(run.job.workflow) else 0):
             if outcome.state is not ExecutionState.UNKNOWN or isinstance(outcome.error, Stopped) or run.stop:
                 break
             log.warning("run sent again", execution_id=run.job.execution_id)
             outcome = await self._attempt(run)
-        if outcome.error is not None:
-            outcome.error.metadata.setdefault("execution_id", run.job.execution_id)
-        outcome.n8n_execution_id = run.n8n_execution_id
-        outcome.units = run.units
-        outcome.duration_ms = round((time.monotonic() - begun) * 1000)
         return outcome
 
     async def _attempt(self, run: Run) -> Outcome:
@@ -291,8 +300,6 @@ class Runner:
             outcome.error = Internal("Something went wrong in the gateway while it ran the workflow.")
         finally:
             run.is_calling = False
-        if run.cancelling is not None and outcome.error is not None:
-            outcome.error = _cancelled(n8n_stopped=await run.cancelling)
         return outcome
 
 

@@ -20,6 +20,7 @@ from gateway.executions.event import NodeEvent
 from gateway.executions.publisher import Publisher
 from gateway.executions.run import Job, Run
 from gateway.executions.runner import Runner
+from gateway.executions.settlement import Outcome
 from gateway.executions.token import ExecutionTokens
 from gateway.gen.n8ngateway.v1.execution_event_pb import ExecutionEvent
 from gateway.gen.n8ngateway.v1.execution_pb import ExecutionState
@@ -370,6 +371,58 @@ async def test_draining_does_not_cut_off_a_settlement(runner: Runner, accounts: 
     await draining
     outcome, settled = await run.ended()
     assert (outcome.error, settled.credits_used) == (None, PRICE)
+
+
+class Stopping:
+    """Calls an n8n whose runs end when they are to be stopped, and that says so when it may answer."""
+
+    def __init__(self) -> None:
+        self.asked, self.ended, self.answers = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def call(self, run: Run, _outcome: Outcome) -> None:
+        if run.job.workflow.webhook_path == "endless":
+            await asyncio.Event().wait()
+        await self.asked.wait()
+        self.ended.set()
+        raise Unknown("It was stopped.", reason="WORKFLOW_FAILED")
+
+    async def stop(self, _run: Run, *, timeout_seconds: float) -> bool:
+        assert timeout_seconds < tasks.SETTLE_SECONDS
+        self.asked.set()
+        await self.answers.wait()
+        return True
+
+
+async def test_draining_does_not_cut_off_a_cancellation(accounts: Accounts, publisher: Publisher) -> None:
+    n8n = Stopping()
+    runner = Runner(accounts, n8n, publisher, replica="this replica")  # type: ignore[arg-type]
+    cancelled, other = runner.start(job("gated")), runner.start(job("endless"))
+    assert runner.cancel("run of gated")
+    await n8n.ended.wait()
+    draining = asyncio.create_task(runner.drain(0))
+    _, error = await failure(other)
+    assert error.reason == "SHUTTING_DOWN"  # what may be cut off has been
+    n8n.answers.set()
+    _, error = await failure(cancelled)
+    await draining
+    assert (error.reason, error.metadata["n8n_stopped"]) == ("EXECUTION_CANCELLED", "true")
+    assert accounts.settled["run of gated"]["p_state"] == "EXECUTION_STATE_CANCELLED"
+
+
+async def test_a_run_that_is_cancelled_is_settled_though_its_stop_breaks(
+    runner: Runner, accounts: Accounts, monkeypatch: pytest.MonkeyPatch, logged: list[Any]
+) -> None:
+    async def broken(*_arguments: Any, **_options: Any) -> bool:
+        raise RuntimeError("secret")
+
+    monkeypatch.setattr(Caller, "stop", broken)
+    run = runner.start(job("endless"))
+    await until_first(run, "chunk")
+    assert runner.cancel("run of endless")
+    _, error = await failure(run)
+    assert (error.reason, error.metadata["n8n_stopped"]) == ("EXECUTION_CANCELLED", "false")
+    assert accounts.settled["run of endless"]["p_state"] == "EXECUTION_STATE_CANCELLED"
+    assert [line["event"] for line in logged if line["log_level"] == "error"] == ["run not stopped in n8n"]
 
 
 async def test_draining_does_not_wait_for_ever_for_a_database_that_is_away(
