@@ -2,8 +2,8 @@
 
 To make a message of the contract and to print it costs several times what its parts do, and nearly all events
 of a stream tell of text that a node puts out. So an event is kept as its parts, and one of a node is printed
-from them, just as its message would be: in protobuf's binary form (protobuf.dev/programming-guides/encoding)
-and in ProtoJSON.
+from them, in protobuf's binary form (protobuf.dev/programming-guides/encoding) and in ProtoJSON: to the same
+meaning as its message has, though not byte for byte.
 """
 
 from __future__ import annotations

@@ -29,7 +29,9 @@ DEFAULT_CAPACITY = 16 << 20
 EVENT_BYTES = 1 << 9
 """What an event takes beside its content; without it, a run of tiny events would know no bound."""
 
-_TAKEN_AT_ONCE = 64
+TAKEN_AT_ONCE = 64
+"""Events that a reader is given together, at most."""
+
 _TAKEN_BYTES = 64 << 10
 
 
@@ -173,7 +175,7 @@ class EventLog:
         if after + 1 < first:
             raise expired(first)
         start = after + 1 - first
-        stop = min(start + _TAKEN_AT_ONCE, self._shown - first + 1)
+        stop = min(start + TAKEN_AT_ONCE, self._shown - first + 1)
         most = _TAKEN_BYTES + self._events[start][1]
         taken = itertools.islice(self._events, start, stop)
         return [event for event, end in taken if end <= most]

@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, aclosing
 from typing import TYPE_CHECKING, Protocol
 
 from gateway.adapters.event_streams import ENDED, channel_of, is_end
-from gateway.executions.log import expired
+from gateway.executions.log import TAKEN_AT_ONCE, expired
 from gateway.executions.stored import beyond, end_of, has_ended, outcome_events
 from gateway.gen.n8ngateway.v1.execution_event_pb import ExecutionEvent
 from gateway.rpc.errors import OutOfRange, Unavailable
@@ -103,8 +103,8 @@ class Watcher:
     ) -> AsyncGenerator[Sequence[Event], None]:
         """A run's events above a sequence, those to come included, to its `completed` or `failed`.
 
-        Those that are there at one time come together; if there is none yet and `announced` is asked for,
-        an empty batch comes first.
+        Those that are there at one time come together, up to TAKEN_AT_ONCE; if there is none yet and
+        `announced` is asked for, an empty batch comes first.
 
         `stored` is what is stored of the run now, and `look` reads it again. Raises what it raises,
         OutOfRange for a sequence beyond the newest and for events that are gone, Unavailable when neither
@@ -148,7 +148,8 @@ class Watcher:
             while not following.is_over:
                 changed.clear()
                 if events := await following.next():
-                    yield events
+                    for start in range(0, len(events), TAKEN_AT_ONCE):
+                        yield events[start : start + TAKEN_AT_ONCE]
                 elif announced and following.is_idle:
                     await following.check(look)
                     yield []
