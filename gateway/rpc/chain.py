@@ -34,8 +34,9 @@ if TYPE_CHECKING:
 
 Encoded = TypeVar("Encoded")
 
-_HEADROOM = 0.005
-"""Seconds before the caller's deadline, which the servers below hold too: they end a call without details."""
+_HEADROOM, _LEAST, _MOST = 0.05, 0.005, 0.05
+"""What of a caller's deadline is left for the answer that it has passed, so that the caller hears it with its
+details: a part of it, between so many seconds. The servers below hold the deadline too."""
 
 _BURST = 32
 """Messages of a stream after which others get a turn, even if more are ready: a caller may have gone."""
@@ -148,9 +149,10 @@ class Chain:
 
 def _deadline(call: Call, longest: float = inf) -> float | None:
     """The event loop's time at which the call is over for its caller; None if `longest` seconds are less."""
-    if call.timeout is None or call.timeout - _HEADROOM >= longest:
+    if call.timeout is None:
         return None
-    return asyncio.get_running_loop().time() + call.timeout - _HEADROOM
+    seconds = call.timeout - min(max(call.timeout * _HEADROOM, _LEAST), _MOST)
+    return None if seconds >= longest else asyncio.get_running_loop().time() + seconds
 
 
 def _refuse_late(deadline: float | None) -> None:
