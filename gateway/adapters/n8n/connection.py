@@ -79,11 +79,6 @@ class Connection(asyncio.Protocol):
         return bool(self._body) or not self._is_asked
 
     @property
-    def has_failed(self) -> bool:
-        """Whether the answer has ended before its end."""
-        return self._fault is not None
-
-    @property
     def is_free(self) -> bool:
         """Whether it can take a request: it is there, and the last answer was whole and has been read."""
         transport = self._transport
