@@ -39,6 +39,8 @@ class Channels:
         self._handlers: dict[str, list[Handler]] = {_ALWAYS: []}
         self._stale: set[str] = set()
         """Channels whose subscription is not as it should be."""
+        self._lost = False
+        """Whether it is logged that nothing is heard."""
         self._changed = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
@@ -87,9 +89,13 @@ class Channels:
                 async with self._redis.pubsub() as pubsub:
                     await self._converse(pubsub)
             except (RedisError, OSError) as error:
-                log.warning("not listening to other replicas", error=type(error).__name__)
+                if not self._lost:
+                    log.warning("not listening to other replicas", error=type(error).__name__)
+                self._lost = True
             except Exception:
-                log.exception("not listening to other replicas")
+                if not self._lost:
+                    log.exception("not listening to other replicas")
+                self._lost = True
             await asyncio.sleep(_RETRY_SECONDS)
 
     async def _converse(self, pubsub: PubSub) -> None:
@@ -119,6 +125,9 @@ class Channels:
         async for message in pubsub.listen():
             if message["type"] not in ("message", "subscribe"):
                 continue
+            if self._lost:
+                log.info("listening to other replicas again")
+                self._lost = False
             data = message["data"] if message["type"] == "message" else None
             for handler in tuple(self._handlers.get(message["channel"].decode(), ())):
                 try:

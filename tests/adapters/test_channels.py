@@ -43,7 +43,37 @@ async def test_listening_goes_on_after_any_fault(tmp_path: Path) -> None:
             assert await channels.publish("a channel", b"told") == 1
             assert await asyncio.wait_for(heard.get(), 30) == b"told"
         assert [(line["event"], line["log_level"]) for line in logs] == [
-            ("not listening to other replicas", "error")
+            ("not listening to other replicas", "error"),
+            ("listening to other replicas again", "info"),
+        ]
+        await channels.close()
+        await client.aclose()
+
+
+class AwayAtFirst(Redis):
+    """Cannot be reached for some conversations."""
+
+    conversations = 0
+
+    def pubsub(self, **options: Any) -> PubSub:
+        self.conversations += 1
+        if self.conversations <= 3:
+            msg = "refused"
+            raise ConnectionRefusedError(msg)
+        return super().pubsub(**options)
+
+
+async def test_that_nothing_is_heard_is_logged_once_and_so_is_its_end(tmp_path: Path) -> None:
+    async with LocalValkey(tmp_path) as server:
+        client = AwayAtFirst.from_url(server.url)
+        channels = Channels(client)
+        heard: asyncio.Queue[bytes | None] = asyncio.Queue()
+        with capture_logs() as logs, channels.listen("a channel", heard.put_nowait):
+            channels.start()
+            assert await asyncio.wait_for(heard.get(), 30) is None
+        assert [(line["event"], line["log_level"]) for line in logs] == [
+            ("not listening to other replicas", "warning"),
+            ("listening to other replicas again", "info"),
         ]
         await channels.close()
         await client.aclose()
