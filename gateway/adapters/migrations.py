@@ -30,6 +30,11 @@ _CONNECT_SECONDS = 10.0
 _LOCK = 7_138_664_051  # any number, as long as every version of the gateway uses the same
 _SCRAM_ITERATIONS = 4096
 
+_NOT_SUPABASE = (
+    "the schema auth is missing, so this is not a database of Supabase: apply supabase/local/*.sql first,"
+    " as a superuser, and set VAULT_KEY for the gateway (see docs/setup.md)"
+)
+
 # As Supabase CLI makes it.
 _TABLE = """
     create schema if not exists supabase_migrations;
@@ -96,6 +101,8 @@ async def apply(
     async with _connected(url) as connection:
         if local:
             await _prepare(connection, authenticator_password)
+        elif await connection.fetchval("select to_regnamespace('auth')") is None:
+            raise MigrationError(_NOT_SUPABASE)
         return [migration for migration in migrations() if await _apply(connection, migration)]
 
 

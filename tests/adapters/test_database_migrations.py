@@ -109,8 +109,9 @@ async def test_the_password_is_kept_as_a_verifier(connection: Any) -> None:
 
 
 async def test_without_the_roles_of_supabase_the_message_says_what_is_missing(url: str) -> None:
-    with pytest.raises(MigrationError, match=r'foundation was not applied: schema "auth" does not exist'):
+    with pytest.raises(MigrationError, match=r"not a database of Supabase: apply supabase/local/"):
         await migrations.apply(url)
+    assert [entry.applied for entry in await migrations.status(url)] == [False] * len(ALL)
 
 
 async def test_a_database_that_is_not_there_is_said(url: str) -> None:
