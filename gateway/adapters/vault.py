@@ -28,6 +28,7 @@ Envelope = Mapping[str, str]
 log = structlog.get_logger("gateway.vault")
 
 _NONCE_BYTES = 12
+_MEND = "VAULT_KEY must hold the key that sealed the secret, the same on every replica"
 
 
 class Vault(Protocol):
@@ -141,7 +142,7 @@ async def _envelopes(
 
 
 def _unreadable(organization_id: str, name: str, why: str) -> FailedPrecondition:
-    log.error("secret unreadable", organization_id=organization_id, name=name, why=why)
+    log.error("secret unreadable", organization_id=organization_id, name=name, why=why, mend=_MEND)
     return FailedPrecondition(
         "A stored secret cannot be read with the keys that the gateway has.", reason="SECRET_UNREADABLE"
     )
