@@ -11,11 +11,18 @@ import uvloop
 from rich.console import Console
 
 from gateway.adapters import migrations
+from gateway.adapters.migrations import MigrationError
 from gateway.adapters.postgres import PostgresDatabase
+from gateway.adapters.sqlstates import SCHEMA_MISSING
+from gateway.rpc.errors import Internal
 from gateway.settings import parse_rate
 
 application = typer.Typer(
     help="Settings of the whole platform, and what it keeps to itself by them.", no_args_is_help=True
+)
+
+_NO_SCHEMA = (
+    "the schema is missing or of an older version: run `n8n-gateway migrate --database-url URL`, as its owner"
 )
 
 DatabaseUrl = Annotated[str, typer.Option(help="The database, as its owner or the gateway's own login.")]
@@ -141,6 +148,10 @@ def call(database_url: str, function: str, **arguments: Any) -> Any:
         database = PostgresDatabase(database_url, max_connections=1)
         try:
             return json.loads(await database.call(function, None, **arguments))
+        except Internal as error:
+            if error.reason == SCHEMA_MISSING:
+                raise MigrationError(_NO_SCHEMA) from None
+            raise
         finally:
             await database.close()
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import orjson
 import structlog
 
+from gateway.adapters.sqlstates import SCHEMA_MISSING
 from gateway.rpc.errors import RpcError, Unavailable
 from gateway.settings import Environment, SettingsError
 
@@ -51,8 +52,9 @@ async def check_platform(database: Database, settings: Settings) -> None:
 async def check_database(database: PostgresDatabase, settings: Settings) -> None:
     """Look at who the gateway is to the database, and where secrets would be kept.
 
-    Raises SettingsError in production for a login for which row-level security does not hold, and where
-    secrets would be stored in the clear. A database that is away is looked at when it is back, by itself.
+    Raises SettingsError when the schema is missing, and in production for a login for which row-level
+    security does not hold, and where secrets would be stored in the clear. A database that is away is
+    looked at when it is back, by itself.
     """
     in_production = settings.environment is Environment.PRODUCTION
     try:
@@ -68,8 +70,20 @@ async def check_database(database: PostgresDatabase, settings: Settings) -> None
         return
     if facts.bypasses_rls:
         log.warning("row-level security does not hold for the database's login", login=facts.login)
+    await _check_schema(database)
     if settings.vault_key is None and not facts.has_vault:
         if in_production:
             msg = "VAULT_KEY is missing: the database has no Supabase Vault to keep secrets in"
             raise SettingsError(msg)
         log.warning("VAULT_KEY is not set, and the database has no Supabase Vault: secrets are not encrypted")
+
+
+async def _check_schema(database: PostgresDatabase) -> None:
+    try:
+        await database.ping()
+    except Unavailable as error:
+        if error.reason == SCHEMA_MISSING:
+            raise SettingsError(
+                "the schema is missing: run `n8n-gateway migrate --database-url URL`, as the schema's owner"
+            ) from None
+        log.warning("the database is away: its schema has not been looked at", reason=error.reason)

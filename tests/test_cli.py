@@ -484,6 +484,33 @@ def test_a_plan_shows_what_would_be_applied_and_applies_nothing(dev: RunningDev,
     assert plans[0].stdout.split() == [part for file in files for part in file.stem.split("_", 1)]
 
 
+def test_without_the_schema_it_is_said_what_to_run(dev: RunningDev, tmp_path: Path) -> None:
+    async def on_the_side(statement: str) -> None:
+        connection = await asyncpg.connect(dev.ready["database_url"])
+        await connection.execute(statement)
+        await connection.close()
+
+    name = f"empty_{uuid.uuid4().hex}"
+    asyncio.run(on_the_side(f"create database {name} template template0"))
+    url = str(URL(dev.ready["database_url"]).with_path(name))
+    serving = {
+        "DATABASE_URL": url,
+        "ENVIRONMENT": "development",
+        "CLERK_JWT_ISSUER": "https://issuer.example",
+        "N8N_BASE_URL": "http://127.0.0.1:1",
+        "N8N_INTERNAL_AUTH_SECRET": "s" * 64,
+    }
+    try:
+        for command in (("platform", "show"), ("credits", "check")):
+            said = complaint(run(*command, "--database-url", url, directory=tmp_path))
+            assert "the schema is missing or of an older version: run `n8n-gateway migrate" in said
+        assert "the schema is missing: run `n8n-gateway migrate" in complaint(
+            run("serve", directory=tmp_path, **serving)
+        )
+    finally:
+        asyncio.run(on_the_side(f"drop database {name}"))
+
+
 def test_the_platform_keeps_to_itself_what_it_says(dev: RunningDev, tmp_path: Path) -> None:
     def platform(*arguments: str) -> subprocess.CompletedProcess[str]:
         database = ("--database-url", dev.ready["database_url"])

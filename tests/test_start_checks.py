@@ -83,6 +83,13 @@ async def test_a_database_that_is_away_does_not_stop_the_start() -> None:
     assert logs[-1]["event"] == "the database is away: its login has not been looked at"
 
 
+async def test_without_the_schema_nothing_is_served(cluster: Cluster) -> None:
+    url = login(await cluster.create())
+    for environment in ("production", "development"):
+        with pytest.raises(SettingsError, match="the schema is missing: run `n8n-gateway migrate"):
+            await looked_at(url, environment=environment)
+
+
 def test_production_without_authorized_parties_is_told() -> None:
     with capture_logs() as logs:
         check_settings(settings())

@@ -38,7 +38,10 @@ class Database(Protocol):
         ...
 
     async def ping(self) -> None:
-        """Return if the database answers, else raise `Unavailable`."""
+        """Return if the database answers and has the schema, else raise `Unavailable`.
+
+        Without the schema its reason is SCHEMA_MISSING.
+        """
         ...
 
     async def close(self) -> None:

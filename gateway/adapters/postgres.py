@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import asyncpg
 import orjson
 
+from gateway.adapters import sqlstates
 from gateway.adapters.database import request_headers
 from gateway.adapters.postgres_connections import Connections
 from gateway.adapters.postgres_errors import translate
@@ -58,6 +59,15 @@ select json_build_object(
     'bypasses_rls', (select r.rolsuper or r.rolbypassrls from pg_roles r where r.rolname = session_user),
     'has_vault', exists (select from pg_extension e where e.extname = 'supabase_vault')
 )::text
+"""
+
+
+# The oldest of what every version asks for; the catalog is open to every login.
+_HAS_SCHEMA = """
+select exists (
+    select from pg_catalog.pg_proc p
+    where p.pronamespace = to_regnamespace('public') and p.proname = 'list_organizations'
+)
 """
 
 
@@ -115,7 +125,8 @@ class PostgresDatabase:
 
     async def ping(self) -> None:
         """See `Database.ping`."""
-        await self._run("ping", "select 1", (), ())
+        if not await self._run("ping", _HAS_SCHEMA, (), ()):
+            raise sqlstates.schema_unready()
 
     async def facts(self) -> Facts:
         """Ask what the database knows of itself. Raises `Unavailable`."""

@@ -11,6 +11,10 @@ from gateway.adapters import sqlstates
 from gateway.adapters.sqlstates import Failure
 from gateway.rpc.errors import RpcError
 
+_ABSENT = {
+    "42883",  # undefined function
+    "3F000",  # invalid schema name
+}
 _ARGUMENT = re.compile(r"^invalid input for query argument \$(\d+)")
 
 
@@ -20,6 +24,9 @@ def translate(error: Exception, function: str, parameters: Sequence[str] = ()) -
     `parameters` are the function's parameters in the order of the statement's, from $3 on.
     """
     if isinstance(error, asyncpg.PostgresError):
+        # With a context it is something within a function that is not there.
+        if error.sqlstate in _ABSENT and not error.context:
+            return sqlstates.schema_missing(function, {"sqlstate": error.sqlstate})
         return sqlstates.translate(_failure(error, parameters), function)
     facts = {"error": type(error).__name__, "text": str(error)}
     # An InterfaceError is a connection that was closed under the call; TimeoutError is an OSError.

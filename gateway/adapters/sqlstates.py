@@ -27,6 +27,8 @@ from gateway.rpc.errors import (
 _log = structlog.get_logger(__name__)
 
 RETRY_AFTER_SECONDS = 1.0
+SCHEMA_MISSING = "SCHEMA_MISSING"
+"""The reason when the database answers, and has not what the migrations of this version make."""
 
 _RAISED: dict[str, type[RpcError]] = {
     "GW400": InvalidArgument,
@@ -137,6 +139,21 @@ def internal(function: str, facts: Mapping[str, object]) -> Internal:
     """Return `Internal`, and log why."""
     _log.error("database_error", function=function, **facts)
     return Internal("The call failed inside the gateway.")
+
+
+def schema_missing(function: str, facts: Mapping[str, object]) -> Internal:
+    """Return `Internal` for a function that the database does not have, and log what is to be done."""
+    _log.error("database_schema_missing", function=function, mend="run `n8n-gateway migrate`", **facts)
+    return Internal("The call failed inside the gateway.", reason=SCHEMA_MISSING)
+
+
+def schema_unready() -> Unavailable:
+    """Return what a look at a database without the schema raises."""
+    return Unavailable(
+        "The schema is missing: run `n8n-gateway migrate`.",
+        reason=SCHEMA_MISSING,
+        retry_after=RETRY_AFTER_SECONDS,
+    )
 
 
 def _raised(failure: Failure, kind: type[RpcError]) -> RpcError:

@@ -17,7 +17,7 @@ from gateway.adapters.supabase_arguments import fitted
 from gateway.adapters.supabase_errors import NO_PRIVILEGE, translate
 from gateway.adapters.supabase_http import HttpSession, Timeouts
 from gateway.adapters.supabase_tokens import Signer
-from gateway.rpc.errors import PermissionDenied, RpcError, Unauthenticated
+from gateway.rpc.errors import Internal, PermissionDenied, RpcError, Unauthenticated
 from gateway.rpc.principal import DatabaseRole, Kind
 
 if TYPE_CHECKING:
@@ -87,7 +87,12 @@ class SupabaseDatabase:
 
     async def ping(self) -> None:
         """See `Database.ping`."""
-        await self._learn()
+        try:
+            await self._learn()
+        except Internal as error:
+            if error.reason == sqlstates.SCHEMA_MISSING:
+                raise sqlstates.schema_unready() from None
+            raise
 
     async def check_signing(self) -> None:
         """Raise FailedPrecondition when callers without a session token cannot be served."""
@@ -110,7 +115,7 @@ class SupabaseDatabase:
         await asyncio.shield(self._learning)
         known = self._functions.get(function)
         if known is None or not known.parameters.keys() >= arguments.keys():
-            raise sqlstates.internal(function, {"sqlstate": _UNDEFINED_FUNCTION})
+            raise sqlstates.schema_missing(function, {"sqlstate": _UNDEFINED_FUNCTION})
         return known
 
     async def _learn(self) -> None:

@@ -21,6 +21,7 @@ from gateway.rpc.errors import InvalidArgument, PermissionDenied, RpcError, Unau
 NO_PRIVILEGE = "42501"
 """SQLSTATE, and the reason of the PermissionDenied made of it: who translates finds out of what."""
 
+_NO_FUNCTION = "PGRST202"
 _UNAVAILABLE = {
     "PGRST000",  # no connection to the database
     "PGRST001",  # the connection failed inside PostgREST
@@ -62,6 +63,8 @@ def _of_postgrest(error: APIError, function: str, *, own_token: bool) -> RpcErro
         )
     if code in _UNAVAILABLE | _UNAUTHENTICATED:
         return sqlstates.unavailable(function, {"sqlstate": code})
+    if code == _NO_FUNCTION:
+        return sqlstates.schema_missing(function, {"sqlstate": code})
     if code == NO_PRIVILEGE:
         return PermissionDenied("The caller may not do this.", reason=NO_PRIVILEGE)
     if len(code) == _SQLSTATE_LENGTH:

@@ -17,7 +17,7 @@ from yarl import URL
 
 from gateway.adapters import postgres
 from gateway.adapters.postgres import PostgresDatabase, Timeouts
-from gateway.rpc.errors import Unavailable
+from gateway.rpc.errors import Internal, Unavailable
 from gateway.rpc.principal import Principal
 from tests.adapters.databases import Cluster, login, new_tenant, user
 
@@ -395,3 +395,16 @@ async def test_closing_ends_calls_under_way_and_waiting(workbench: URL, boss: An
     ends = await asyncio.gather(*calls, return_exceptions=True)
     assert [type(end) for end in ends] == [Unavailable] * 3
     await let_go(boss)
+
+
+async def test_a_database_without_the_schema_is_not_ready(cluster: Cluster) -> None:
+    async with connected(await cluster.create()) as database:
+        with pytest.raises(Unavailable, match="The schema is missing: run `n8n-gateway migrate`") as raised:
+            await database.ping()
+        assert raised.value.reason == "SCHEMA_MISSING"
+        with pytest.raises(Internal) as failed:
+            await database.call("list_organizations", None)
+        assert (failed.value.reason, failed.value.message) == (
+            "SCHEMA_MISSING",
+            "The call failed inside the gateway.",
+        )

@@ -218,6 +218,15 @@ async def test_an_answer_that_is_not_postgrests_has_its_place(
     await database.close()
 
 
+async def test_a_project_without_the_schema_is_not_ready(project: Project) -> None:
+    database = project.database()
+    body = b'{"code":"PGRST202","message":"no such function","details":null,"hint":null}'
+    project.answer = (404, {"Content-Type": "application/json"}, body)
+    with pytest.raises(Unavailable, match="The schema is missing: run `n8n-gateway migrate`"):
+        await database.ping()
+    await database.close()
+
+
 UNAVAILABLE = ["PGRST000", "PGRST001", "PGRST002", "PGRST003", "PGRST300", "08006", "53300", "57014", "25006"]
 INTERNAL = [
     *(f"PGRST{number}" for number in (100, 102, 106, 116, 125, 200, 201, 202, 203, 204, 205)),
