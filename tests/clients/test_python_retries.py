@@ -16,6 +16,7 @@ from google.protobuf import any_pb2, duration_pb2
 from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 from n8n_gateway_client import AsyncClient, Break, Client, RetryPolicy, error_info, follow, follow_async
+from n8n_gateway_client.retries import RetryInterceptor
 from n8n_gateway_client.v1.execution_event_pb2 import (
     ExecutionChunk,
     ExecutionCompleted,
@@ -36,6 +37,7 @@ from n8n_gateway_client.v1.execution_service_pb2 import (
 )
 from n8n_gateway_client.v1.execution_service_pb2_grpc import (
     ExecutionServiceServicer,
+    ExecutionServiceStub,
     add_ExecutionServiceServicer_to_server,
 )
 from n8n_gateway_client.v1.organization_service_pb2 import (
@@ -234,6 +236,21 @@ def test_a_future_is_not_repeated(server: Server) -> None:
     server.failures = iter([AWAY])
     with Client(server.target, secure=False, retry=FAST) as client:
         future: Any = client.executions.GetExecution.future(GetExecutionRequest())
+        assert future.exception() is not None
+    assert server.calls == 1
+
+
+def test_a_future_that_fails_at_once_is_not_repeated(server: Server) -> None:
+    class Waiting(grpc.UnaryUnaryClientInterceptor):
+        def intercept_unary_unary(self, continuation: Any, details: Any, request: Any) -> Any:
+            call = continuation(details, request)
+            assert call.exception() is not None
+            return call
+
+    server.failures = iter([AWAY])
+    with grpc.insecure_channel(server.target) as channel:
+        intercepted = grpc.intercept_channel(channel, RetryInterceptor(FAST), Waiting())
+        future: Any = ExecutionServiceStub(intercepted).GetExecution.future(GetExecutionRequest())
         assert future.exception() is not None
     assert server.calls == 1
 

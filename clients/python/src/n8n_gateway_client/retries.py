@@ -124,7 +124,8 @@ class RetryInterceptor(grpc.UnaryUnaryClientInterceptor):
         details = CallDetails.of(client_call_details)
         while True:
             call = continuation(dataclasses.replace(details, timeout=attempts.timeout()), request)
-            if not isinstance(call, grpc.RpcError) or not cast("Any", call).done():
+            # What `future` gives may have failed by now, but unlike what was waited for it can be iterated.
+            if not isinstance(call, grpc.RpcError) or hasattr(call, "__next__"):
                 return call
             pause = attempts.pause_after(call)
             if pause is None:
