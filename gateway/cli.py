@@ -71,7 +71,10 @@ class Failure(Exception):
 
 @application.command()
 def serve() -> None:
-    """Serve, as the environment says (or `.env`). Stop with SIGTERM: running calls may finish."""
+    """Serve, as the environment says (or `.env`). Stop with SIGTERM: running calls may finish.
+
+    "Serving for real" in README.md lists the settings, docs/setup.md goes through them step by step.
+    """
     settings = Settings.load()
     logs.configure(settings.log_level, settings.log_format)
     _run(_serve(settings))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import re
 import shlex
 import shutil
@@ -169,7 +170,20 @@ def test_the_page_shows_the_first_vector() -> None:
         assert f"`{value}`" in PAGE
 
 
-def test_the_pages_command_is_one() -> None:
-    [command] = re.findall(r"^    (n8n-gateway sign .*) \| sh$", PAGE, re.MULTILINE)
-    arguments = shlex.split(command)[2:]
-    assert sign(*arguments).stdout.startswith(b"curl -sS -X POST https://gateway.example.com/api/v1/execute")
+@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
+def test_the_pages_command_runs_a_workflow(dev: RunningDev) -> None:
+    [command] = re.findall(r"^    (n8n-gateway sign .*? \| sh)$", PAGE, re.MULTILINE | re.DOTALL)
+    variables = {
+        "GATEWAY": dev.ready["http_url"],
+        "WORKFLOW": dev.ready["workflows"]["echo"],
+        "N8N_GATEWAY_API_KEY": dev.ready["api_key"],
+        "N8N_GATEWAY_CLIENT_SECRET": dev.ready["client_secret"],
+    }
+    answer = subprocess.run(
+        ["sh", "-c", command.replace("n8n-gateway", f"{shlex.quote(sys.executable)} -m gateway")],
+        env={**os.environ, **variables},
+        capture_output=True,
+        timeout=60,
+        check=True,
+    )
+    assert json.loads(answer.stdout)["success"], answer

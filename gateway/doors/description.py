@@ -52,16 +52,43 @@ _SCHEMES: dict[str, dict[str, Json]] = {
         "name": "X-N8N-Internal-Auth",
         "description": "The secret that the gateway shares with n8n.",
     },
+    "platform": {
+        "type": "apiKey",
+        "in": "header",
+        "name": "X-Platform-Token",
+        "description": "The secret of who operates the gateway, where one is set.",
+    },
 }
 _OF_CALLERS: Security = [
     {"bearer": []},
     {"api_key": [], "signature": []},
     {"bearer": [], "api_key": [], "signature": []},
 ]
+_OF_THE_PLATFORM: Security = [{"platform": []}]
 _SECURITY_BY_SERVICE: dict[str, Security] = {
     health_service_pb.desc().services[0].type_name: [],
     internal_service_pb.desc().services[0].type_name: [{"internal": []}],
 }
+_PLATFORM_ALONE = frozenset({"AddCredits", "RefundExecution"})
+_PLATFORM_TOO = frozenset(
+    {
+        "ListOrganizations",
+        "GetOrganization",
+        "RegisterWorkflow",
+        "GetWorkflow",
+        "UpdateWorkflow",
+        "ActivateWorkflow",
+        "DeactivateWorkflow",
+        "DeleteWorkflow",
+        "GetExecution",
+        "WatchExecution",
+        "GetCreditBalance",
+        "ListCreditEntries",
+        "ExportCreditEntries",
+        "GetUsage",
+        "ExportUsage",
+    }
+)
 _IDEMPOTENCY_KEY: dict[str, Json] = {
     "name": "Idempotency-Key",
     "in": "header",
@@ -126,4 +153,7 @@ def _headers_of(method: DescMethod) -> Sequence[dict[str, Json]]:
 
 
 def _security_of(method: DescMethod) -> Security:
-    return _SECURITY_BY_SERVICE.get(method.parent.type_name, _OF_CALLERS)
+    if method.name in _PLATFORM_ALONE:
+        return _OF_THE_PLATFORM
+    of_callers = [*_OF_CALLERS, *_OF_THE_PLATFORM] if method.name in _PLATFORM_TOO else _OF_CALLERS
+    return _SECURITY_BY_SERVICE.get(method.parent.type_name, of_callers)

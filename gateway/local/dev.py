@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pydantic import Field
+from pydantic import Field, SecretStr
 from yarl import URL
 
 from gateway.adapters import migrations
@@ -74,6 +74,8 @@ class Ready:
     n8n_url: str
     internal_secret: str
     platform_token: str
+    settings: dict[str, str]
+    """What `serve` needs in its environment to be another replica over the same parts, but for its ports."""
 
     def write(self, path: Path) -> None:
         """Write it as JSON, all at once, readable by its owner alone: it holds secrets."""
@@ -179,6 +181,7 @@ class Dev:
             n8n_url=stack.n8n_url,
             internal_secret=internal_secret,
             platform_token=platform_token,
+            settings=_of_a_replica(settings),
         )
 
     async def _migrated(self) -> str:
@@ -197,3 +200,21 @@ class Dev:
             return await seed(database, vault, self.stack.secrets)
         finally:
             await database.close()
+
+
+def _of_a_replica(settings: Settings) -> dict[str, str]:
+    """The settings by which replicas share their parts, as the environment has them."""
+    names = (
+        "database_url",
+        "redis_url",
+        "clerk_jwt_issuer",
+        "n8n_base_url",
+        "n8n_internal_auth_secret",
+        "vault_key",
+    )
+    shared = {name.upper(): _plain(getattr(settings, name)) for name in names}
+    return {"ENVIRONMENT": settings.environment.value, **shared}
+
+
+def _plain(value: object) -> str:
+    return value.get_secret_value() if isinstance(value, SecretStr) else str(value)

@@ -23,6 +23,9 @@ Paste into another terminal:
 
   export GATEWAY={http_url} ORG={organization_id} TOKEN={token}
 
+  # what the docs use besides: a workflow, the database, the platform's token
+  export WORKFLOW={echo} URL={database_url} PLATFORM_TOKEN={platform_token}
+
   # run a workflow
   curl -s $GATEWAY/api/v1/execute -H "Authorization: Bearer $TOKEN" -H 'Content-Type: application/json' \\
        -d '{{"workflow_id": "{echo}", "data": {{"input": "hello"}}}}'
@@ -77,5 +80,6 @@ def welcome(ready: Ready, data_dir: Path, *, seconds: float) -> str:
         token=ready.token,
         api_key=ready.api_key,
         client_secret=ready.client_secret,
+        platform_token=ready.platform_token,
         **{name: ready.workflows[name] for name in ("echo", "stream", "fail")},
     )
