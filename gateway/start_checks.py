@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import orjson
 import structlog
 
-from gateway.adapters.sqlstates import SCHEMA_MISSING
+from gateway.adapters import migrations
 from gateway.rpc.errors import RpcError, Unavailable
 from gateway.settings import Environment, SettingsError
 
@@ -52,7 +52,7 @@ async def check_platform(database: Database, settings: Settings) -> None:
 async def check_database(database: PostgresDatabase, settings: Settings) -> None:
     """Look at who the gateway is to the database, and where secrets would be kept.
 
-    Raises SettingsError when the schema is missing, and in production for a login for which row-level
+    Raises SettingsError when the schema lacks functions, and in production for a login for which row-level
     security does not hold, and where secrets would be stored in the clear. A database that is away is
     looked at when it is back, by itself.
     """
@@ -79,11 +79,15 @@ async def check_database(database: PostgresDatabase, settings: Settings) -> None
 
 
 async def _check_schema(database: PostgresDatabase) -> None:
+    """Look for the functions by name: the gateway's login does not see which migrations were applied."""
+    functions = migrations.functions()
     try:
-        await database.ping()
+        lacking = await database.lacking(functions)
     except Unavailable as error:
-        if error.reason == SCHEMA_MISSING:
-            raise SettingsError(
-                "the schema is missing: run `n8n-gateway migrate --database-url URL`, as the schema's owner"
-            ) from None
         log.warning("the database is away: its schema has not been looked at", reason=error.reason)
+        return
+    if lacking:
+        is_missing = len(lacking) == len(functions)
+        what = "is missing" if is_missing else f"is of an older version, without {', '.join(lacking)}"
+        msg = f"the schema {what}: run `n8n-gateway migrate --database-url URL`, as the schema's owner"
+        raise SettingsError(msg)

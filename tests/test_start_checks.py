@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import Any
 
+import asyncpg
 import pytest
 from structlog.testing import capture_logs
 from yarl import URL
@@ -88,6 +89,15 @@ async def test_without_the_schema_nothing_is_served(cluster: Cluster) -> None:
     for environment in ("production", "development"):
         with pytest.raises(SettingsError, match="the schema is missing: run `n8n-gateway migrate"):
             await looked_at(url, environment=environment)
+
+
+async def test_nor_with_that_of_an_older_version(cluster: Cluster) -> None:
+    url = await cluster.create("migrated")
+    connection = await asyncpg.connect(str(url))
+    await connection.execute("drop function public.match_error, public.check_credits")
+    await connection.close()
+    with pytest.raises(SettingsError, match="older version, without check_credits, match_error: run"):
+        await looked_at(login(url))
 
 
 def test_production_without_authorized_parties_is_told() -> None:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from asyncpg import Connection
 
 _FILE = re.compile(r"(\d{14})_(\w+)\.sql")
+_FUNCTION = re.compile(r"^(create|drop)(?: or replace)? function (?:if exists )?public\.(\w+)", re.MULTILINE)
 _CONNECT_SECONDS = 10.0
 _LOCK = 7_138_664_051  # any number, as long as every version of the gateway uses the same
 _SCRAM_ITERATIONS = 4096
@@ -70,6 +71,15 @@ def migrations() -> list[Migration]:
     files = {file.name: file for file in (_sql_root() / "migrations").iterdir()}
     matches = [match for name in sorted(files) if (match := _FILE.fullmatch(name))]
     return [Migration(match[1], match[2], files[match[0]].read_text(encoding="utf-8")) for match in matches]
+
+
+def functions() -> set[str]:
+    """Return the names of the functions that the gateway calls, as the migrations leave them."""
+    names: set[str] = set()
+    for migration in migrations():
+        for statement, name in _FUNCTION.findall(migration.sql):
+            (names.add if statement == "create" else names.discard)(name)
+    return names
 
 
 async def status(url: str) -> list[Status]:

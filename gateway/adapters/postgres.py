@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -70,6 +70,15 @@ select exists (
 )
 """
 
+_LACKING = """
+select coalesce(json_agg(f.name order by f.name), '[]')::text
+from unnest($1::text[]) as f (name)
+where not exists (
+    select from pg_catalog.pg_proc p
+    where p.pronamespace = to_regnamespace('public') and p.proname = f.name
+)
+"""
+
 
 class PostgresDatabase:
     """Calls SQL functions as `Database` says, in one statement and one round trip each.
@@ -132,6 +141,12 @@ class PostgresDatabase:
         """Ask what the database knows of itself. Raises `Unavailable`."""
         answer = await self._run("facts", _FACTS, (), ())
         return Facts(**orjson.loads(str(answer)))
+
+    async def lacking(self, functions: Collection[str]) -> list[str]:
+        """Tell which of these functions the database does not have. Raises `Unavailable`."""
+        answer = await self._run("lacking", _LACKING, (), (list(functions),))
+        lacking: list[str] = orjson.loads(str(answer))
+        return lacking
 
     async def close(self) -> None:
         """See `Database.close`."""

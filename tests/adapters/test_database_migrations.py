@@ -58,6 +58,12 @@ async def test_an_empty_database_is_brought_to_this_version(url: str, connection
     ]
 
 
+async def test_the_functions_are_those_that_the_database_has_then(url: str, connection: Any) -> None:
+    await apply(url)
+    rows = await connection.fetch("select proname from pg_proc where pronamespace = 'public'::regnamespace")
+    assert migrations.functions() == {row["proname"] for row in rows}
+
+
 async def test_applying_again_changes_nothing(url: str) -> None:
     await apply(url)
     assert await apply(url) == []
