@@ -25,7 +25,7 @@ def add(
     description: Annotated[str, typer.Option(help="Shown on the statement.")] = "",
     database_url: DatabaseUrl,
 ) -> None:
-    """Add credits, once for a reference."""
+    """Add credits, once for a reference, and say so when they were added before."""
     added = call(
         database_url,
         "add_credits",
@@ -34,6 +34,11 @@ def add(
         p_reference=reference,
         p_description=description,
     )
+    if added["added_before"]:
+        entry = added["entry"]
+        Console(highlight=False, soft_wrap=True).print(
+            f"This reference was added before, at {entry['created_at']}: nothing was added now."
+        )
     _balance(added["balance"])
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from enum import StrEnum
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -27,6 +28,33 @@ _NO_SCHEMA = (
 
 DatabaseUrl = Annotated[str, typer.Option(help="The database, as its owner or the gateway's own login.")]
 Organization = Annotated[UUID, typer.Option(help="The organization's id.")]
+
+
+class Pricing(StrEnum):
+    """How the price of a run is found: `PricingMode` of the API."""
+
+    FIXED = "fixed"
+    PER_SECOND = "per-second"
+    REPORTED_UNITS = "reported-units"
+
+
+class Response(StrEnum):
+    """How n8n answers: `ResponseMode` of the API."""
+
+    AUTO = "auto"
+    DOCUMENT = "document"
+    STREAMING = "streaming"
+
+
+COST = "What a run costs; the most that it may cost when it is priced by the second or by units."
+CreditsPerUnit = Annotated[
+    int | None, typer.Option(help="What a second or a reported unit costs, when that is how runs are priced.")
+]
+PricingMode = Annotated[
+    Pricing | None,
+    typer.Option(help="How runs are priced: --credits each, or --credits-per-unit up to --credits."),
+]
+ResponseMode = Annotated[Response | None, typer.Option(help="How the workflow answers in n8n.")]
 
 
 @application.command()
@@ -62,12 +90,15 @@ def create_organization(
 
 
 @application.command()
-def register_workflow(
+def register_workflow(  # noqa: PLR0913 - one parameter for each option
     *,
     organization: Organization,
     name: Annotated[str, typer.Option(help="Its name, one of its own within the organization.")],
     webhook_path: Annotated[str, typer.Option(help="What follows /webhook/ in n8n.")],
-    credits_: Annotated[int, typer.Option("--credits", help="What a run costs.")] = 0,
+    credits_: Annotated[int, typer.Option("--credits", help=COST)] = 0,
+    credits_per_unit: CreditsPerUnit = None,
+    pricing_mode: PricingMode = None,
+    response_mode: ResponseMode = None,
     description: Annotated[str, typer.Option(help="Shown to members.")] = "",
     database_url: DatabaseUrl,
 ) -> None:
@@ -78,6 +109,7 @@ def register_workflow(
         "description": description,
         "webhook_path": webhook_path,
         "credits_per_execution": credits_,
+        **_modes(credits_per_unit, pricing_mode, response_mode),
     }
     _print(call(database_url, "register_workflow", p_workflow=workflow))
 
@@ -87,13 +119,17 @@ def update_workflow(
     *,
     workflow: Annotated[UUID, typer.Option(help="The workflow's id.")],
     webhook_path: Annotated[str | None, typer.Option(help="What follows /webhook/ in n8n.")] = None,
-    credits_: Annotated[int | None, typer.Option("--credits", help="What a run costs.")] = None,
+    credits_: Annotated[int | None, typer.Option("--credits", help=COST)] = None,
+    credits_per_unit: CreditsPerUnit = None,
+    pricing_mode: PricingMode = None,
+    response_mode: ResponseMode = None,
     active: Annotated[bool | None, typer.Option("--active/--inactive", help="Whether it can be run.")] = None,
     database_url: DatabaseUrl,
 ) -> None:
-    """Change a workflow's path, price or activity."""
+    """Change a workflow's path, price, way of answering or activity. What is not given stays as it is."""
     given = {"webhook_path": webhook_path, "credits_per_execution": credits_}
     changes = {name: value for name, value in given.items() if value is not None}
+    changes |= _modes(credits_per_unit, pricing_mode, response_mode)
     changed = call(database_url, "update_workflow", p_id=workflow, p_changes=changes)
     if active is not None:
         changed = call(database_url, "set_workflow_active", p_id=workflow, p_active=active)
@@ -127,6 +163,18 @@ def limit(
     if concurrent_executions is not None:
         changes["max_concurrent_executions"] = concurrent_executions
     _print(call(database_url, "set_limits", p_organization_id=organization, p_changes=changes))
+
+
+def _modes(unit: int | None, pricing: Pricing | None, response: Response | None) -> dict[str, Any]:
+    """Those fields of a workflow that were given, as the database takes them."""
+    fields: dict[str, Any] = {}
+    if unit is not None:
+        fields["credits_per_unit"] = unit
+    if pricing is not None:
+        fields["pricing_mode"] = f"PRICING_MODE_{pricing.name}"
+    if response is not None:
+        fields["response_mode"] = f"RESPONSE_MODE_{response.name}"
+    return fields
 
 
 def _rate(text: str) -> dict[str, int] | None:

@@ -533,6 +533,17 @@ def test_the_platform_keeps_to_itself_what_it_says(dev: RunningDev, tmp_path: Pa
         platform("update-workflow", "--workflow", made["id"], "--credits", "8", "--inactive")
         found = httpx.get(f"{url}/{made['id']}", headers=dev.bearer).json()
         assert (found["credits_per_execution"], found.get("is_active", False)) == (8, False)
+        update = ("update-workflow", "--workflow", made["id"])
+        assert "both credits_per_unit and credits_per_execution" in complaint(
+            platform(*update, "--pricing-mode", "per-second")
+        )
+        metered = ("--pricing-mode", "per-second", "--credits-per-unit", "2", "--response-mode", "streaming")
+        told = json.loads(platform(*update, *metered).stdout)
+        assert (told["pricing_mode"], told["credits_per_unit"]) == ("PRICING_MODE_PER_SECOND", 2)
+        assert (told["response_mode"], told["credits_per_execution"]) == ("RESPONSE_MODE_STREAMING", 8)
+        token = {"X-Platform-Token": dev.ready["platform_token"]}
+        patched = httpx.patch(f"{url}/{made['id']}", json={"credits_per_execution": 60}, headers=token)
+        assert (patched.json()["credits_per_unit"], patched.json()["credits_per_execution"]) == (2, 60)
     finally:
         platform("set", "workflow_management", "organization")
     httpx.post(url, json={"name": names[1], "webhook_path": "echo"}, headers=dev.bearer).raise_for_status()
@@ -585,12 +596,14 @@ def test_credits_are_added_shown_and_proved(dev: RunningDev, tmp_path: Path) -> 
     add = ("add", "--organization", organization_id, "--amount", "5", "--reference", reference)
     added = credit(*add).stdout
     assert re.fullmatch(r"  balance \d+\n  reserved \d+\n  available \d+\n", added)
+    again = credit(*add)
+    assert again.stdout.startswith("This reference was added before, at 20")
     # Others may have credits reserved, which a run under way turns into a charge at any time.
-    assert _available(credit(*add)) == _available(credit("balance", "--organization", organization_id))
+    assert _available(again) == _available(credit("balance", "--organization", organization_id))
     ran = execute(dev)
     refund = ("refund", "--organization", organization_id, "--execution", ran["execution_id"])
-    for again in ((), ("--amount", "1")):
-        assert _available(credit(*refund, *again)) == ran["credits_remaining"] + 1
+    for share in ((), ("--amount", "1")):
+        assert _available(credit(*refund, *share)) == ran["credits_remaining"] + 1
     assert "Another amount of this charge" in complaint(credit(*refund, "--amount", "2"))
     assert re.fullmatch(r"\d+ accounts are right\.\n", credit("check").stdout)
     assert credit("check", "--organization", organization_id).stdout == "1 accounts are right.\n"

@@ -93,10 +93,12 @@ class Ledger(RuleBasedStateMachine):
     def begin_with(self, balance: int, policy: str, organization_limit: int, **workflow: Any) -> None:
         async def made() -> Tenant:
             tenant = await new_tenant(self.database, balance=balance)
+            # A metered price that is nothing is refused.
+            mode = workflow["mode"] if workflow["price"] and workflow["unit"] else "FIXED"
             changes = {
                 "credits_per_execution": workflow["price"],
                 "credits_per_unit": workflow["unit"],
-                "pricing_mode": f"PRICING_MODE_{workflow['mode']}",
+                "pricing_mode": f"PRICING_MODE_{mode}",
                 "is_idempotent": True,
                 "unknown_outcome_policy": f"UNKNOWN_OUTCOME_POLICY_{policy}",
                 "concurrency_limit": workflow["workflow_limit"],

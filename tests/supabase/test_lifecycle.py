@@ -68,8 +68,10 @@ async def limit(superuser: Any, tenant: Tenant, *, organization: int = 0, workfl
 
 
 async def set_workflow(superuser: Any, tenant: Tenant, **columns: Any) -> None:
-    for name, value in columns.items():
-        await superuser.execute(f"update workflows set {name} = $2 where id = $1", tenant.workflow_id, value)
+    assigned = ", ".join(f"{name} = ${number}" for number, name in enumerate(columns, 2))
+    await superuser.execute(
+        f"update workflows set {assigned} where id = $1", tenant.workflow_id, *columns.values()
+    )
 
 
 async def test_a_queued_run_holds_its_price_and_starts_once(

@@ -256,14 +256,16 @@ async def test_a_call_that_names_no_organization_goes_to_that_of_the_token(
     assert json.loads(text)["organization_id"] == made.id
 
 
-@pytest.mark.parametrize("organizations", [0, 2])
+@pytest.mark.parametrize(
+    ("organizations", "told"), [(0, "You belong to no organization"), (2, "You belong to several")]
+)
 async def test_a_call_that_could_mean_several_organizations_or_none_is_refused(
-    database: PostgresDatabase, organizations: int
+    database: PostgresDatabase, organizations: int, told: str
 ) -> None:
     caller = user()
     for _ in range(organizations):
         await create(database, caller)
-    with pytest.raises(InvalidArgument) as raised:
+    with pytest.raises(InvalidArgument, match=told) as raised:
         await database.call("list_workflows", caller)
     assert raised.value.reason == "ORGANIZATION_REQUIRED"
     assert list(raised.value.fields) == ["organization_id"]

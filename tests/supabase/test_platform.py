@@ -73,7 +73,7 @@ async def test_only_settings_that_there_are_can_be_set(
     [
         {"webhook_path": "elsewhere"},
         {"credits_per_execution": 0},
-        {"pricing_mode": "PRICING_MODE_PER_SECOND"},
+        {"pricing_mode": "PRICING_MODE_PER_SECOND", "credits_per_unit": 1},
         {"credits_per_unit": 7},
         {"name": "cheap", "credits_per_execution": 0},
     ],

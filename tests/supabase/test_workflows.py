@@ -283,7 +283,13 @@ async def test_an_update_to_what_is_there_changes_nothing(database: PostgresData
 
 async def test_null_and_unspecified_stand_for_the_default(database: PostgresDatabase) -> None:
     tenant = await new_tenant(database, price=3)
-    await update(tenant, description="x", is_idempotent=True, pricing_mode="PRICING_MODE_PER_SECOND")
+    await update(
+        tenant,
+        description="x",
+        is_idempotent=True,
+        pricing_mode="PRICING_MODE_PER_SECOND",
+        credits_per_unit=1,
+    )
     after = await update(
         tenant,
         description="DESCRIPTION_UNSPECIFIED",
@@ -315,6 +321,56 @@ async def test_an_update_that_breaks_a_rule_changes_nothing(
         await update(tenant, description="new", **changes)
     assert list(raised.value.fields) == [wrong]
     assert await update(tenant) == before
+
+
+@pytest.mark.parametrize("mode", ["PRICING_MODE_PER_SECOND", "PRICING_MODE_REPORTED_UNITS"])
+@pytest.mark.parametrize(
+    ("given", "wrong"),
+    [
+        ({"credits_per_unit": 3}, {"credits_per_execution"}),
+        ({"credits_per_execution": 3}, {"credits_per_unit"}),
+        ({}, {"credits_per_unit", "credits_per_execution"}),
+    ],
+)
+async def test_a_metered_price_is_never_nothing(
+    database: PostgresDatabase, mode: str, given: dict[str, int], wrong: set[str]
+) -> None:
+    tenant = await new_tenant(database)
+    whole = {"pricing_mode": mode, "credits_per_unit": 3, "credits_per_execution": 30}
+    with pytest.raises(InvalidArgument, match=r"both credits_per_unit and credits_per_execution") as raised:
+        await register(tenant, pricing_mode=mode, **given)
+    assert set(raised.value.fields) == wrong
+    # What counts is how the workflow would stand afterwards, whichever field is changed.
+    with pytest.raises(InvalidArgument) as raised:
+        await update(tenant, **dict.fromkeys(whole, 0) | given | {"pricing_mode": mode})
+    assert set(raised.value.fields) == wrong
+    await update(tenant, **whole)
+    for name in wrong:
+        with pytest.raises(InvalidArgument) as raised:
+            await update(tenant, **{name: 0})
+        assert list(raised.value.fields) == [name]
+    await update(tenant, pricing_mode="PRICING_MODE_FIXED", credits_per_unit=0, credits_per_execution=0)
+
+
+async def test_a_metered_price_of_nothing_from_before_stays_until_it_is_changed(
+    database: PostgresDatabase, superuser: Any
+) -> None:
+    tenant = await new_tenant(database, balance=5)
+    await superuser.execute("set session_replication_role = replica")
+    try:
+        await superuser.execute(
+            "update workflows set pricing_mode = $2, credits_per_unit = 3, credits_per_execution = 0"
+            " where id = $1",
+            tenant.workflow_id,
+            "PRICING_MODE_PER_SECOND",
+        )
+    finally:
+        await superuser.execute("reset session_replication_role")
+    changed = await update(tenant, description="new")
+    assert (changed.pricing_mode, changed.credits_per_execution) == (PricingMode.PER_SECOND, 0)
+    with pytest.raises(InvalidArgument):
+        await update(tenant, credits_per_unit=4)
+    assert (await update(tenant, credits_per_execution=30)).credits_per_execution == 30
 
 
 async def test_a_workflow_cannot_take_a_name_that_is_taken(database: PostgresDatabase) -> None:

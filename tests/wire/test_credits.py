@@ -196,6 +196,19 @@ def test_a_run_costs_what_its_workflow_says(client: Client, world: World) -> Non
     call(client, world, "DeleteWorkflow", {"id": made["id"]})
 
 
+def test_a_metered_price_is_never_nothing(client: Client, world: World) -> None:
+    priced = {"pricing_mode": "PRICING_MODE_PER_SECOND", "credits_per_unit": 3}
+    workflow = {"name": uuid.uuid4().hex, "webhook_path": "echo"}
+    refused = call(client, world, "RegisterWorkflow", {"workflow": workflow | priced})
+    assert (refused.code, list(refused.fields)) == (Code.INVALID_ARGUMENT, ["credits_per_execution"])
+    made = call(client, world, "RegisterWorkflow", {"workflow": workflow}).messages[0]
+    made = made.get("workflow", made)
+    change = {"workflow": {"id": made["id"]} | priced, "update_mask": "pricingMode,creditsPerUnit"}
+    refused = call(client, world, "UpdateWorkflow", change)
+    assert (refused.code, list(refused.fields)) == (Code.INVALID_ARGUMENT, ["credits_per_execution"])
+    call(client, world, "DeleteWorkflow", {"id": made["id"]})
+
+
 @pytest.mark.parametrize("method", READS)
 def test_they_are_for_the_organizations_own_and_the_platform(
     client: Client, world: World, other_tenant: World, method: str
