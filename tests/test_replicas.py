@@ -27,11 +27,9 @@ Admitted = tuple[float, float]
 
 
 @contextmanager
-def serving(dev: RunningDev, n8n_url: str, directory: Path, **settings: str) -> Iterator[str]:
-    """A `serve` on the parts of a `dev`; its URL."""
-    environment = (
-        {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)} | environment_of(dev, n8n_url) | settings
-    )
+def serving(directory: Path, settings: dict[str, str]) -> Iterator[str]:
+    """A `serve` with these settings alone; its URL."""
+    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)} | settings
     command = [sys.executable, "-m", "gateway", "serve"]
     log = directory / "serve.log"
     with log.open("wb") as output:
@@ -72,13 +70,22 @@ async def test_two_gateways_keep_one_limit(dev: RunningDev, stub_n8n: StubN8n, t
     (tmp_path / "one").mkdir()
     (tmp_path / "other").mkdir()
     limit = {"RATE_LIMIT_REQUESTS": str(LIMIT), "RATE_LIMIT_PERIOD": str(PERIOD), **PATIENT}
-    with (
-        serving(dev, stub_n8n.url, tmp_path / "one", **limit) as one,
-        serving(dev, stub_n8n.url, tmp_path / "other", **limit) as other,
-    ):
+    settings = environment_of(dev, stub_n8n.url) | limit
+    with serving(tmp_path / "one", settings) as one, serving(tmp_path / "other", settings) as other:
         both = await asyncio.gather(admitted(one, dev.bearer), admitted(other, dev.bearer))
     assert all(both)
     calls = sorted(call for found in both for call in found)
     assert len(calls) > LIMIT  # more than one window's, or nothing was shown
     for begun, _ in calls:
         assert sum(begun <= start and end < begun + PERIOD for start, end in calls) <= LIMIT
+
+
+def test_the_ready_file_has_the_settings_of_another_replica(dev: RunningDev, tmp_path: Path) -> None:
+    ports = {"HTTP_PORT": "0", "GRPC_PORT": "0"}
+    with serving(tmp_path, dev.ready["settings"] | ports) as url:
+        body = {"workflow_id": dev.ready["workflows"]["echo"]}
+        run = httpx.post(f"{url}/api/v1/execute", json=body, headers=dev.bearer, timeout=SECONDS)
+        assert run.json()["success"], run.text
+    path = f"/api/v1/executions/{run.json()['execution_id']}"
+    there = httpx.get(f"{dev.ready['http_url']}{path}", headers=dev.bearer, timeout=SECONDS)
+    assert there.json()["state"] == "EXECUTION_STATE_COMPLETED", there.text
