@@ -70,7 +70,7 @@ end
 local is_end = ARGV[9] == '{ENDED.decode()}'
 if size > held or is_end then
     local now = redis.call('TIME')
-    now = now[1] * 1000 + math.floor(now[2] / 1000)
+    now = now[1] * 1000000 + now[2]
     local me = organization .. '/' .. run
 
     local function count(member, owner, taken)
@@ -95,12 +95,12 @@ if size > held or is_end then
     end
 
     -- More than one in each turn, so that none stays for long after its stream has gone.
-    local gone = redis.call('ZRANGEBYSCORE', P .. 'ages', '-inf', now - kept * 1000, 'LIMIT', 0, 10)
+    local gone = redis.call('ZRANGEBYSCORE', P .. 'ages', '-inf', now - kept * 1000000, 'LIMIT', 0, 10)
     for _, member in ipairs(gone) do
         local owner, its = string.match(member, '^([^/]*)/(.*)$')
         local left = redis.call('PTTL', key_of(its, 'events'))
         if left > 0 then
-            redis.call('ZADD', P .. 'ages', now - kept * 1000 + left, member)
+            redis.call('ZADD', P .. 'ages', now - kept * 1000000 + left * 1000, member)
         else
             forget(member, owner, its)
         end
