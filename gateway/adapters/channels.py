@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import structlog
 from redis.exceptions import RedisError
 
-from gateway.adapters.redis import unavailable
+from gateway.adapters.redis import stop, unavailable
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -28,7 +28,6 @@ _ALWAYS = "n8n-gateway:replicas"
 """Keeps the connection open while nothing else is listened to."""
 _PUBLISH_SECONDS = 2.0
 _RETRY_SECONDS = 0.5
-_CANCEL_SECONDS = 0.1
 
 
 class Channels:
@@ -50,10 +49,7 @@ class Channels:
 
     async def close(self) -> None:
         """Stop listening."""
-        # redis-py loses a cancellation that comes while it connects.
-        while self._task is not None and not self._task.done():
-            self._task.cancel()
-            await asyncio.wait([self._task], timeout=_CANCEL_SECONDS)
+        await stop(self._task)
 
     async def publish(self, channel: str, data: bytes) -> int:
         """Tell who listens; the answer is how many processes do. Raises Unavailable."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from redis.exceptions import RedisError
 
-from gateway.rpc.errors import Unavailable
+from gateway.adapters.redis import unavailable
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -49,19 +49,15 @@ class RedisBaselines:
 
     async def _bounded(self, ask: Callable[[], Awaitable[Any]]) -> Any:
         if not self._replicas.is_reachable:
-            raise _unreachable()
+            raise unavailable()
         try:
             async with asyncio.timeout(self._timeout):
                 answer = await ask()
         except (RedisError, OSError):
             self._replicas.lost()
-            raise _unreachable() from None
+            raise unavailable() from None
         self._replicas.found()
         return answer
-
-
-def _unreachable() -> Unavailable:
-    return Unavailable("Redis does not answer.", reason="REDIS_UNREACHABLE", retry_after=1)
 
 
 def _text(value: bytes | None) -> str | None:

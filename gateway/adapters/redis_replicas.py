@@ -12,6 +12,7 @@ import structlog
 from redis.exceptions import RedisError
 
 from gateway import metrics
+from gateway.adapters.redis import stop
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -24,7 +25,6 @@ LEASE_SECONDS = 15
 
 _BEAT_SECONDS = 5.0
 _RETRY_SECONDS = 0.5
-_CANCEL_SECONDS = 0.1
 
 _BEAT = """
 local time = redis.call('TIME')
@@ -74,10 +74,7 @@ class Replicas:
 
     async def close(self) -> None:
         """Be no replica any more."""
-        # redis-py loses a cancellation that comes while it connects.
-        while self._beating is not None and not self._beating.done():
-            self._beating.cancel()
-            await asyncio.wait([self._beating], timeout=_CANCEL_SECONDS)
+        await stop(self._beating)
         if self.is_reachable:
             try:
                 async with asyncio.timeout(self._timeout):

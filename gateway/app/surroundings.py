@@ -16,11 +16,11 @@ from gateway.adapters.clerk import SigningKeys, signing_keys
 from gateway.adapters.n8n import Circuit, N8n, N8nInstances
 from gateway.adapters.postgres import PostgresDatabase
 from gateway.adapters.redis import ping as ping_redis
+from gateway.adapters.redis import stop
 from gateway.adapters.redis_replicas import Replicas
 from gateway.adapters.supabase import SupabaseDatabase
 from gateway.adapters.vault import SealedVault, SupabaseVault, Vault
 from gateway.adapters.watched_database import WatchedDatabase
-from gateway.executions.tasks import stop
 from gateway.executions.token import ExecutionTokens
 from gateway.rpc.degraded import Part, Parts
 from gateway.services.health import Check

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 import orjson
 import structlog
 
+from gateway.adapters.redis import stop
 from gateway.executions.output import Output
 from gateway.executions.run import Job
 from gateway.executions.runner import may_repeat
 from gateway.executions.settlement import Outcome, settle
-from gateway.executions.tasks import stop
 from gateway.gen.n8ngateway.v1.workflow_pb import Workflow
 from gateway.rpc.errors import DataLoss, ResourceExhausted, RpcError, Unavailable
 

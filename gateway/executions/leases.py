@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 import orjson
 import structlog
 
-from gateway.executions.tasks import stop
+from gateway.adapters.redis import stop
 from gateway.rpc.errors import RpcError, Unavailable
 
 if TYPE_CHECKING:

@@ -22,8 +22,8 @@ from typing import Protocol
 import structlog
 
 from gateway.adapters.event_streams import Batch
+from gateway.adapters.redis import stop
 from gateway.executions.log import EventLog
-from gateway.executions.tasks import stop
 from gateway.rpc.errors import Unavailable
 
 log = structlog.get_logger("gateway.executions")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import orjson
 import structlog
 
-from gateway.executions.tasks import stop
+from gateway.adapters.redis import stop
 from gateway.rpc.errors import RpcError
 
 if TYPE_CHECKING:

@@ -18,17 +18,6 @@ SETTLE_SECONDS = 5.0
 """How long the settlements of runs that were cut off may take, before the gateway stops without them."""
 
 
-_CANCEL_SECONDS = 0.1
-
-
-async def stop(task: asyncio.Task[None] | None) -> None:
-    """Cancel a task that would go on for ever, and wait for its end."""
-    # redis-py loses a cancellation that comes while it connects.
-    while task is not None and not task.done():
-        task.cancel()
-        await asyncio.wait([task], timeout=_CANCEL_SECONDS)
-
-
 class _Marked:
     """A task that is in a set for as long as the context is not left."""
 
