@@ -7,16 +7,20 @@ organization in `o`, version 1 in `org_id`, `org_slug`, `org_role`.
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Collection
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Protocol
 
 import jwt
 from jwt import PyJWK
 from jwt.exceptions import (
+    DecodeError,
     ExpiredSignatureError,
     ImmatureSignatureError,
     InvalidAudienceError,
     InvalidIssuerError,
+    InvalidSignatureError,
     InvalidTokenError,
     MissingRequiredClaimError,
 )
@@ -35,12 +39,7 @@ LEEWAY_SECONDS = 5
 LONGEST_TOKEN = 16 * 1024
 
 _REQUIRED = ["exp", "iat", "iss", "sub"]
-_REASONS: dict[type[InvalidTokenError], tuple[str, str]] = {
-    ExpiredSignatureError: ("TOKEN_EXPIRED", "The token has expired: get a fresh one and try again."),
-    ImmatureSignatureError: ("TOKEN_NOT_YET_VALID", "The token is not valid yet: check the clocks."),
-    InvalidIssuerError: ("TOKEN_ISSUER", "The token was issued by someone else than this gateway trusts."),
-    InvalidAudienceError: ("TOKEN_AUDIENCE", "The token is meant for another audience."),
-}
+_LONGEST_ECHO = 200
 
 
 class SigningKeys(Protocol):
@@ -104,13 +103,16 @@ class ClerkTokens:
         issuer's keys cannot be had.
         """
         if len(token) > LONGEST_TOKEN:
-            raise _invalid()
+            raise _invalid(f"The token is longer than {LONGEST_TOKEN} characters.")
         key = await self._keys.key(_key_id(token))
         if key is None:
-            raise _invalid("The token is signed by a key that its issuer does not publish.")
+            raise _invalid(
+                "The token names a key (kid) that its issuer does not publish: it comes from another issuer"
+                " than this gateway trusts, or the key is no longer in use."
+            )
         claims = self._claims(token, key)
         if not claims["sub"]:
-            raise _invalid()
+            raise _invalid("The token's claim sub is empty.")
         self._check_party(claims)
         if claims.get("sts") == "pending":
             msg = "The session is pending: finish the sign-in first."
@@ -129,29 +131,86 @@ class ClerkTokens:
                 options={"require": _REQUIRED, "verify_aud": self._audience is not None},
             )
         except InvalidTokenError as error:
-            if isinstance(error, MissingRequiredClaimError) and error.claim == "aud":
-                error = InvalidAudienceError()
-            reason, message = _REASONS.get(type(error), ("TOKEN_INVALID", "The token is not valid."))
-            raise Unauthenticated(message, reason=reason) from None
+            raise _refusal(error, token) from None
         except (OverflowError, RecursionError):  # a time beyond all bounds, claims nested without end
-            raise _invalid() from None
+            raise _invalid(_MALFORMED_CLAIMS) from None
 
     def _check_party(self, claims: dict[str, Any]) -> None:
         party = claims.get("azp")
         if self._authorized_parties and not (isinstance(party, str) and party in self._authorized_parties):
-            msg = "The token was issued to an application that this gateway does not serve."
+            msg = (
+                "The token was issued to an application that this gateway does not serve:"
+                f" CLERK_AUTHORIZED_PARTIES does not list its azp, {_echo(party)}."
+            )
             raise Unauthenticated(msg, reason="TOKEN_PARTY")
 
 
 def _key_id(token: str) -> str:
     try:
         header = jwt.get_unverified_header(token)
+    except DecodeError:
+        msg = "The token is no JWT, or cut off: it must be three parts of base64url, joined by dots."
+        raise _invalid(msg) from None
     except InvalidTokenError:
-        raise _invalid() from None
+        raise _invalid("The token's header has a part that is not understood here.") from None
     key_id = header.get("kid")
-    if header.get("alg") != ALGORITHM or not isinstance(key_id, str):
-        raise _invalid()
+    if header.get("alg") != ALGORITHM:
+        raise _invalid(f"The token must be signed with {ALGORITHM}.")
+    if not isinstance(key_id, str):
+        raise _invalid("The token's header must name the key that signs it (kid).")
     return key_id
+
+
+_MALFORMED_CLAIMS = "The token's claims are malformed: exp, iat and nbf must be times, sub a text."
+
+
+def _refusal(error: InvalidTokenError, token: str) -> Unauthenticated:
+    """What is wrong with a token, by its claims where its signature holds: PyJWT looks at that first."""
+    reason = "TOKEN_INVALID"
+    match error:
+        case InvalidSignatureError():
+            msg = (
+                "The token's signature does not hold: the token was changed or cut off,"
+                " or is signed by another key than its issuer's."
+            )
+        case MissingRequiredClaimError(claim=claim) if claim != "aud":
+            msg = f"The token lacks the claim {claim}."
+        case ExpiredSignatureError():
+            reason, expired = "TOKEN_EXPIRED", _time(_signed(token)["exp"])
+            msg = f"The token expired at {expired}: get a fresh one and try again."
+        case ImmatureSignatureError():
+            reason, claims = "TOKEN_NOT_YET_VALID", _signed(token)
+            begins = _time(max(int(claims[name]) for name in ("iat", "nbf") if name in claims))
+            here = _time(time.time())
+            msg = f"The token is not valid before {begins}, and here it is {here}: check the clocks."
+        case InvalidIssuerError():
+            reason, issuer = "TOKEN_ISSUER", _echo(_signed(token)["iss"])
+            msg = f"The token's iss, {issuer}, is not what CLERK_JWT_ISSUER says, letter by letter."
+        case InvalidAudienceError() | MissingRequiredClaimError():
+            reason, audience = "TOKEN_AUDIENCE", _echo(_signed(token).get("aud"))
+            msg = f"The token is for another audience: its aud, {audience}, is not what CLERK_AUDIENCE says."
+        case _:
+            msg = _MALFORMED_CLAIMS
+    return Unauthenticated(msg, reason=reason)
+
+
+def _signed(token: str) -> dict[str, Any]:
+    """The claims of a token whose signature was found to hold."""
+    claims: dict[str, Any] = jwt.decode(token, options={"verify_signature": False})
+    return claims
+
+
+def _echo(claim: object) -> str:
+    """A claim as it is told to who sent it."""
+    return json.dumps(claim)[:_LONGEST_ECHO]
+
+
+def _time(seconds: float) -> str:
+    """Seconds since 1970 as RFC 3339 has them; as they are where no calendar does."""
+    try:
+        return datetime.fromtimestamp(int(seconds), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    except (OverflowError, ValueError, OSError):
+        return str(seconds)
 
 
 def permissions_of(claims: dict[str, Any]) -> frozenset[str]:
@@ -195,5 +254,5 @@ def _principal(claims: dict[str, Any], token: str) -> Principal:
     )
 
 
-def _invalid(message: str = "The token is not valid.") -> Unauthenticated:
+def _invalid(message: str) -> Unauthenticated:
     return Unauthenticated(message, reason="TOKEN_INVALID")

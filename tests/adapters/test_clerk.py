@@ -63,13 +63,23 @@ def now() -> int:
 
 
 async def refusal(tokens: ClerkTokens, given: str) -> str:
-    """The reason for which a token is refused, which is told without a word of the token."""
+    """The reason for which a token is refused."""
+    return (await refused(tokens, given)).reason
+
+
+async def message(tokens: ClerkTokens, given: str) -> str:
+    """What the caller is told of a token that is refused."""
+    return (await refused(tokens, given)).message
+
+
+async def refused(tokens: ClerkTokens, given: str) -> Unauthenticated:
+    """The refusal of a token, which is told without a word of the token."""
     with pytest.raises(Unauthenticated) as caught:
         await tokens.verify(given)
     parts = [part for part in given.split(".") if len(part) > 8]
     assert not any(part in repr(caught.value) for part in parts)
     assert caught.value.__cause__ is None
-    return caught.value.reason
+    return caught.value
 
 
 async def test_a_version_2_token_is_its_user(tokens: ClerkTokens) -> None:
@@ -152,6 +162,48 @@ FORGED = {
 @pytest.mark.parametrize("make", FORGED.values(), ids=FORGED)
 async def test_what_is_no_token_of_the_issuer_is_invalid(tokens: ClerkTokens, make: Any) -> None:
     assert await refusal(tokens, make()) == "TOKEN_INVALID"
+
+
+@pytest.mark.parametrize(
+    ("make", "cause"),
+    [
+        ("HS256 with the public key", "must be signed with RS256"),
+        ("no kid", "must name the key"),
+        ("kid a number", "header has a part that is not understood"),
+        ("unknown kid", "a key (kid) that its issuer does not publish"),
+        ("another key of that name", "signature does not hold"),
+        ("changed claims", "signature does not hold"),
+        ("two parts", "no JWT, or cut off"),
+        ("64 KB", "longer than 16384 characters"),
+    ],
+)
+async def test_why_a_token_is_invalid_is_told(tokens: ClerkTokens, make: str, cause: str) -> None:
+    assert cause in await message(tokens, FORGED[make]())
+
+
+@pytest.mark.parametrize(
+    ("claims", "cause"),
+    [
+        ({"exp": 1_700_000_000}, "expired at 2023-11-14T22:13:20Z"),
+        ({"nbf": 4_000_000_000}, "not valid before 2096-10-02T07:06:40Z, and here it is 20"),
+        ({"nbf": 10**18}, f"not valid before {10**18}, "),
+        ({"iss": f"{ISSUER}/"}, f'iss, "{ISSUER}/", is not what CLERK_JWT_ISSUER says'),
+        ({"azp": "https://evil.example"}, 'CLERK_AUTHORIZED_PARTIES does not list its azp, "https://evil.'),
+        ({"azp": None}, "CLERK_AUTHORIZED_PARTIES does not list its azp, null"),
+        ({"aud": ["a"]}, 'its aud, ["a"], is not what CLERK_AUDIENCE says'),
+        ({"aud": None}, "its aud, null, is not"),
+        ({"sub": None}, "lacks the claim sub"),
+        ({"sub": ""}, "claim sub is empty"),
+        ({"nbf": "later"}, "claims are malformed: exp, iat and nbf must be times"),
+    ],
+)
+async def test_what_is_wrong_with_a_claim_is_told_to_who_holds_the_token(
+    jwks: Jwks, claims: dict[str, Any], cause: str
+) -> None:
+    listed = ["https://app.example"]
+    tokens = ClerkTokens(jwks, issuer=ISSUER, audience="gateway", authorized_parties=listed)
+    given = token(**{"aud": "gateway", "azp": listed[0]} | claims)
+    assert cause in await message(tokens, given)
 
 
 async def test_a_critical_header_that_nobody_understands_is_invalid(tokens: ClerkTokens) -> None:
