@@ -8,12 +8,13 @@ import orjson
 import structlog
 
 from gateway.adapters import migrations
-from gateway.rpc.errors import RpcError, Unavailable
+from gateway.rpc.errors import FailedPrecondition, RpcError, Unavailable
 from gateway.settings import Environment, SettingsError
 
 if TYPE_CHECKING:
     from gateway.adapters.database import Database
     from gateway.adapters.postgres import PostgresDatabase
+    from gateway.adapters.vault import Vault
     from gateway.settings import Settings
 
 log = structlog.get_logger("gateway")
@@ -70,7 +71,7 @@ async def check_database(database: PostgresDatabase, settings: Settings) -> None
         return
     if facts.bypasses_rls:
         log.warning("row-level security does not hold for the database's login", login=facts.login)
-    await _check_schema(database)
+    await _check_functions(database)
     if settings.vault_key is None and not facts.has_vault:
         if in_production:
             msg = "VAULT_KEY is missing: the database has no Supabase Vault to keep secrets in"
@@ -78,8 +79,8 @@ async def check_database(database: PostgresDatabase, settings: Settings) -> None
         log.warning("VAULT_KEY is not set, and the database has no Supabase Vault: secrets are not encrypted")
 
 
-async def _check_schema(database: PostgresDatabase) -> None:
-    """Look for the functions by name: the gateway's login does not see which migrations were applied."""
+async def _check_functions(database: PostgresDatabase) -> None:
+    """Look for the functions by name, which every login can."""
     functions = migrations.functions()
     try:
         lacking = await database.lacking(functions)
@@ -88,6 +89,38 @@ async def _check_schema(database: PostgresDatabase) -> None:
         return
     if lacking:
         is_missing = len(lacking) == len(functions)
-        what = "is missing" if is_missing else f"is of an older version, without {', '.join(lacking)}"
-        msg = f"the schema {what}: run `n8n-gateway migrate --database-url URL`, as the schema's owner"
-        raise SettingsError(msg)
+        raise _behind("is missing" if is_missing else f"is of an older version, without {', '.join(lacking)}")
+
+
+async def check_migrations(database: Database) -> None:
+    """Compare the migrations that the database has with those of this version.
+
+    Raises SettingsError for one that lacks some, though it may have every function: their bodies are older. A
+    schema that was brought up by other means, without a list of migrations, is taken as it is.
+    """
+    try:
+        applied = orjson.loads(await database.call("applied_migrations", None))
+    except RpcError as error:
+        log.warning("not known which migrations the database has", reason=error.reason)
+        return
+    if applied is None:
+        return
+    lacking = [f"{m.version}_{m.name}" for m in migrations.migrations() if m.version not in applied]
+    if lacking:
+        raise _behind(f"is of an older version, without the migrations {', '.join(lacking)}")
+
+
+def _behind(what: str) -> SettingsError:
+    return SettingsError(
+        f"the schema {what}: run `n8n-gateway migrate --database-url URL`, as the schema's owner"
+    )
+
+
+async def check_vault(vault: Vault) -> None:
+    """Try to open stored secrets. Raises SettingsError where it is certain that they do not open."""
+    try:
+        await vault.check()
+    except FailedPrecondition as error:
+        raise SettingsError(error.message) from None
+    except RpcError as error:
+        log.warning("not known whether stored secrets open with VAULT_KEY", reason=error.reason)

@@ -251,7 +251,7 @@ def environment_of(dev: RunningDev, n8n_url: str) -> dict[str, str]:
         "CLERK_JWKS_URL": f"{issuer}/.well-known/jwks.json",
         "N8N_BASE_URL": n8n_url,
         "N8N_INTERNAL_AUTH_SECRET": "s" * 64,
-        "VAULT_KEY": "A" * 43 + "=",
+        "VAULT_KEY": dev.ready["settings"]["VAULT_KEY"],
         "HTTP_PORT": "0",
         "GRPC_PORT": "0",
     }
@@ -305,6 +305,16 @@ def test_serve_in_production_does_not_log_in_as_a_superuser(
 ) -> None:
     environment = environment_of(dev, stub_n8n.url) | {"ENVIRONMENT": "production"}
     assert "DATABASE_URL logs in as a superuser" in complaint(run("serve", directory=tmp_path, **environment))
+
+
+def test_serve_with_another_vault_key_than_that_of_what_is_stored_tells_so(
+    dev: RunningDev, stub_n8n: StubN8n, tmp_path: Path
+) -> None:
+    environment = environment_of(dev, stub_n8n.url) | {"VAULT_KEY": "A" * 43 + "="}
+    told = complaint(run("serve", directory=tmp_path, **environment))
+    assert told.startswith(
+        "The key '1' in VAULT_KEY is not the one that has sealed stored secrets: give every"
+    )
 
 
 def test_serve_with_a_certificate_that_is_not_there_tells_so(

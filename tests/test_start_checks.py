@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -11,10 +12,17 @@ from structlog.testing import capture_logs
 from yarl import URL
 
 from gateway.adapters.postgres import PostgresDatabase
+from gateway.adapters.vault import SealedVault, SupabaseVault
 from gateway.rpc.errors import Unavailable
 from gateway.settings import Settings, SettingsError
-from gateway.start_checks import check_database, check_platform, check_settings
-from tests.adapters.databases import Cluster, cluster, login, superuser, superuser_url
+from gateway.start_checks import (
+    check_database,
+    check_migrations,
+    check_platform,
+    check_settings,
+    check_vault,
+)
+from tests.adapters.databases import Cluster, cluster, login, new_tenant, superuser, superuser_url
 
 __all__ = ["cluster", "superuser", "superuser_url"]
 
@@ -98,6 +106,78 @@ async def test_nor_with_that_of_an_older_version(cluster: Cluster) -> None:
     await connection.close()
     with pytest.raises(SettingsError, match="older version, without check_credits, match_error: run"):
         await looked_at(login(url))
+
+
+async def test_nor_with_functions_of_an_older_version(cluster: Cluster) -> None:
+    """That no function is missing does not say that a migration was applied which gave some another body."""
+    url = await cluster.create("migrated")
+    connection = await asyncpg.connect(str(url))
+    database = PostgresDatabase(login(url))
+    table = "supabase_migrations.schema_migrations"
+    try:
+        await check_migrations(database)
+        await connection.execute(
+            f"insert into {table} (version, name) values ('29991231000000', 'of_others')"
+        )
+        await check_migrations(database)
+        await connection.execute(f"delete from {table} where version in ('20261122104200', '20261122116000')")
+        lacking = "20261122104200_runners, 20261122116000_runs_in_few_statements"
+        with pytest.raises(
+            SettingsError, match=f"without the migrations {lacking}: run `n8n-gateway migrate"
+        ):
+            await check_migrations(database)
+
+        await connection.execute(f"alter table {table} rename to hidden")
+        with capture_logs() as logs:
+            await check_migrations(database)
+        assert logs == []
+    finally:
+        await connection.close()
+        await database.close()
+
+
+async def test_a_list_of_migrations_that_nobody_may_read_says_nothing(cluster: Cluster) -> None:
+    url = await cluster.create("migrated")
+    connection = await asyncpg.connect(str(url))
+    database = PostgresDatabase(login(url))
+    owner = f"owner_{uuid.uuid4().hex}"
+    try:
+        await connection.execute(f"create role {owner}; grant create on schema public to {owner}")
+        await connection.execute(f"grant usage on schema gateway to {owner}")
+        await connection.execute("delete from supabase_migrations.schema_migrations")
+        await connection.execute(f"grant execute on function gateway.require_service() to {owner}")
+        await connection.execute(f"alter function public.applied_migrations() owner to {owner}")
+        assert await database.call("applied_migrations", None) == "null"
+    finally:
+        await connection.execute(f"drop owned by {owner} cascade; drop role {owner}")
+        await connection.close()
+        await database.close()
+
+
+async def test_a_vault_that_cannot_be_asked_does_not_stop_the_start() -> None:
+    database = PostgresDatabase("postgresql://authenticator@127.0.0.1:1/postgres")
+    with capture_logs() as logs:
+        await check_migrations(database)
+        await check_vault(SealedVault(database, settings().vault_keys))
+    await database.close()
+    assert [line["event"] for line in logs if line["log_level"] == "warning"][1::2] == [
+        "not known which migrations the database has",
+        "not known whether stored secrets open with VAULT_KEY",
+    ]
+
+
+async def test_with_a_wrong_vault_key_nothing_is_served(cluster: Cluster) -> None:
+    database = PostgresDatabase(login(await cluster.create("migrated")))
+    vault = SealedVault(database, settings().vault_keys)
+    try:
+        tenant = await new_tenant(database)
+        kept = {"TOKEN": vault.seal(tenant.organization_id, "credential/TOKEN", "kept-and-sealed")}
+        await tenant.call("store_credentials", p_organization_id=tenant.organization_id, p_credentials=kept)
+        await check_vault(vault)
+        with pytest.raises(SettingsError, match="VAULT_KEY is missing: secrets are stored that its key '1'"):
+            await check_vault(SupabaseVault(database))
+    finally:
+        await database.close()
 
 
 def test_production_without_authorized_parties_is_told() -> None:

@@ -28,6 +28,7 @@ Envelope = Mapping[str, str]
 log = structlog.get_logger("gateway.vault")
 
 _NONCE_BYTES = 12
+_SAMPLE = "organization_id", "name", "sealed"
 _MEND = "VAULT_KEY must hold the key that sealed the secret, the same on every replica"
 
 
@@ -59,6 +60,14 @@ class Vault(Protocol):
         """The values of these names and of all names that begin so; those that do not exist are left out."""
         ...
 
+    async def check(self) -> None:
+        """Try some stored secrets of each key that has sealed any.
+
+        Raises FailedPrecondition VAULT_KEY_WRONG when those of one do not open: nobody who has the right keys
+        would see that. Its message is for whoever sets them.
+        """
+        ...
+
 
 class SupabaseVault:
     """Supabase Vault: the database encrypts, its key is outside of the database's files."""
@@ -84,6 +93,11 @@ class SupabaseVault:
     ) -> dict[str, str]:
         """See `Vault.reveal`."""
         return self.open(organization_id, await _envelopes(self._database, organization_id, names, prefix))
+
+    async def check(self) -> None:
+        """See `Vault.check`. Nothing may be sealed; what is not, the database opens."""
+        for key_id in await _samples(self._database):
+            raise _wrong(f"VAULT_KEY is missing: secrets are stored that its key {key_id!r} has sealed")
 
 
 class SealedVault:
@@ -120,11 +134,27 @@ class SealedVault:
         key = self._keys.get(envelope.get("key_id", ""))
         if key is None:
             raise _unreadable(organization_id, name, "no key of its id is known")
-        try:
-            raw = base64.b64decode(envelope["sealed"], validate=True)
-            return key.decrypt(raw[:_NONCE_BYTES], raw[_NONCE_BYTES:], _bound(organization_id, name)).decode()
-        except (InvalidTag, ValueError, binascii.Error):
-            raise _unreadable(organization_id, name, "it does not open") from None
+        value = _decrypted(key, organization_id, name, envelope["sealed"])
+        if value is None:
+            raise _unreadable(organization_id, name, "it does not open")
+        return value
+
+    async def check(self) -> None:
+        """See `Vault.check`. One that opens is proof enough: another may have been tampered with."""
+        for key_id, samples in (await _samples(self._database)).items():
+            key = self._keys.get(key_id)
+            if key is None:
+                raise _wrong(f"VAULT_KEY lacks the key {key_id!r}, and secrets are stored that it has sealed")
+            if not any(_decrypted(key, *(s[part] for part in _SAMPLE)) is not None for s in samples):
+                raise _wrong(f"The key {key_id!r} in VAULT_KEY is not the one that has sealed stored secrets")
+
+
+def _decrypted(key: AESGCM, organization_id: str, name: str, sealed: str) -> str | None:
+    try:
+        raw = base64.b64decode(sealed, validate=True)
+        return key.decrypt(raw[:_NONCE_BYTES], raw[_NONCE_BYTES:], _bound(organization_id, name)).decode()
+    except (InvalidTag, ValueError, binascii.Error):
+        return None
 
 
 def _bound(organization_id: str, name: str) -> bytes:
@@ -139,6 +169,19 @@ async def _envelopes(
     )
     found: dict[str, dict[str, str]] = orjson.loads(text)
     return found
+
+
+async def _samples(database: Database) -> dict[str, list[dict[str, str]]]:
+    found: dict[str, list[dict[str, str]]] = orjson.loads(await database.call("sample_secrets", None))
+    return found
+
+
+def _wrong(what: str) -> FailedPrecondition:
+    return FailedPrecondition(
+        f"{what}: give every replica the keys that have sealed them (for one that is lost, see"
+        " docs/credentials.md)",
+        reason="VAULT_KEY_WRONG",
+    )
 
 
 def _unreadable(organization_id: str, name: str, why: str) -> FailedPrecondition:

@@ -25,7 +25,7 @@ from gateway.executions.token import ExecutionTokens
 from gateway.rpc.degraded import Part, Parts
 from gateway.services.health import Check
 from gateway.settings import Environment, Settings, plain
-from gateway.start_checks import check_database, check_platform
+from gateway.start_checks import check_database, check_migrations, check_platform, check_vault
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -58,6 +58,11 @@ class Surroundings:
         unwatched, checks = await _database(settings)
         database = WatchedDatabase(unwatched, _report(away, Part.DATABASE))
         parts.push_async_callback(database.close)
+        await check_migrations(database)
+        vault: Vault = (
+            SealedVault(database, settings.vault_keys) if settings.vault_keys else SupabaseVault(database)
+        )
+        await check_vault(vault)
         looking = asyncio.create_task(check_platform(database, settings))
         parts.push_async_callback(lambda: stop(looking))
         redis: Redis = Redis.from_url(plain(settings.redis_url))
@@ -66,9 +71,6 @@ class Surroundings:
         channels.start()
         parts.push_async_callback(channels.close)
         replicas = await _replicas(settings, parts, redis, _report(away, Part.REDIS))
-        vault: Vault = (
-            SealedVault(database, settings.vault_keys) if settings.vault_keys else SupabaseVault(database)
-        )
         networks = Networks(settings.n8n_allowed_networks)
         n8n = await _default_n8n(settings, parts, _report(away, Part.N8N))
         return cls(
@@ -88,6 +90,7 @@ class Surroundings:
                 Part.IDENTITY: Check(keys.check, "fetched" if settings.clerk_jwt_key is None else "fixed"),
                 Part.N8N: Check(n8n.ready, "default"),
                 Part.REDIS: Check(lambda: ping_redis(redis), "single"),
+                "vault": Check(vault.check, vault.mode),
             },
         )
 

@@ -8,6 +8,7 @@ import uuid
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
+import asyncpg
 import pytest
 import pytest_asyncio
 from structlog.testing import capture_logs
@@ -17,7 +18,7 @@ from gateway.adapters.database import Database
 from gateway.adapters.postgres import PostgresDatabase
 from gateway.adapters.vault import SealedVault, SupabaseVault, Vault
 from gateway.rpc.errors import FailedPrecondition, PermissionDenied
-from tests.adapters.databases import Tenant, login, new_tenant
+from tests.adapters.databases import Cluster, Tenant, login, new_tenant
 from tests.adapters.postgrest import Postgrests, Project
 
 KEYS = [("2", os.urandom(32)), ("1", os.urandom(32))]
@@ -198,3 +199,81 @@ async def test_without_a_vault_nothing_is_kept_in_plain(superuser: Any, database
         assert await reveal(sealed(database), tenant) == {"TOKEN": "mine"}
     finally:
         await superuser.execute("alter schema hidden rename to vault")
+
+
+@pytest.fixture
+async def empty(cluster: Cluster) -> URL:
+    """A database in which no other test has stored anything."""
+    return await cluster.create("migrated")
+
+
+@pytest.fixture
+async def alone(empty: URL) -> AsyncIterator[Database]:
+    opened = PostgresDatabase(login(empty))
+    yield opened
+    await opened.close()
+
+
+async def wrong(vault: Vault) -> str:
+    """What is told of the keys of a vault."""
+    with capture_logs() as logs, pytest.raises(FailedPrecondition) as raised:
+        await vault.check()
+    assert raised.value.reason == "VAULT_KEY_WRONG"
+    assert logs == []
+    return raised.value.message
+
+
+async def test_nothing_is_wrong_where_nothing_is_stored(alone: Database) -> None:
+    await sealed(alone).check()
+    await SupabaseVault(alone).check()
+
+
+async def test_keys_are_tried_on_what_they_have_sealed(alone: Database) -> None:
+    new, old = KEYS
+    tenant = await new_tenant(alone)
+    await keep(SealedVault(alone, [old]), tenant, A="sealed before", B="as well", C="and this", D="and that")
+    await SealedVault(alone, [old]).check()
+    told = await wrong(SealedVault(alone, [("1", os.urandom(32))]))
+    assert told.startswith("The key '1' in VAULT_KEY is not the one that has sealed stored secrets: ")
+    told = await wrong(SealedVault(alone, [new]))
+    assert told.startswith("VAULT_KEY lacks the key '1', and secrets are stored that it has sealed: ")
+    told = await wrong(SupabaseVault(alone))
+    assert told.startswith("VAULT_KEY is missing: secrets are stored that its key '1' has sealed: ")
+
+
+async def test_keys_may_change_one_after_the_other(alone: Database) -> None:
+    new, old = KEYS
+    tenant = await new_tenant(alone)
+    await keep(SealedVault(alone, [old]), tenant, A="sealed before")
+    await keep(SealedVault(alone, [new, old]), tenant, B="sealed after")
+    for keys in ([old, new], [new, old]):
+        await SealedVault(alone, keys).check()
+    assert "lacks the key '2'" in await wrong(SealedVault(alone, [old]))
+    assert "lacks the key '1'" in await wrong(SealedVault(alone, [new]))
+    assert "The key '2'" in await wrong(SealedVault(alone, [("2", os.urandom(32)), old]))
+    await keep(SealedVault(alone, [new, old]), tenant, A="sealed anew")
+    await SealedVault(alone, [new]).check()
+
+
+async def test_what_supabase_vault_keeps_needs_no_key(alone: Database) -> None:
+    await keep(SupabaseVault(alone), await new_tenant(alone), TOKEN="in the vault")
+    await SupabaseVault(alone).check()
+    await sealed(alone).check()
+
+
+async def test_one_secret_that_was_changed_makes_no_key_wrong(alone: Database, empty: URL) -> None:
+    vault, connection = sealed(alone), await asyncpg.connect(str(empty))
+    for _ in range(2):
+        await keep(vault, await new_tenant(alone), TOKEN="mine")
+    change = "update tenant_secrets set sealed = 'AAAA' where organization_id "
+    first = "(select min(organization_id::text)::uuid from tenant_secrets)"
+    await connection.execute(f"{change} = {first}")
+    await vault.check()
+    await connection.execute(f"{change} <> {first}")
+    assert "The key '2'" in await wrong(vault)
+    await connection.close()
+
+
+async def test_keys_are_tried_on_both_ways_to_the_database(database: Database) -> None:
+    await keep(sealed(database), await new_tenant(database), TOKEN="mine")
+    assert "VAULT_KEY is missing" in await wrong(SupabaseVault(database))

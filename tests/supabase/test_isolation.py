@@ -241,6 +241,8 @@ FUNCTIONS = {
     "list_credentials": for_admins("list_credentials($1)"),
     "delete_credentials": for_admins("delete_credentials($1)"),
     "reveal_secrets": for_service("reveal_secrets($1, p_prefix => '')", "organization"),
+    "sample_secrets": for_service("sample_secrets()"),
+    "applied_migrations": for_service("applied_migrations()"),
     "create_api_key": for_admins(
         "create_api_key($1, '{\"name\": \"k\", \"scopes\": []}', 'gw_live_' || repeat('b', 16),"
         ' repeat(\'b\', 64), \'{"sealed": "AA==", "key_id": "1"}\')'

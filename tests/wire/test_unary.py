@@ -309,6 +309,7 @@ def test_health_is_open_to_everyone(client: Client, world: World) -> None:
         ("identity", "ok"),
         ("n8n", "ok"),
         ("redis", "ok"),
+        ("vault", "ok"),
     ]
 
 
