@@ -127,6 +127,7 @@ class Settings(BaseSettings):
     execution_timeout_seconds: PositiveFloat = 300
     execution_lease_seconds: int = Field(30, ge=1, le=600)
     execution_queue_concurrency: PositiveInt = 1000
+    execution_queue_megabytes: int = Field(512, ge=32, le=1 << 20)
     execution_events_megabytes: int = Field(256, ge=1, le=1 << 20)
     shutdown_grace_seconds: PositiveFloat = 20
 

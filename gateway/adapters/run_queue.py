@@ -9,7 +9,8 @@ comes first, and of its runs that wait for nothing else the oldest one.
     lanes:<organization>             its workflows with runs
     lane:<organization>:<workflow>   their ids, which order by time
     rest:<organization>              until when workflows wait, because a limit was reached
-    kept:<organization>              bytes to send, by the hour in which they were stored
+    kept                             bytes to send, by the hour in which they were stored
+    kept:<organization>              of these, an organization's
 """
 
 from __future__ import annotations
@@ -29,8 +30,8 @@ CHANNEL = "n8n-gateway:queue"
 """Where the id of an organization is told when one of its runs may be taken."""
 KEPT_SECONDS = 25 * 3600
 """What is to be sent is kept for longer than a run can wait."""
-MOST_BYTES = 256 << 20
-"""To send of one organization, so that none takes the memory that all share."""
+RUN_BYTES = 512
+"""What a run takes in Redis beside what it is to be sent."""
 CALL_SECONDS = 2.0
 
 _FULL_SECONDS = 5.0
@@ -40,40 +41,49 @@ local P, now = KEYS[1], redis.call('TIME')
 now = now[1] * 1000 + math.floor(now[2] / 1000)
 """
 
-# ARGV: id, organization, workflow, what to send, seconds to keep, most bytes. Answers whether there is room.
-# What nobody drops is counted for as long as it is kept.
+# ARGV: id, organization, workflow, what to send, seconds to keep, most bytes, bytes of a run. Answers whether
+# there is room: an organization may keep as much as is left then. What nobody drops is counted for as long as
+# it is kept.
 _STORE = (
     _TIME
     + """
-local run, kept, hour = P .. 'run:' .. ARGV[1], P .. 'kept:' .. ARGV[2], math.floor(now / 3600000)
-local size, sum = #ARGV[4] - redis.call('HSTRLEN', run, 'data'), 0
-local hours = redis.call('HGETALL', kept)
-for i = 1, #hours, 2 do
-    if tonumber(hours[i]) < hour - math.ceil(ARGV[5] / 3600) then
-        redis.call('HDEL', kept, hours[i])
-    else
-        sum = sum + hours[i + 1]
+local run, all, own = P .. 'run:' .. ARGV[1], P .. 'kept', P .. 'kept:' .. ARGV[2]
+local hour = math.floor(now / 3600000)
+local function kept(key)
+    local hours, sum = redis.call('HGETALL', key), 0
+    for i = 1, #hours, 2 do
+        if tonumber(hours[i]) < hour - math.ceil(ARGV[5] / 3600) then
+            redis.call('HDEL', key, hours[i])
+        else
+            sum = sum + hours[i + 1]
+        end
     end
+    return sum
 end
-if sum + size > tonumber(ARGV[6]) then return 0 end
-local stored = redis.call('HGET', run, 'hour') or hour
+local more = #ARGV[4] - redis.call('HSTRLEN', run, 'data')
+local known = redis.call('HGET', run, 'hour')
+if not known then more = more + ARGV[7] end
+if more > 0 and kept(own) + more > ARGV[6] - kept(all) - more then return 0 end
+local stored = known or hour
 redis.call('HSET', run, 'organization', ARGV[2], 'workflow', ARGV[3], 'data', ARGV[4], 'hour', stored)
 redis.call('EXPIRE', run, ARGV[5])
-redis.call('HINCRBY', kept, stored, size)
-redis.call('EXPIRE', kept, ARGV[5] + 3600)
+for _, key in ipairs({all, own}) do
+    redis.call('HINCRBY', key, stored, more)
+    redis.call('EXPIRE', key, ARGV[5] + 3600)
+end
 return 1
 """
 )
 
-# ARGV: id.
+# ARGV: id, bytes of a run.
 _DROP = """
 local P = KEYS[1]
 local run = P .. 'run:' .. ARGV[1]
 local known = redis.call('HMGET', run, 'organization', 'hour')
 if known[2] then
-    local kept = P .. 'kept:' .. known[1]
-    if redis.call('HINCRBY', kept, known[2], -redis.call('HSTRLEN', run, 'data')) <= 0 then
-        redis.call('HDEL', kept, known[2])
+    local less = -redis.call('HSTRLEN', run, 'data') - ARGV[2]
+    for _, key in ipairs({P .. 'kept', P .. 'kept:' .. known[1]}) do
+        if redis.call('HINCRBY', key, known[2], less) <= 0 then redis.call('HDEL', key, known[2]) end
     end
 end
 redis.call('DEL', run)
@@ -152,10 +162,15 @@ class Taken:
 
 
 class RunQueue:
-    """The queue of all replicas. Failure: every method raises Unavailable, within CALL_SECONDS."""
+    """The queue of all replicas, where `most_bytes` wait at most to be sent.
 
-    def __init__(self, redis: Redis) -> None:
+    An organization keeps no more than is left for others: half of it while it is alone, and there is always
+    room for one that comes later. Failure: every method raises Unavailable, within CALL_SECONDS.
+    """
+
+    def __init__(self, redis: Redis, most_bytes: int) -> None:
         self._redis = redis
+        self._most_bytes = most_bytes
         self._store = redis.register_script(_STORE)
         self._drop = redis.register_script(_DROP)
         self._enqueue = redis.register_script(_ENQUEUE)
@@ -169,19 +184,27 @@ class RunQueue:
                 await self._redis.ping()
 
     async def store(self, execution_id: str, organization_id: str, workflow_id: str, data: bytes) -> None:
-        """Keep what a run is to be sent. Raises ResourceExhausted above MOST_BYTES of the organization."""
-        arguments = (execution_id, organization_id, workflow_id, data, KEPT_SECONDS, MOST_BYTES)
+        """Keep what a run is to be sent. Raises ResourceExhausted when there is no room for more."""
+        arguments = (
+            execution_id,
+            organization_id,
+            workflow_id,
+            data,
+            KEPT_SECONDS,
+            self._most_bytes,
+            RUN_BYTES,
+        )
         if not await self._run(self._store, *arguments):
             raise ResourceExhausted(
                 "As much waits to be sent for the organization as may: try again when some of it has been.",
                 reason="QUEUE_FULL",
-                metadata={"limit_bytes": str(MOST_BYTES)},
+                metadata={"limit_bytes": str(self._most_bytes)},
                 retry_after=_FULL_SECONDS,
             )
 
     async def drop(self, execution_id: str) -> None:
         """Forget what a run is to be sent."""
-        await self._run(self._drop, execution_id)
+        await self._run(self._drop, execution_id, RUN_BYTES)
 
     async def enqueue(self, execution_id: str, *, rest_ms: int = 0) -> bool:
         """Let a stored run wait for its turn, its workflow for so long; False when it is not stored."""

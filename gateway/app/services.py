@@ -120,7 +120,7 @@ class Services:
         runner = Runner(database, caller, publisher, replica=replica, lease_seconds=lease)
         watcher = Watcher(runner.runs, streams, channels)
         endings = Endings(database, streams, replica)
-        queue = RunQueue(around.redis)
+        queue = RunQueue(around.redis, settings.execution_queue_megabytes << 20)
         capacity = settings.execution_queue_concurrency
         dispatcher = Dispatcher(database, queue, runner, vault, endings, capacity=capacity)
         peers = Peers(channels, replica, runner.tasks)

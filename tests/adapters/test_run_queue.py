@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -9,8 +10,7 @@ import pytest
 import pytest_asyncio
 from redis.asyncio import Redis
 
-from gateway.adapters import run_queue
-from gateway.adapters.run_queue import CHANNEL, RunQueue, Taken
+from gateway.adapters.run_queue import CHANNEL, RUN_BYTES, RunQueue, Taken
 from gateway.local.valkey import LocalValkey
 from gateway.rpc.errors import ResourceExhausted, Unavailable
 
@@ -31,7 +31,7 @@ async def redis(url: str) -> AsyncIterator[Redis]:
 
 @pytest.fixture
 def queue(redis: Redis) -> RunQueue:
-    return RunQueue(redis)
+    return RunQueue(redis, 1 << 20)
 
 
 async def put(queue: RunQueue, *runs: str) -> None:
@@ -69,28 +69,66 @@ async def test_one_tenant_s_thousands_do_not_starve_another_s_one(queue: RunQueu
     assert {run.execution_id for run in [await queue.take() for _ in range(3)] if run} >= {"b.w.1", "c.w.1"}
 
 
-async def test_one_organization_does_not_take_all_the_room(
-    queue: RunQueue, redis: Redis, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(run_queue, "MOST_BYTES", 10)
-    await queue.store("a.w.1", "a", "w", b"12345")
-    await queue.store("a.w.2", "a", "w", b"1234")
-    with pytest.raises(ResourceExhausted):
-        await queue.store("a.w.3", "a", "w", b"12")
-    await queue.store("b.w.1", "b", "w", b"1234567890")
-    await queue.store("a.w.1", "a", "w", b"123456")  # in place of what it was
-    with pytest.raises(ResourceExhausted):
-        await queue.store("a.w.3", "a", "w", b"1")
+async def store(queue: RunQueue, run: str, thousands: int) -> None:
+    """Store a run named organization.workflow.number that takes so much in all."""
+    organization, workflow, _ = run.split(".")
+    await queue.store(run, organization, workflow, bytes(thousands * 1000 - RUN_BYTES))
+
+
+async def refused(queue: RunQueue, run: str, thousands: int) -> None:
+    with pytest.raises(ResourceExhausted) as caught:
+        await store(queue, run, thousands)
+    assert (caught.value.reason, caught.value.retry_after) == ("QUEUE_FULL", 5)
+    assert caught.value.metadata == {"limit_bytes": "20000"}
+
+
+async def test_an_organization_alone_takes_half_of_the_room(redis: Redis) -> None:
+    queue = RunQueue(redis, 20_000)
+    await store(queue, "a.w.1", 5)
+    await store(queue, "a.w.2", 4)
+    await refused(queue, "a.w.3", 2)
+    await store(queue, "a.w.1", 6)  # in place of what it was
+    await refused(queue, "a.w.3", 1)
     for _ in range(2):
         await queue.drop("a.w.1")
-    await queue.store("a.w.3", "a", "w", b"123456")
-    with pytest.raises(ResourceExhausted):
-        await queue.store("a.w.4", "a", "w", b"1")
-    # What was never dropped is counted no longer than it is kept.
-    [(hour, held)] = (await redis.hgetall("n8n-gateway:{queue}:kept:a")).items()
-    await redis.delete("n8n-gateway:{queue}:kept:a")
-    await redis.hset("n8n-gateway:{queue}:kept:a", str(int(hour) - 26), held)
-    await queue.store("a.w.4", "a", "w", b"1234567890")
+    await store(queue, "a.w.3", 6)
+    await refused(queue, "a.w.4", 1)
+
+
+async def test_there_is_room_for_who_comes_later_and_never_more_than_may_be(redis: Redis) -> None:
+    queue = RunQueue(redis, 20_000)
+    await store(queue, "a.w.1", 10)
+    await store(queue, "b.w.1", 5)
+    await refused(queue, "b.w.2", 1)
+    await store(queue, "c.w.1", 2)
+    await refused(queue, "c.w.2", 1)
+    await store(queue, "d.w.1", 1)
+    await store(queue, "a.w.1", 10)  # no more than it was
+    await queue.drop("a.w.1")
+    await store(queue, "b.w.2", 3)
+    await refused(queue, "b.w.3", 2)
+
+
+async def test_what_was_never_dropped_is_counted_no_longer_than_it_is_kept(redis: Redis) -> None:
+    queue = RunQueue(redis, 20_000)
+    await store(queue, "a.w.1", 10)
+    for key in ("n8n-gateway:{queue}:kept", "n8n-gateway:{queue}:kept:a"):
+        [(hour, held)] = (await redis.hgetall(key)).items()
+        assert held == b"10000"
+        await redis.delete(key)
+        await redis.hset(key, str(int(hour) - 26), held)
+    await store(queue, "a.w.2", 10)
+
+
+async def test_runs_with_little_to_send_are_counted_for_what_they_take(queue: RunQueue, redis: Redis) -> None:
+    organization, workflow, *runs = (str(uuid.uuid4()) for _ in range(502))
+    used = (await redis.info("memory"))["used_memory"]
+    for run in runs:
+        await queue.store(run, organization, workflow, b"{}")
+        await queue.enqueue(run)
+    used = (await redis.info("memory"))["used_memory"] - used
+    [counted] = await redis.hvals("n8n-gateway:{queue}:kept")
+    assert used < 2 * int(counted)
 
 
 async def test_turns_go_round(queue: RunQueue) -> None:
@@ -168,7 +206,7 @@ async def test_payloads_go_in_time(queue: RunQueue, redis: Redis) -> None:
 
 async def test_without_redis_everything_is_unavailable(tmp_path: Path) -> None:
     client = Redis.from_url(f"unix://{tmp_path / 'none'}")
-    queue = RunQueue(client)
+    queue = RunQueue(client, 1 << 20)
     for work in (
         queue.check(),
         queue.store("a.w.1", "a", "w", b""),
