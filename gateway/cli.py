@@ -83,9 +83,9 @@ def serve() -> None:
 @application.command()
 def dev(  # noqa: PLR0917 - one parameter for each option
     http_port: Annotated[
-        int, typer.Option(help="Port of REST, Connect and gRPC-Web; 0 for a free one.")
+        int, typer.Option(min=0, max=65535, help="Port of REST, Connect and gRPC-Web; 0 for a free one.")
     ] = 8000,
-    grpc_port: Annotated[int, typer.Option(help="Port of gRPC; 0 for a free one.")] = 50051,
+    grpc_port: Annotated[int, typer.Option(min=0, max=65535, help="Port of gRPC; 0 for a free one.")] = 50051,
     data_dir: Annotated[
         Path, typer.Option(help="Where the data lives; found again by the next start.")
     ] = Path(".n8n-gateway"),

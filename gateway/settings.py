@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import re
+from collections.abc import Mapping
 from enum import StrEnum
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from pathlib import Path
@@ -27,7 +28,15 @@ from pydantic import (
     ValidationInfo,
     field_validator,
 )
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings import (
+    BaseSettings,
+    DotEnvSettingsSource,
+    EnvSettingsSource,
+    NoDecode,
+    SettingsConfigDict,
+)
+
+from gateway import settings_faults
 
 MINIMUM_INTERNAL_SECRET = 64
 MINIMUM_PLATFORM_TOKEN = 32
@@ -42,9 +51,19 @@ _VAULT_KEY_BYTES = 32
 _VAULT_KEY_ID = re.compile(r"[A-Za-z0-9_-]{1,32}")
 
 _SCHEMES = {"database_url": ("postgresql", "postgres"), "redis_url": ("redis", "rediss", "unix")}
+_EXAMPLES = {
+    "database_url": "postgresql://user:password@host:5432/postgres",
+    "redis_url": "redis://:password@host:6379/0",
+    "clerk_jwt_issuer": "https://name.clerk.accounts.dev",
+    "clerk_jwks_url": "https://name.clerk.accounts.dev/.well-known/jwks.json",
+    "n8n_base_url": "http://n8n:5678",
+    "supabase_url": "https://project.supabase.co",
+}
+_MAKE_SECRET = "`openssl rand -hex 32` makes one"  # noqa: S105
 
 _HOST = re.compile(r"(\*\.)?[A-Za-z0-9._~-]+|\[[0-9A-Fa-f:.]+\]")
 _ADDRESS_OR_NAME = re.compile(r"[A-Za-z0-9._-]+")
+_ORIGIN = re.compile(r"\*|[A-Za-z][A-Za-z0-9+.-]*://[^/?#\s]+")
 _LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
 
 CommaList = Annotated[tuple[str, ...], NoDecode]
@@ -60,7 +79,7 @@ def parse_rate(text: str) -> tuple[int, int]:
 
 
 def _rate(value: object) -> object:
-    return parse_rate(value) if isinstance(value, str) else value
+    return parse_rate(str(value)) if isinstance(value, str | int) else value
 
 
 def _rate_or_off(value: object) -> object:
@@ -80,7 +99,14 @@ class Environment(StrEnum):
 
 
 class SettingsError(Exception):
-    """The environment does not add up. The message names every fault at once."""
+    """The environment does not add up. The message names every fault at once.
+
+    `faults` are those of single settings, by their names.
+    """
+
+    def __init__(self, message: str = "", *, faults: Mapping[str, str] | None = None) -> None:
+        self.faults = dict(faults or {})
+        super().__init__(message or "\n".join(f"{name} {fault}" for name, fault in self.faults.items()))
 
 
 def _also(name: str, *aliases: str) -> AliasChoices:
@@ -100,7 +126,7 @@ class Settings(BaseSettings):
     environment: Environment = Environment.PRODUCTION
     debug: bool = False
     log_level: str = "INFO"
-    log_format: str = Field("json", pattern="^(json|text)$")
+    log_format: Literal["json", "text"] = "json"
 
     host: str = "127.0.0.1"
     http_port: int = Field(8000, ge=0, le=65535)
@@ -145,7 +171,10 @@ class Settings(BaseSettings):
 
     clerk_secret_key: SecretStr | None = None
     clerk_publishable_key: str | None = None
-    clerk_jwt_issuer: str = Field(validation_alias=_also("CLERK_JWT_ISSUER", "CLERK_ISSUER"))
+    clerk_jwt_issuer: str = Field(
+        validation_alias=_also("CLERK_JWT_ISSUER", "CLERK_ISSUER"),
+        description=f"who issues session tokens, such as {_EXAMPLES['clerk_jwt_issuer']}",
+    )
     clerk_jwks_url: str | None = None
     clerk_jwt_key: str | None = None
     clerk_audience: str | None = None
@@ -153,9 +182,13 @@ class Settings(BaseSettings):
 
     platform_token: SecretStr | None = None
 
-    n8n_base_url: str = Field(validation_alias=_also("N8N_BASE_URL", "N8N_WEBHOOK_URL"))
+    n8n_base_url: str = Field(
+        validation_alias=_also("N8N_BASE_URL", "N8N_WEBHOOK_URL"),
+        description=f"where n8n is, such as {_EXAMPLES['n8n_base_url']}",
+    )
     n8n_internal_auth_secret: SecretStr = Field(
         validation_alias=_also("N8N_INTERNAL_AUTH_SECRET", "N8N_INTERNAL_SECRET"),
+        description=f"what n8n's webhooks ask for in X-N8N-Internal-Auth; {_MAKE_SECRET}",
     )
     n8n_api_key: SecretStr | None = None
     n8n_allowed_networks: CommaList = ()
@@ -188,7 +221,27 @@ class Settings(BaseSettings):
         try:
             return cls(**overrides)
         except ValidationError as error:
-            raise SettingsError("\n".join(_faults(error))) from None
+            told = settings_faults.faults(error, cls)
+            slips = {name: f"is no setting: is {near} meant?" for name, near in cls.mistyped().items()}
+            raise SettingsError(faults=told | slips) from None
+        except (OSError, UnicodeDecodeError) as error:
+            raise SettingsError(f".env cannot be read: {type(error).__name__}") from None
+
+    @classmethod
+    def mistyped(cls) -> dict[str, str]:
+        """Names in the environment and `.env` that are probably meant as a setting's, with that one's."""
+        given = {**EnvSettingsSource(cls).env_vars, **DotEnvSettingsSource(cls).env_vars}
+        known = [settings_faults.names_of(name, field) for name, field in cls.model_fields.items()]
+        return settings_faults.mistyped((name.upper() for name in given), known)
+
+    @field_validator("cors_origins", mode="after")
+    @classmethod
+    def _origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in value:
+            if not _ORIGIN.fullmatch(origin):
+                msg = f"must list origins such as https://app.example.com, without a path: {origin}"
+                raise ValueError(msg)
+        return value
 
     @field_validator(
         "cors_origins",
@@ -279,9 +332,9 @@ class Settings(BaseSettings):
 
     @field_validator("clerk_jwt_issuer", "clerk_jwks_url", "n8n_base_url", "supabase_url", mode="after")
     @classmethod
-    def _http_url(cls, value: str | None) -> str | None:
-        if value is not None and not value.startswith(("http://", "https://")):
-            msg = "must be an http:// or https:// URL"
+    def _http_url(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if value is not None and not _is_http_url(value):
+            msg = f"must be an http:// or https:// URL, such as {_EXAMPLES[str(info.field_name)]}"
             raise ValueError(msg)
         return value
 
@@ -297,7 +350,7 @@ class Settings(BaseSettings):
         except (ValueError, UnsupportedAlgorithm):
             key = None
         if not isinstance(key, RSAPublicKey):
-            msg = "must be an RSA public key in PEM"
+            msg = "must be an RSA public key in PEM, which begins with -----BEGIN PUBLIC KEY-----"
             raise ValueError(msg)  # noqa: TRY004 - what pydantic takes for a fault of the setting
         return pem
 
@@ -309,7 +362,8 @@ class Settings(BaseSettings):
         if value is None:
             return value
         if value.get_secret_value().partition("://")[0] not in schemes:
-            msg = f"must be a URL that begins with {' or '.join(f'{scheme}://' for scheme in schemes)}"
+            schemes_ = " or ".join(f"{scheme}://" for scheme in schemes)
+            msg = f"must be a URL that begins with {schemes_}, such as {_EXAMPLES[str(info.field_name)]}"
             raise ValueError(msg)
         try:
             _ = info.field_name == "redis_url" and urlsplit(value.get_secret_value()).port
@@ -322,7 +376,7 @@ class Settings(BaseSettings):
     @classmethod
     def _database_or_supabase(cls, value: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
         if value is None and info.data.get("supabase_url", "faulty") is None:
-            msg = "is missing: set DATABASE_URL or SUPABASE_URL with its keys"
+            msg = f"is missing: set it, such as {_EXAMPLES['database_url']}, or SUPABASE_URL with its keys"
             raise ValueError(msg)
         return value
 
@@ -355,7 +409,7 @@ class Settings(BaseSettings):
             raise ValueError(msg)
         short = len(value.get_secret_value()) < MINIMUM_INTERNAL_SECRET
         if short and info.data.get("environment") is Environment.PRODUCTION:
-            msg = f"needs at least {MINIMUM_INTERNAL_SECRET} characters in production"
+            msg = f"needs at least {MINIMUM_INTERNAL_SECRET} characters in production; {_MAKE_SECRET}"
             raise ValueError(msg)
         return value
 
@@ -363,7 +417,7 @@ class Settings(BaseSettings):
     @classmethod
     def _long_enough_to_guard(cls, value: SecretStr | None) -> SecretStr | None:
         if value is not None and len(value.get_secret_value()) < MINIMUM_PLATFORM_TOKEN:
-            msg = f"needs at least {MINIMUM_PLATFORM_TOKEN} characters"
+            msg = f"needs at least {MINIMUM_PLATFORM_TOKEN} characters; {_MAKE_SECRET}"
             raise ValueError(msg)
         return value
 
@@ -379,7 +433,7 @@ class Settings(BaseSettings):
     @classmethod
     def _long_enough_for_macs(cls, value: SecretStr | None) -> SecretStr | None:
         if value is not None and len(value.get_secret_value().encode()) < _MINIMUM_FINGERPRINT_KEY:
-            msg = f"needs at least {_MINIMUM_FINGERPRINT_KEY} bytes"
+            msg = f"needs at least {_MINIMUM_FINGERPRINT_KEY} bytes; {_MAKE_SECRET}"
             raise ValueError(msg)
         return value
 
@@ -418,6 +472,15 @@ class Settings(BaseSettings):
         return self.rate_limit or (self.rate_limit_requests, self.rate_limit_period)
 
 
+def _is_http_url(text: str) -> bool:
+    try:
+        parts = urlsplit(text)
+        _ = parts.port
+    except ValueError:
+        return False
+    return parts.scheme in {"http", "https"} and bool(parts.hostname)
+
+
 def _is_address(text: str) -> bool:
     try:
         ip_address(text)
@@ -445,18 +508,12 @@ def _vault_keys(text: str) -> list[tuple[str, bytes]]:
             key = b""
         key_id = key_id or "1"
         if len(key) != _VAULT_KEY_BYTES or not _VAULT_KEY_ID.fullmatch(key_id) or key_id in keys:
-            msg = "must be 32 bytes in base64; to change it, NEW_ID:NEW,OLD_ID:OLD"
+            msg = (
+                "must be 32 bytes in base64 (`openssl rand -base64 32`); to change it, NEW_ID:NEW,OLD_ID:OLD"
+            )
             raise ValueError(msg)
         keys[key_id] = key
     return list(keys.items())
-
-
-def _faults(error: ValidationError) -> list[str]:
-    lines = []
-    for fault in error.errors(include_url=False, include_input=False, include_context=False):
-        text = "is missing" if fault["type"] == "missing" else fault["msg"].removeprefix("Value error, ")
-        lines.append(f"{str(fault['loc'][0]).upper()} {text}")
-    return lines
 
 
 def plain(secret: SecretStr | None) -> str:

@@ -22,6 +22,8 @@ log = structlog.get_logger("gateway")
 
 def check_settings(settings: Settings) -> None:
     """Warn of what can be meant, and mostly is not."""
+    for name, setting in settings.mistyped().items():
+        log.warning("no setting has this name, it has no effect", name=name, meant=setting)
     if settings.environment is Environment.PRODUCTION and not settings.clerk_authorized_parties:
         log.warning(
             "CLERK_AUTHORIZED_PARTIES is empty: tokens that the issuer gave to any application are taken"

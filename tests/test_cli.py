@@ -176,11 +176,37 @@ def test_a_ready_file_of_before_does_not_outlive_a_new_start(directory: Path) ->
     stale = directory / "ready.json"
     stale.write_text("{}")
     ended = run(
-        "dev", "--data-dir", "data", "--http-port", "70000", "--grpc-port", "0", "--ready-file", "ready.json",
+        "dev", "--data-dir", "data", "--n8n-url", "nowhere", "--ready-file", "ready.json",
         directory=directory,
     )  # fmt: skip
-    assert complaint(ended).startswith("HTTP_PORT ")
+    assert complaint(ended).startswith("--n8n-url ")
     assert not stale.exists()
+
+
+def test_wrong_options_of_dev_are_told_by_their_names_before_anything_starts(tmp_path: Path) -> None:
+    ended = run(
+        "dev", "--data-dir", "data", "--http-port", "0", "--grpc-port", "0", "--n8n-url", "localhost:5678",
+        "--n8n-internal-secret", "", "--cors-origin", "https://app.example/",
+        directory=tmp_path, LOG_FORMAT="xml", REDIS_URL="dev has one of its own",
+    )  # fmt: skip
+    assert [line.split()[0] for line in complaint(ended).splitlines()] == [
+        "LOG_FORMAT", "--cors-origin", "--n8n-url", "--n8n-internal-secret"
+    ]  # fmt: skip
+    assert not (tmp_path / "data").exists()
+
+
+def test_a_wrong_origin_of_the_environment_is_no_options_fault(tmp_path: Path) -> None:
+    free = ("--http-port", "0", "--grpc-port", "0")
+    told = complaint(run("dev", "--data-dir", "data", *free, directory=tmp_path, CORS_ORIGINS="app"))
+    assert told.startswith("CORS_ORIGINS must list origins such as https://app.example.com, without a path")
+
+
+def test_ports_of_dev_that_cannot_be_are_told(tmp_path: Path) -> None:
+    beyond = run("dev", "--http-port", "70000", directory=tmp_path)
+    assert beyond.returncode == 2
+    assert "--http-port" in beyond.stderr
+    same = run("dev", "--http-port", "8123", "--grpc-port", "8123", directory=tmp_path)
+    assert complaint(same) == "--http-port and --grpc-port cannot both be 8123\n"
 
 
 def test_two_at_once_do_not_meet(dev: RunningDev, directory: Path) -> None:
@@ -207,6 +233,7 @@ def test_a_port_in_use_is_told_and_leaves_no_process(directory: Path, option: st
         arguments = [part for pair in ports.items() for part in pair]
         ended = run("dev", "--data-dir", "data", *arguments, directory=directory)
     assert re.fullmatch(rf"cannot listen for .* on 127\.0\.0\.1:{port}: .*in use.*\n", complaint(ended))
+    assert "starting" not in ended.stderr
     alive = [entry for entry in Path("/proc").glob("[1-9]*") if _works_in(entry, directory)]
     assert not alive
 

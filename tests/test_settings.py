@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from gateway.settings import Environment, Settings, SettingsError
@@ -46,7 +48,11 @@ def test_an_empty_environment_names_all_that_is_missing(environment: pytest.Monk
     for name in GOOD:
         environment.delenv(name)
     told = faults()
-    assert "DATABASE_URL is missing: set DATABASE_URL or SUPABASE_URL with its keys" in told
+    assert (
+        "DATABASE_URL is missing: set it, such as postgresql://user:password@host:5432/postgres,"
+        " or SUPABASE_URL with its keys"
+    ) in told
+    assert "N8N_BASE_URL is missing: where n8n is, such as http://n8n:5678" in told
     assert sorted(line.partition(" is missing")[0] for line in told) == sorted(GOOD)
 
 
@@ -105,6 +111,83 @@ def test_every_fault_is_told_at_once_and_no_value(environment: pytest.MonkeyPatc
     assert "too-short" not in "".join(told)
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "fault"),
+    [
+        ("HTTP_PORT", "70000", "must be at most 65535 (by default it is 8000)"),
+        ("HTTP_PORT", "-1", "must be at least 0 (by default it is 8000)"),
+        ("GRPC_PORT", "x", "must be a whole number (by default it is 50051)"),
+        ("METRICS_PORT", "1.5", "must be a whole number"),
+        ("REQUEST_TIMEOUT_SECONDS", "soon", "must be a number (by default it is 60)"),
+        ("REQUEST_TIMEOUT_SECONDS", "0", "must be above 0 (by default it is 60)"),
+        ("DEBUG", "maybe", "must be true or false"),
+        ("ENVIRONMENT", "prod", "must be production, staging or development (by default it is production)"),
+        ("LOG_FORMAT", "xml", "must be json or text (by default it is json)"),
+        ("FORWARDED_HEADER", "x", "must be forwarded or x-forwarded-for"),
+        ("RATE_LIMIT", "5", "must look like 30/minute, with one of: second, minute, hour, day"),
+        ("N8N_BASE_URL", "n8n:5678", "must be an http:// or https:// URL, such as http://n8n:5678"),
+        ("N8N_BASE_URL", "http://", "must be an http:// or https:// URL, such as http://n8n:5678"),
+        ("N8N_BASE_URL", "http://n8n:port", "must be an http:// or https:// URL, such as http://n8n:5678"),
+    ],
+)
+def test_a_fault_says_what_is_expected(
+    environment: pytest.MonkeyPatch, name: str, value: str, fault: str
+) -> None:
+    environment.setenv(name, value)
+    assert faults() == [f"{name} {fault}"]
+
+
+@pytest.mark.parametrize("value", ["localhost:3000", "https://app.example/", "https://app.example/path"])
+def test_an_origin_has_a_scheme_and_no_path(environment: pytest.MonkeyPatch, value: str) -> None:
+    environment.setenv("CORS_ORIGINS", f"https://other.example,{value}")
+    told = "must list origins such as https://app.example.com, without a path"
+    assert faults() == [f"CORS_ORIGINS {told}: {value}"]
+
+
+@pytest.mark.parametrize("value", ["*", "http://localhost:3000", "capacitor://localhost"])
+def test_other_origins_are_taken(environment: pytest.MonkeyPatch, value: str) -> None:
+    environment.setenv("CORS_ORIGINS", value)
+    assert Settings.load().cors_origins == (value,)
+
+
+def test_a_name_that_is_mistyped_is_told(environment: pytest.MonkeyPatch) -> None:
+    environment.delenv("CLERK_JWT_ISSUER")
+    environment.setenv("CLERK_JWT_ISUER", "https://issuer.example")
+    assert "CLERK_JWT_ISUER is no setting: is CLERK_JWT_ISSUER meant?" in faults()
+
+
+def test_one_in_the_file_is_told_too(environment: pytest.MonkeyPatch) -> None:
+    assert Settings.mistyped() == {}
+    Path(".env").write_text("CLERK_AUTHORISED_PARTIES=https://app.example\nRATE_LIMITS=5/day\n")
+    assert Settings.mistyped() == {
+        "CLERK_AUTHORISED_PARTIES": "CLERK_AUTHORIZED_PARTIES",
+        "RATE_LIMITS": "RATE_LIMIT",
+    }
+    environment.setenv("RATE_LIMIT", "5/day")
+    assert set(Settings.mistyped()) == {"CLERK_AUTHORISED_PARTIES"}
+
+
+def test_a_file_that_cannot_be_read_is_told(environment: pytest.MonkeyPatch) -> None:
+    assert environment
+    Path(".env").write_bytes(b"DATABASE_URL=\xff\xfe")
+    assert faults() == [".env cannot be read: UnicodeDecodeError"]
+
+
+FOREIGN = (
+    "N8N_HOST N8N_PORT N8N_PROTOCOL N8N_ENCRYPTION_KEY N8N_EDITOR_BASE_URL N8N_LOG_LEVEL WEBHOOK_URL PGHOST "
+    "POSTGRES_PASSWORD DATABASE_HOST DATABASE_PASSWORD REDIS_HOST REDIS_PORT REDIS_PASSWORD HOSTNAME HOSTS "
+    "HTTP_PROXY HTTPS_PROXY GRPC_TRACE GRPC_VERBOSITY GRPC_POLL_STRATEGY KUBERNETES_SERVICE_HOST "
+    "NEXT_PUBLIC_SUPABASE_URL NEXT_PUBLIC_CLERK_PUBLISHABLE_KEY SUPABASE_ACCESS_TOKEN CLERK_WEBHOOK_SECRET "
+    "CLERK_API_URL LOG_FILE DEBUGGER METRICS_PATH TLS_CA_FILE VAULT_ADDR VAULT_TOKEN PATH HOME LANG "
+)
+
+
+def test_what_is_another_programs_is_passed_over(environment: pytest.MonkeyPatch) -> None:
+    for name in FOREIGN.split():
+        environment.setenv(name, "x")
+    assert Settings.mistyped() == {}
+
+
 def test_a_short_secret_and_the_bypass_are_for_development(environment: pytest.MonkeyPatch) -> None:
     environment.setenv("ENVIRONMENT", "development")
     environment.setenv("N8N_INTERNAL_AUTH_SECRET", "short")
@@ -132,7 +215,9 @@ def test_secrets_are_not_shown(environment: pytest.MonkeyPatch) -> None:
 def test_a_secret_must_not_be_empty_anywhere(environment: pytest.MonkeyPatch, environment_name: str) -> None:
     environment.setenv("ENVIRONMENT", environment_name)
     environment.setenv("N8N_INTERNAL_AUTH_SECRET", "")
-    assert faults() == ["N8N_INTERNAL_AUTH_SECRET is missing"]
+    [told] = faults()
+    assert told.startswith("N8N_INTERNAL_AUTH_SECRET is missing: ")
+    assert told.endswith("`openssl rand -hex 32` makes one")
     with pytest.raises(SettingsError, match="N8N_INTERNAL_AUTH_SECRET must not be empty"):
         Settings.load(n8n_internal_auth_secret="")
 
@@ -223,7 +308,8 @@ def test_a_vault_key_of_another_form_is_refused_and_not_told(
 ) -> None:
     environment.setenv("VAULT_KEY", value)
     [fault] = faults()
-    assert fault == "VAULT_KEY must be 32 bytes in base64; to change it, NEW_ID:NEW,OLD_ID:OLD"
+    told = "VAULT_KEY must be 32 bytes in base64 (`openssl rand -base64 32`)"
+    assert fault == f"{told}; to change it, NEW_ID:NEW,OLD_ID:OLD"
 
 
 def test_trusted_proxies_are_addresses_and_networks(environment: pytest.MonkeyPatch) -> None:
@@ -314,4 +400,4 @@ def test_fingerprints_have_a_key_of_their_own(environment: pytest.MonkeyPatch) -
     assert Settings.load().fingerprint_secret == own
     assert "a-key-for-fingerprints" not in repr(Settings.load())
     environment.setenv("FINGERPRINT_KEY", "too-short-hunter2")
-    assert faults() == ["FINGERPRINT_KEY needs at least 32 bytes"]
+    assert faults() == ["FINGERPRINT_KEY needs at least 32 bytes; `openssl rand -hex 32` makes one"]

@@ -188,6 +188,13 @@ def test_production_without_authorized_parties_is_told() -> None:
     assert [line["event"].split(" ")[0] for line in logs] == ["CLERK_AUTHORIZED_PARTIES"]
 
 
+def test_a_setting_whose_name_is_mistyped_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CLERK_AUDIENCES", "gateway")
+    with capture_logs() as logs:
+        check_settings(settings(environment="development"))
+    assert [(line["name"], line["meant"]) for line in logs] == [("CLERK_AUDIENCES", "CLERK_AUDIENCE")]
+
+
 async def test_production_is_told_that_nobody_has_decided_who_registers_workflows(cluster: Cluster) -> None:
     database = PostgresDatabase(login(await cluster.create("migrated")))
 

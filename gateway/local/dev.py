@@ -8,7 +8,7 @@ import os
 from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field, SecretStr
 from yarl import URL
@@ -22,7 +22,7 @@ from gateway.local.errors import LocalError
 from gateway.local.issuer import DEV_LIFETIME
 from gateway.local.seed import CLERK_ORGANIZATION, USER, Seeded, seed
 from gateway.local.stack import LocalStack
-from gateway.settings import Environment, Rate, RateOrOff, Settings
+from gateway.settings import Environment, Rate, RateOrOff, Settings, SettingsError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,6 +34,25 @@ _UNNOTICED = (1_000_000, 60)
 SHUTDOWN_GRACE_SECONDS = 2.0
 LOOPBACK = ("127.0.0.0/8", "::1/128")
 """What a developer's own n8n and receivers of webhooks listen on."""
+
+_OPTIONS = {
+    "HTTP_PORT": "--http-port",
+    "GRPC_PORT": "--grpc-port",
+    "N8N_BASE_URL": "--n8n-url",
+    "N8N_INTERNAL_AUTH_SECRET": "--n8n-internal-secret",
+    "CORS_ORIGINS": "--cors-origin",
+}
+_BEFORE_THE_PARTS = {
+    "database_url": "postgresql://",
+    "redis_url": "redis://",
+    "vault_key": None,
+    "platform_token": None,
+    "clerk_jwks_url": None,
+    "clerk_jwt_issuer": "http://127.0.0.1",
+    "n8n_base_url": "http://127.0.0.1",
+    "n8n_internal_auth_secret": "not known yet",
+}
+"""Stands for what the parts will say, while all else is looked at."""
 
 
 class DevSettings(Settings):
@@ -120,6 +139,8 @@ class Dev:
 
     def _check_ports(self) -> None:
         options = self._options
+        if options.http_port == options.grpc_port != 0:
+            raise LocalError(f"--http-port and --grpc-port cannot both be {options.http_port}")
         for door, option, port in (
             ("HTTP", "--http-port", options.http_port),
             ("gRPC", "--grpc-port", options.grpc_port),
@@ -130,7 +151,36 @@ class Dev:
                     f"choose another with {option}, or 0 for a free one"
                 )
 
+    def _settings(self, **parts: Any) -> Settings:
+        """The gateway's settings over these parts. Raises LocalError, in the words of the options."""
+        options = self._options
+        given = {
+            "http_port": options.http_port,
+            "grpc_port": options.grpc_port,
+            "n8n_base_url": options.n8n_url,
+            "n8n_internal_auth_secret": options.n8n_internal_secret,
+            "cors_origins": options.cors_origins,
+        }
+        given = {name: value for name, value in given.items() if value is not None}
+        always = {
+            "environment": Environment.DEVELOPMENT,
+            "shutdown_grace_seconds": SHUTDOWN_GRACE_SECONDS,
+            "tls_cert_file": None,
+            "tls_key_file": None,
+            "grpc_client_ca_file": None,
+            "n8n_allowed_networks": LOOPBACK,
+            "webhook_allowed_networks": LOOPBACK,
+        }
+        try:
+            return DevSettings.load(**(always | parts | given))
+        except SettingsError as error:
+            names = {name: _OPTIONS[name] if name.lower() in given else name for name in error.faults}
+            told = (f"{names[name]} {fault}" for name, fault in error.faults.items())
+            raise LocalError("\n".join(told) or str(error)) from None
+
     async def _start(self) -> Ready:
+        self._check_ports()
+        self._settings(**_BEFORE_THE_PARTS)
         stack = await self._parts.enter_async_context(self.stack)
         if stack.issuer is None:
             msg = "dev runs with its own issuer"
@@ -140,27 +190,16 @@ class Dev:
         self._progress("gateway", "starting")
         internal_secret = self._options.n8n_internal_secret or stack.internal_secret
         platform_token = self.stack.secrets.get("platform_token")
-        origins = self._options.cors_origins
-        settings = DevSettings.load(
-            environment=Environment.DEVELOPMENT,
-            shutdown_grace_seconds=SHUTDOWN_GRACE_SECONDS,
-            http_port=self._options.http_port,
-            grpc_port=self._options.grpc_port,
-            tls_cert_file=None,
-            tls_key_file=None,
-            grpc_client_ca_file=None,
+        settings = self._settings(
             database_url=database_url,
             redis_url=stack.redis_url,
             clerk_jwt_issuer=stack.issuer.url,
             clerk_jwks_url=stack.issuer.jwks_url,
             n8n_base_url=stack.n8n_url,
-            n8n_allowed_networks=LOOPBACK,
-            webhook_allowed_networks=LOOPBACK,
             vault_key=self.stack.vault_key,
             n8n_internal_auth_secret=internal_secret,
             platform_token=platform_token,
             **({} if stack.n8n is None else {"n8n_api_key": stack.n8n_api_key}),
-            **({} if origins is None else {"cors_origins": origins}),
         )
         self._check_ports()
         gateway = Gateway(settings)
