@@ -144,6 +144,7 @@ class Fingerprints:
         """Whoever calls has verified who it is: compare with this call from now on."""
         self._tell(call, subject, fingerprint, signals, "challenged", status=BASELINE)
         self._known.forget(subject)
+        self._recorded.forget(subject)
         with suppress(Unavailable):  # the record has it
             await self._baselines.replace(self._name(subject), fingerprint)
 

@@ -58,16 +58,22 @@ class SecurityEvent:
 
 @dataclass(slots=True)
 class _Counted:
-    """The first event of a kind, how many are not written yet, and from when on they may be."""
+    """The first event of a kind, how many are not written yet, when the last was, and when they may be."""
 
     event: SecurityEvent
     count: int
+    seen_at: float
     not_before: float
+
+    def is_due(self, now: float) -> bool:
+        """Whether there is something to write, and its time has come."""
+        return self.count > 0 and (self.not_before <= now or self.event.status == BASELINE)
 
 
 class SecurityLog:
     """Writes events in the background: the first of a kind at once, the same ones once a minute, counted.
 
+    A baseline is written at once each time: the last one of a subject is what others compare with.
     While the database is away they wait. When as many kinds wait as MOST, new ones are dropped, which is
     logged.
     """
@@ -107,11 +113,12 @@ class SecurityLog:
 
     def record(self, event: SecurityEvent) -> None:
         """Take note of an event. Returns at once and never raises."""
-        counted = self._kinds.get(event.kind)
+        counted, now = self._kinds.get(event.kind), self._clock()
         if counted is not None:
             counted.count += 1
+            counted.seen_at = now
         elif len(self._kinds) < MOST:
-            self._kinds[event.kind] = _Counted(event, 1, 0)
+            self._kinds[event.kind] = _Counted(event, 1, now, 0)
         else:
             self._dropped += 1
         self._some.set()
@@ -132,11 +139,11 @@ class SecurityLog:
         """Write a batch of those whose time has come. False when there is none, or the database is away."""
         self._forget()
         now = self._clock()
-        due = [(c, c.count) for c in self._kinds.values() if c.count and c.not_before <= now][:_BATCH]
+        due = [(c, c.count) for c in self._kinds.values() if c.is_due(now)][:_BATCH]
         if not due:
             return False
         try:
-            rows = [_row(counted.event, count) for counted, count in due]
+            rows = [_row(counted.event, count, now - counted.seen_at) for counted, count in due]
             await self._database.call("note_security_events", None, p_events=rows)
         except Unavailable:
             return False
@@ -158,7 +165,7 @@ class SecurityLog:
             self._dropped = 0
 
 
-def _row(event: SecurityEvent, count: int) -> dict[str, Json]:
+def _row(event: SecurityEvent, count: int, age: float) -> dict[str, Json]:
     row = {name: value for name, value in asdict(event).items() if name != "signals"}
     texts = {name: text.replace("\0", "") for name, text in row.items()}  # which Postgres has no place for
-    return {**texts, "signals": event.signals, "count": count}
+    return {**texts, "signals": event.signals, "count": count, "age_seconds": age}

@@ -7,13 +7,15 @@ from typing import Any
 
 import pytest
 
+from gateway.adapters.postgres import PostgresDatabase
 from gateway.chain.fingerprint import FRESH_MINUTES, Fingerprints
-from gateway.chain.security_log import BASELINE, SUSPICIOUS, SecurityEvent
+from gateway.chain.security_log import BASELINE, SUSPICIOUS, SecurityEvent, SecurityLog
 from gateway.gen.n8ngateway.v1.organization_pb import FingerprintPolicy
 from gateway.rpc.call import Call
 from gateway.rpc.errors import RpcError, Unavailable
 from gateway.rpc.policy import Policy
 from gateway.rpc.principal import DatabaseRole, Kind, Principal
+from tests.adapters.databases import new_tenant
 from tests.calls import call_of
 
 LOG, CHALLENGE, DENY = FingerprintPolicy.LOG, FingerprintPolicy.CHALLENGE, FingerprintPolicy.DENY
@@ -327,6 +329,38 @@ async def test_a_challenge_can_be_answered_without_redis() -> None:
     world.guard = world.replica()
     assert await world.come(agent=CURL, fva=[0, -1]) == "OK"
     assert world.told()[-1] == (BASELINE, ("user_agent",), "challenged")
+
+
+async def test_who_comes_and_goes_without_redis_is_compared_with_who_came_last(
+    database: PostgresDatabase,
+) -> None:
+    world, organization = World(CHALLENGE), (await new_tenant(database)).organization_id
+    world.memory.is_away = True
+
+    async def comes(agent: str, **more: Any) -> str:
+        """What a call to a new replica gets, when it has written down what it noticed."""
+        log = SecurityLog(database)
+        world.guard = Fingerprints(world.key, world.memory, database, log.record)
+        outcome = await world.come(agent=agent, organization=organization, **more)
+        await log.close()
+        return outcome
+
+    assert await comes(FIREFOX) == "OK"
+    for agent, other in [(CURL, FIREFOX), (FIREFOX, CURL)] * 3:
+        assert await comes(agent) == "REVERIFICATION_REQUIRED"
+        assert await comes(agent, fva=[0, -1]) == "OK"
+        assert await comes(agent) == "OK"
+        assert await comes(other) == "REVERIFICATION_REQUIRED"
+
+
+async def test_a_replica_without_redis_does_not_go_on_comparing_with_what_was() -> None:
+    world = World(CHALLENGE)
+    world.memory.is_away = True
+    await world.come()
+    assert await world.come() == "OK"  # remembered from now on
+    assert await world.come(agent=CURL, fva=[0, -1]) == "OK"
+    assert await world.come(agent=CURL) == "OK"
+    assert await world.come() == "REVERIFICATION_REQUIRED"
 
 
 @pytest.mark.parametrize("policy", [CHALLENGE, DENY])

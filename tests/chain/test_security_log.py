@@ -3,13 +3,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
 
 from gateway.chain import security_log
-from gateway.chain.security_log import AGAIN_SECONDS, SUSPICIOUS, SecurityEvent, SecurityLog
+from gateway.chain.security_log import AGAIN_SECONDS, BASELINE, SUSPICIOUS, SecurityEvent, SecurityLog
 from gateway.rpc.errors import InvalidArgument, Unavailable
 
 
@@ -72,6 +73,7 @@ async def test_the_first_is_written_at_once_and_the_same_a_minute_later_with_its
             "signals": ("network",),
             "request_id": "r-1",
             "count": 1,
+            "age_seconds": 0,
         }
         for number in range(50):
             log.record(event(request_id=f"r-{number}"))
@@ -82,6 +84,28 @@ async def test_the_first_is_written_at_once_and_the_same_a_minute_later_with_its
         log.record(event("user_3"))
         await written(database, 4)
     assert len(database.rows) == 4
+
+
+async def test_a_baseline_is_written_at_once_each_time() -> None:
+    database, clock = Database(), Clock()
+    baseline = replace(event(), status=BASELINE)
+    async with running(database, clock) as log:
+        for number in range(1, 4):
+            log.record(baseline)
+            assert len(await written(database, number)) == number
+
+
+async def test_it_is_told_how_long_ago_the_last_one_was() -> None:
+    database, clock = Database(), Clock()
+    database.fails = [Unavailable("away")] * 2
+    async with running(database, clock) as log:
+        log.record(event())
+        clock.now += 5
+        log.record(event())
+        log.record(event("user_2"))
+        clock.now += 2.5
+        rows = await written(database, 2)
+    assert [row["age_seconds"] for row in rows] == [2.5, 2.5]
 
 
 async def test_what_is_left_is_written_at_the_end() -> None:

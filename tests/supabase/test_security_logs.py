@@ -128,6 +128,28 @@ async def test_the_last_baseline_counts(database: PostgresDatabase) -> None:
     assert await baseline(database, str(uuid.uuid4()), "user_1", "sess_1") is None
 
 
+async def test_a_baseline_that_is_one_again_is_the_last_one(database: PostgresDatabase) -> None:
+    """On one day it has the row, and the id, that it had before."""
+    organization_id = (await new_tenant(database)).organization_id
+    first = event(organization_id)
+    a, b = (event(organization_id, fingerprint=one, action="challenged") for one in (A, B))
+    for noted, last in ((first, A), (b, B), (a, A), (b, B), (a, A)):
+        await note(database, noted)
+        assert await baseline(database, organization_id, "user_1", "sess_1") == last
+
+
+async def test_the_last_baseline_is_the_one_that_was_seen_last(database: PostgresDatabase) -> None:
+    """Which is not always the one that was written down last."""
+    organization_id = (await new_tenant(database)).organization_id
+    a, b = (event(organization_id, fingerprint=one, action="challenged") for one in (A, B))
+    await note(database, a | {"age_seconds": 30}, b | {"age_seconds": 29.5})
+    assert await baseline(database, organization_id, "user_1", "sess_1") == B
+    await note(database, a | {"age_seconds": 600})
+    assert await baseline(database, organization_id, "user_1", "sess_1") == B
+    await note(database, b | {"age_seconds": 10}, a | {"age_seconds": 5})
+    assert await baseline(database, organization_id, "user_1", "sess_1") == A
+
+
 async def test_a_baseline_is_found_by_what_it_was_made_with(database: PostgresDatabase) -> None:
     organization_id = (await new_tenant(database)).organization_id
     new, old = A, "0" * 8 + "c" * 56
