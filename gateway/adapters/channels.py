@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import structlog
 from redis.exceptions import RedisError
 
-from gateway.adapters.redis import stop, unavailable
+from gateway.adapters.redis import stop, within
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -53,12 +53,8 @@ class Channels:
 
     async def publish(self, channel: str, data: bytes) -> int:
         """Tell who listens; the answer is how many processes do. Raises Unavailable."""
-        try:
-            async with asyncio.timeout(_PUBLISH_SECONDS):
-                heard: int = await self._redis.publish(channel, data)
-        except (RedisError, OSError, TimeoutError) as error:
-            raise unavailable() from error
-        return heard
+        async with within(_PUBLISH_SECONDS):
+            return int(await self._redis.publish(channel, data))
 
     @contextlib.contextmanager
     def listen(self, channel: str, handler: Handler) -> Iterator[None]:

@@ -10,14 +10,13 @@ then on what the former one appends is refused.
 
 from __future__ import annotations
 
-import asyncio
 import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from gateway import metrics
-from gateway.adapters.redis import told
+from gateway.adapters.redis import within
 from gateway.adapters.redis_script import RedisScript
 from gateway.gen.n8ngateway.v1.execution_event_pb import ExecutionEvent
 
@@ -226,9 +225,8 @@ class EventStreams:
         The answers are how many replicas follow the run, None where another one writes its stream. A batch
         whose fate is unknown can be sent again, with more behind it.
         """
-        with told():
-            async with asyncio.timeout(CALL_SECONDS):
-                answers = await self._append.run_all([self._call(writer, batch) for batch in batches])
+        async with within(CALL_SECONDS):
+            answers = await self._append.run_all([self._call(writer, batch) for batch in batches])
         for _, dropped, all_bytes in answers:
             if all_bytes >= 0:
                 metrics.EVENTS_BYTES.set(all_bytes)
@@ -237,18 +235,16 @@ class EventStreams:
 
     async def claim(self, writer: str, execution_id: str) -> int:
         """Become the one that writes a run's stream; the answer is the sequence of its newest event, or 0."""
-        with told():
-            async with asyncio.timeout(CALL_SECONDS):
-                answer = await self._redis.eval(_CLAIM, 1, _writer_key(execution_id), writer, KEPT_SECONDS)
+        async with within(CALL_SECONDS):
+            answer = await self._redis.eval(_CLAIM, 1, _writer_key(execution_id), writer, KEPT_SECONDS)
         return int(answer)
 
     async def read(self, execution_id: str, after: int) -> list[ExecutionEvent]:
         """The next events above a sequence, not always all, in order; a gap is what is no longer kept."""
-        with told():
-            async with asyncio.timeout(CALL_SECONDS):
-                entries: Any = await self._redis.xrange(
-                    _stream_key(execution_id), min=f"{after + 1}-0", max="+", count=PAGE_ENTRIES
-                )
+        async with within(CALL_SECONDS):
+            entries: Any = await self._redis.xrange(
+                _stream_key(execution_id), min=f"{after + 1}-0", max="+", count=PAGE_ENTRIES
+            )
         events: list[ExecutionEvent] = []
         for _, fields in entries:
             for event in _unpacked(fields[b"e"]):
@@ -260,23 +256,20 @@ class EventStreams:
 
     async def progress(self, execution_id: str) -> Progress:
         """How far a run's stream has come; of one that is not there, Progress()."""
-        with told():
-            async with asyncio.timeout(CALL_SECONDS):
-                found: Any = await self._redis.hmget(_writer_key(execution_id), ["writer", "last"])
+        async with within(CALL_SECONDS):
+            found: Any = await self._redis.hmget(_writer_key(execution_id), ["writer", "last"])
         writer, last = found
         return Progress((writer or b"").decode(), int(last or 0))
 
     async def beat(self, writer: str, seconds: int) -> None:
         """Tell that a writer lives, and goes on living for so long unless it tells otherwise."""
-        with told():
-            async with asyncio.timeout(CALL_SECONDS):
-                await self._redis.set(_life_key(writer), b"1", ex=seconds)
+        async with within(CALL_SECONDS):
+            await self._redis.set(_life_key(writer), b"1", ex=seconds)
 
     async def is_alive(self, writer: str) -> bool:
         """Whether a writer has told so lately."""
-        with told():
-            async with asyncio.timeout(CALL_SECONDS):
-                return bool(await self._redis.exists(_life_key(writer)))
+        async with within(CALL_SECONDS):
+            return bool(await self._redis.exists(_life_key(writer)))
 
     def _call(self, writer: str, batch: Batch) -> tuple[tuple[str, ...], tuple[int | str | bytes, ...]]:
         run = batch.execution_id

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 import structlog
@@ -55,18 +55,19 @@ class Nonces:
         Raises Unavailable when Redis cannot be asked: nothing that may be a replay goes on.
         """
         try:
-            async with asyncio.timeout(_NONCE_SECONDS):
+            async with within(_NONCE_SECONDS):
                 return bool(await self._redis.set(_NONCE + name, b"", nx=True, ex=seconds))
-        except (RedisError, OSError) as error:
-            log.warning("nonce not taken", error=type(error).__name__)
+        except Unavailable as error:
+            log.warning("nonce not taken", error=type(error.__cause__).__name__)
             msg = "Nobody can tell now whether this signed request is a replay: try again."
             raise Unavailable(msg, reason="REPLAY_PROTECTION_AWAY", retry_after=1) from None
 
 
-@contextmanager
-def told() -> Iterator[None]:
-    """Tell the faults of a connection, and of one that takes too long, as `unavailable`."""
+@asynccontextmanager
+async def within(seconds: float) -> AsyncIterator[None]:
+    """Wait for Redis for so long; raises `unavailable` then, and for each fault of the connection."""
     try:
-        yield
-    except (RedisError, OSError, TimeoutError) as error:
+        async with asyncio.timeout(seconds):
+            yield
+    except (RedisError, OSError) as error:
         raise unavailable() from error

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
-from redis.exceptions import RedisError
-
-from gateway.adapters.redis import unavailable
+from gateway.adapters.redis import unavailable, within
+from gateway.rpc.errors import Unavailable
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -51,11 +49,11 @@ class RedisBaselines:
         if not self._replicas.is_reachable:
             raise unavailable()
         try:
-            async with asyncio.timeout(self._timeout):
+            async with within(self._timeout):
                 answer = await ask()
-        except (RedisError, OSError):
+        except Unavailable:
             self._replicas.lost()
-            raise unavailable() from None
+            raise
         self._replicas.found()
         return answer
 

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Collection
 from typing import TYPE_CHECKING
 
-from redis.exceptions import RedisError
-
-from gateway.rpc.errors import Unavailable
+from gateway.adapters.redis import within
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable
     from typing import Any
 
     from redis.asyncio import Redis
@@ -49,25 +45,19 @@ class RedisLeases:
 
     async def take(self, name: str, lease: str, *, most: int) -> bool:
         """Take a lease unless there are as many as there may be."""
-        return bool(await self._bounded(self._run(name, most, [lease])))
+        return bool(await self._run(name, most, [lease]))
 
     async def renew(self, name: str, leases: Collection[str]) -> None:
         """Hold leases for LEASE_SECONDS from now on, also those that were forgotten meanwhile."""
         held = list(leases)
         for start in range(0, len(held), _MOST):
-            await self._bounded(self._run(name, "", held[start : start + _MOST]))
+            await self._run(name, "", held[start : start + _MOST])
 
     async def give_back(self, name: str, lease: str) -> None:
         """Hold it no longer."""
-        await self._bounded(self._redis.zrem(self._prefix + name, lease))
+        async with within(self._timeout):
+            await self._redis.zrem(self._prefix + name, lease)
 
-    def _run(self, name: str, most: int | str, leases: list[str]) -> Awaitable[Any]:
-        return self._script(keys=[self._prefix + name], args=[most, LEASE_SECONDS, *leases])
-
-    async def _bounded(self, work: Awaitable[Any]) -> Any:
-        try:
-            async with asyncio.timeout(self._timeout):
-                return await work
-        except (RedisError, OSError) as error:
-            msg = f"Redis does not answer ({type(error).__name__})."
-            raise Unavailable(msg, reason="REDIS_UNREACHABLE", retry_after=1) from None
+    async def _run(self, name: str, most: int | str, leases: list[str]) -> Any:
+        async with within(self._timeout):
+            return await self._script(keys=[self._prefix + name], args=[most, LEASE_SECONDS, *leases])

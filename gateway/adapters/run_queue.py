@@ -15,12 +15,11 @@ comes first, and of its runs that wait for nothing else the oldest one.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from gateway.adapters.redis import told
+from gateway.adapters.redis import within
 from gateway.rpc.errors import ResourceExhausted
 
 if TYPE_CHECKING:
@@ -179,9 +178,8 @@ class RunQueue:
 
     async def check(self) -> None:
         """Raises Unavailable while there is no queue."""
-        with told():
-            async with asyncio.timeout(CALL_SECONDS):
-                await self._redis.ping()
+        async with within(CALL_SECONDS):
+            await self._redis.ping()
 
     async def store(self, execution_id: str, organization_id: str, workflow_id: str, data: bytes) -> None:
         """Keep what a run is to be sent. Raises ResourceExhausted when there is no room for more."""
@@ -221,12 +219,10 @@ class RunQueue:
 
     async def organizations(self) -> set[str]:
         """Those whose runs wait."""
-        with told():
-            async with asyncio.timeout(CALL_SECONDS):
-                found: Any = await self._redis.zrange(f"{_PREFIX}ring", 0, -1)
+        async with within(CALL_SECONDS):
+            found: Any = await self._redis.zrange(f"{_PREFIX}ring", 0, -1)
         return {member.decode() for member in found}
 
     async def _run(self, script: Any, *arguments: str | int | bytes) -> Any:
-        with told():
-            async with asyncio.timeout(CALL_SECONDS):
-                return await script(keys=[_PREFIX], args=arguments)
+        async with within(CALL_SECONDS):
+            return await script(keys=[_PREFIX], args=arguments)
