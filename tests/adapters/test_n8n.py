@@ -10,6 +10,7 @@ import re
 import tracemalloc
 import zlib
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -889,6 +890,41 @@ async def test_secrets_do_not_come_back_in_a_stream(server: Server, n8n: N8n) ->
     async with n8n.run("echo", b"{}", timeouts=PATIENT, secrets=['a"bcdefgh']) as response:
         contents = [piece.content for piece in await collect(response) if isinstance(piece, NodeItem)]
     assert contents == ["x[redacted]y", '{"auth": "[redacted]", "key": "[redacted]"}']
+
+
+LAST_PARTS = [
+    ("nothing is it", "nothing is it"),
+    (f"not yet {SECRET[:7]}", f"not yet {SECRET[:7]}"),
+    (f"most of {SECRET[:-1]}", "most of [redacted]"),
+    (SECRET[:8], "[redacted]"),
+]
+
+
+@pytest.mark.parametrize(("last", "seen"), LAST_PARTS)
+@pytest.mark.parametrize(
+    ("end", "reason"),
+    [
+        ("close", "N8N_CONNECTION_LOST"),
+        ("silence", "N8N_IDLE_TIMEOUT"),
+        ("garbage", "N8N_MALFORMED_RESPONSE"),
+    ],
+)
+async def test_what_may_begin_a_secret_is_shown_however_the_stream_ends(
+    server: Server, n8n: N8n, last: str, seen: str, end: str, reason: str
+) -> None:
+    async def play(peer: Peer) -> None:
+        await peer.request()
+        await peer.send(*chunked(BEGIN, item("first "), item(last), ended=False))
+        if end == "garbage":
+            await peer.send(b"zz\r\n")
+        if end != "close":
+            await peer.gone()
+
+    server.play = play
+    pieces, fault = await failed_run(n8n, replace(PATIENT, idle=0.5) if end == "silence" else PATIENT)
+    assert isinstance(fault, RpcError)
+    assert fault.reason == reason
+    assert "".join(piece.content for piece in pieces if isinstance(piece, NodeItem)) == f"first {seen}"
 
 
 async def test_nothing_is_logged(server: Server, n8n: N8n, caplog: pytest.LogCaptureFixture) -> None:

@@ -374,17 +374,17 @@ class _Pieces:
 
     async def __anext__(self) -> list[Piece]:
         while not self._ended:
-            pieces = self._redactor.clean(self._read(await self._answer.read()))
+            pieces = self._redactor.clean(await self._next())
             if self._ended:
-                pieces += self._redactor.finish()
+                pieces += self._redactor.finish(is_cut=self._fault is not None)
             if pieces:
                 return pieces
         fault, self._fault = self._fault, None
         raise fault or StopAsyncIteration
 
-    def _read(self, data: bytes) -> list[Piece]:
+    async def _next(self) -> list[Piece]:
         try:
-            if data:
+            if data := await self._answer.read():
                 return self._reader.feed(data)
             self._ended = True
             return self._last(self._reader.finish())
@@ -396,6 +396,9 @@ class _Pieces:
                 else faults.malformed(str(error))
             )
             return error.pieces
+        except N8nFault as fault:
+            self._ended, self._fault = True, fault
+            return []
 
     def _last(self, pieces: list[Piece]) -> list[Piece]:
         for piece in pieces:

@@ -178,9 +178,16 @@ class StreamRedactor:
             cleaned.append(piece)
         return cleaned
 
-    def finish(self) -> list[Piece]:
-        """Give what is still held back, at the end of the stream."""
-        return [piece for key in list(self._held) for piece in self._release(key)]
+    def finish(self, *, is_cut: bool = False) -> list[Piece]:
+        """Give what is still held back, at the end of the stream.
+
+        Of one that was cut, what has 8 characters is masked: the rest of the secret was still to come.
+        """
+        held = [piece for key in list(self._held) for piece in self._release(key)]
+        for piece in held:
+            if is_cut and len(piece.content) >= _SHORTEST:
+                piece.content = _MASK
+        return [*held]
 
     def _clean_item(self, piece: NodeItem) -> bool:
         """Redact an item; say whether anything of it is left to be shown now."""
@@ -198,7 +205,7 @@ class StreamRedactor:
         piece.content = content
         return bool(content)
 
-    def _release(self, key: _ItemKey) -> Iterator[Piece]:
+    def _release(self, key: _ItemKey) -> Iterator[NodeItem]:
         node, held = self._held.pop(key, (None, ""))
         if node is not None:
             yield NodeItem(node, held)
