@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Container, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, TypeVar
 
 import asyncpg
 import orjson
 
 from gateway.adapters import sqlstates
 from gateway.adapters.database import request_headers
+from gateway.adapters.postgres_batches import Batches
 from gateway.adapters.postgres_connections import Connections
-from gateway.adapters.postgres_errors import translate
+from gateway.adapters.postgres_errors import is_one_calls, translate
+from gateway.adapters.postgres_statements import PARAMETER_TYPES, one_call, several_calls
 from gateway.rpc.errors import Internal, PermissionDenied, RpcError, Unavailable
 from gateway.rpc.principal import DatabaseRole
 
@@ -25,7 +27,11 @@ if TYPE_CHECKING:
     from gateway.rpc.principal import Principal
 
 _SERVICE_CLAIMS = '{"role":"service_role"}'
-_IDENTIFIER = re.compile(r"[a-z_][a-z0-9_]{0,62}")
+_value = asyncpg.Connection.fetchval
+_rows = asyncpg.Connection.fetch
+
+T = TypeVar("T")
+
 _AS_THEY_ARE = {str, int, bool, float, type(None)}
 _CACHED_STATEMENTS = 256
 _GRACE_SECONDS = 2.0
@@ -42,6 +48,18 @@ class Timeouts:
 
 
 _TIMEOUTS = Timeouts()
+
+
+_Called = tuple[str, DatabaseRole, tuple[str, ...]]
+"""A function, as whom it is called, and the parameters that it is given."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """Claims, headers and arguments, and what orders it among those that it goes together with."""
+
+    values: tuple[object, ...]
+    organization: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +106,10 @@ class PostgresDatabase:
     which keeps neither prepared statements nor settings. Connections are made when they are needed, at most
     `max_connections`; `start` makes the first `min_connections` at once. Unless `may_bypass_rls`, a login for
     which row-level security does not hold (a superuser) is not used, whenever that turns out.
+
+    Calls of the functions `joined` go together in one statement when they come while one is under way (see
+    `Batches`). They are to be short, and to lock only what is of one organization. If one of them fails, all
+    are made again, each alone.
     """
 
     def __init__(
@@ -98,6 +120,7 @@ class PostgresDatabase:
         max_connections: int = 10,
         pooled: bool = False,
         may_bypass_rls: bool = True,
+        joined: Container[str] = (),
         timeouts: Timeouts = _TIMEOUTS,
     ) -> None:
         self._url = url
@@ -108,7 +131,10 @@ class PostgresDatabase:
         self._connections = Connections(
             self._connect, limit=max_connections, wait_seconds=timeouts.wait, idle_seconds=_IDLE_SECONDS
         )
-        self._statements: dict[tuple[str, DatabaseRole, tuple[str, ...]], str] = {}
+        self._joined = joined
+        self._statements: dict[_Called, str] = {}
+        self._joint_statements: dict[_Called, str] = {}
+        self._batches: dict[_Called, Batches[_Call, str]] = {}
 
     async def start(self) -> None:
         """Make the first connections. Raises `Unavailable`; calling functions later then still works."""
@@ -117,20 +143,18 @@ class PostgresDatabase:
     async def call(self, function: str, principal: Principal | None, /, **arguments: Json) -> str:
         """See `Database.call`."""
         role = principal.database_role if principal else DatabaseRole.SERVICE
-        parameters = tuple(arguments)
-        statement = self._statements.get((function, role, parameters))
-        if statement is None:
-            statement = self._statements[function, role, parameters] = _statement(function, role, parameters)
+        called = function, role, tuple(arguments)
         claims = principal.claims if principal else _SERVICE_CLAIMS
         values = [value if type(value) in _AS_THEY_ARE else _encoded(value) for value in arguments.values()]
         headers = orjson.dumps(request_headers(principal)).decode()
-        answer = await self._run(function, statement, parameters, (claims, headers, *values))
-        if answer is None:
-            raise PermissionDenied("The caller may not do this.")
-        if not isinstance(answer, str):
-            msg = f"public.{function} does not return jsonb"
-            raise Internal(msg)
-        return answer
+        call = _Call((claims, headers, *values), _organization(principal, arguments))
+        if function not in self._joined:
+            return await self._alone(called, call)
+        batches = self._batches.get(called)
+        if batches is None:
+            batches = Batches(partial(self._alone, called), partial(self._together, called))
+            self._batches[called] = batches
+        return await batches.call(call)
 
     async def ping(self) -> None:
         """See `Database.ping`."""
@@ -151,35 +175,70 @@ class PostgresDatabase:
     async def close(self) -> None:
         """See `Database.close`."""
         await self._connections.close()
+        for batches in self._batches.values():
+            await batches.close()
 
     def connections(self) -> dict[str, int]:
         """How many connections there are by state, and how many callers wait for one."""
         return self._connections.states()
 
+    async def _alone(self, called: _Called, call: _Call) -> str:
+        statement = self._statements.get(called)
+        if statement is None:
+            statement = self._statements[called] = one_call(*called)
+        function, _, parameters = called
+        answer = _answer(function, await self._run(function, statement, parameters, call.values))
+        if isinstance(answer, RpcError):
+            raise answer
+        return answer
+
+    async def _together(self, called: _Called, calls: Sequence[_Call]) -> Sequence[str | Exception] | None:
+        """Make the calls in one statement, in the order of their organizations, so that no two deadlock.
+
+        None says that one of them failed, which took back what the others did.
+        """
+        function, _, parameters = called
+        places = sorted(range(len(calls)), key=lambda place: calls[place].organization)
+        columns = zip(*(calls[place].values for place in places), strict=True)
+        try:
+            statement = self._joint_statements.get(called) or await self._joint_statement(called)
+            rows = await self._execute(_rows, statement, [list(column) for column in columns])
+        except Exception as error:  # noqa: BLE001 - told each of them
+            if isinstance(error, asyncpg.PostgresError) and is_one_calls(error):
+                return None
+            return [_told(error, function, parameters) for _ in calls]
+        found = {places[number - 1]: answer for number, answer in rows}
+        return [_answer(function, found.get(place)) for place in range(len(calls))]
+
+    async def _joint_statement(self, called: _Called) -> str:
+        types = orjson.loads(str(await self._execute(_value, PARAMETER_TYPES, (called[0],))))
+        statement = self._joint_statements[called] = several_calls(*called, types)
+        return statement
+
     async def _run(
         self, function: str, statement: str, parameters: Sequence[str], values: Sequence[object]
     ) -> object:
+        try:
+            return await self._execute(_value, statement, values)
+        except Exception as error:  # noqa: BLE001 - translate knows them all
+            raise _told(error, function, parameters) from None
+
+    async def _execute(
+        self, fetch: Callable[..., Awaitable[T]], statement: str, values: Sequence[object]
+    ) -> T:
         connections = self._connections
+        connection = await connections.acquire()
         try:
-            connection = await connections.acquire()
-        except RpcError:
-            raise
-        except Exception as error:  # noqa: BLE001 - translate knows them all
-            raise translate(error, function) from None
-        try:
-            answer: object = await connection.fetchval(statement, *values)
-        except asyncpg.PostgresError as error:
+            answer = await fetch(connection, statement, *values)
+        except asyncpg.PostgresError:
             connections.release(connection)
-            raise translate(error, function, parameters) from None
-        except TimeoutError as error:
-            connections.recover(connection)
-            raise translate(error, function) from None
-        except asyncio.CancelledError:
+            raise
+        except (TimeoutError, asyncio.CancelledError):
             connections.recover(connection)
             raise
-        except Exception as error:  # noqa: BLE001 - translate knows them all
+        except Exception:
             connections.discard(connection)
-            raise translate(error, function) from None
+            raise
         connections.release(connection)
         return answer
 
@@ -210,30 +269,30 @@ class PostgresDatabase:
         return connection
 
 
+def _told(error: Exception, function: str, parameters: Sequence[str]) -> RpcError:
+    return error if isinstance(error, RpcError) else translate(error, function, parameters)
+
+
+def _answer(function: str, answer: object) -> str | RpcError:
+    if answer is None:
+        return PermissionDenied("The caller may not do this.")
+    if not isinstance(answer, str):
+        return Internal(f"public.{function} does not return jsonb")
+    return answer
+
+
 def _refuse_bypassing(facts: str) -> None:
     if orjson.loads(facts)["bypasses_rls"]:
         msg = "The gateway's login at the database could read past row-level security."
         raise Unavailable(msg, reason="DATABASE_LOGIN_UNSAFE")
 
 
-def _statement(function: str, role: DatabaseRole, parameters: Sequence[str]) -> str:
-    """Return a statement of the claims ($1), the headers ($2) and the function's parameters, by name.
-
-    They are set as PostgREST sets them, until the statement ends, and before the function runs, because the
-    row that it runs on comes from setting them. Postgres checks EXECUTE at the start, against the role that
-    logged in, so the condition checks it against the role that calls: without it there is no row.
-    """
-    for name in (function, *parameters):
-        if not _IDENTIFIER.fullmatch(name):
-            msg = f"not a name of SQL: {name!r}"
-            raise ValueError(msg)
-    arguments = ", ".join(f"{name} => ${position}" for position, name in enumerate(parameters, start=3))
-    return (
-        f"select public.{function}({arguments})"  # noqa: S608 - names only, checked above
-        f" from (select set_config('role', '{role}', true), set_config('request.jwt.claims', $1, true),"
-        " set_config('request.headers', $2, true)) as c"
-        f" where has_function_privilege('{role}', 'public.{function}'::regproc, 'execute')"
-    )
+def _organization(principal: Principal | None, arguments: Mapping[str, Json]) -> str:
+    """The organization that a call is about, as far as that is known before: locks are taken in its order."""
+    named = arguments.get("p_organization_id")
+    if isinstance(named, str):
+        return named.lower()
+    return (principal.tenant or principal.held_to or principal.claims) if principal else ""
 
 
 def _encoded(value: Json) -> Json:

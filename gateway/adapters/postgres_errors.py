@@ -35,6 +35,14 @@ def translate(error: Exception, function: str, parameters: Sequence[str] = ()) -
     return sqlstates.internal(function, facts)
 
 
+def is_one_calls(error: asyncpg.PostgresError) -> bool:
+    """Whether several calls in one statement, none of which took effect, failed for one of them.
+
+    A lock that did not come free soon is what one of them waited for.
+    """
+    return error.sqlstate == sqlstates.LOCK_NOT_AVAILABLE or not sqlstates.is_unavailable(_failure(error, ()))
+
+
 def _failure(error: asyncpg.PostgresError, parameters: Sequence[str]) -> Failure:
     severity = getattr(error, "severity_en", None) or getattr(error, "severity", None)
     return Failure(

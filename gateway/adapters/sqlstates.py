@@ -40,6 +40,7 @@ _RAISED: dict[str, type[RpcError]] = {
     "GW412": FailedPrecondition,
 }
 
+LOCK_NOT_AVAILABLE = "55P03"
 _UNAVAILABLE_CLASSES = {
     "08",  # connection exception
     "28",  # invalid authorization: the operator's fault, and no caller's
@@ -54,7 +55,7 @@ _UNAVAILABLE = {
     "25P03",  # idle in transaction timeout
     "25P04",  # transaction timeout
     "40003",  # statement completion unknown
-    "55P03",  # lock not available: lock timeout
+    LOCK_NOT_AVAILABLE,  # lock timeout
 }
 _LOST_CLASS = "40"
 
@@ -101,8 +102,7 @@ def translate(failure: Failure, function: str) -> RpcError:
     state = failure.state
     if state in _RAISED:
         return _raised(failure, _RAISED[state])
-    # FATAL ends the connection, so it is never about the call; poolers report their limits as FATAL XX000.
-    if failure.ends_connection or state[:2] in _UNAVAILABLE_CLASSES or state in _UNAVAILABLE:
+    if is_unavailable(failure):
         return unavailable(function, _facts(failure))
     if state[:2] == _LOST_CLASS:
         return Aborted(
@@ -111,6 +111,15 @@ def translate(failure: Failure, function: str) -> RpcError:
     if state in _UNFIT:
         return unfit(_unfit_field(failure))
     return internal(function, _facts(failure))
+
+
+def is_unavailable(failure: Failure) -> bool:
+    """Tell whether a failure is the database's own, and not about the call.
+
+    FATAL ends the connection, so it is never about the call; poolers report their limits as FATAL XX000.
+    """
+    state = failure.state
+    return failure.ends_connection or state[:2] in _UNAVAILABLE_CLASSES or state in _UNAVAILABLE
 
 
 def unfit(fields: Mapping[str, str]) -> InvalidArgument:

@@ -120,6 +120,7 @@ async def _database(settings: Settings) -> tuple[Database, dict[str, Check]]:
             max_connections=settings.database_max_connections,
             pooled=settings.database_pooled,
             may_bypass_rls=settings.environment is not Environment.PRODUCTION,
+            joined=("begin_execution", "settle_execution"),
         )
         metrics.watch(metrics.DATABASE_CONNECTIONS, direct.connections)
         await check_database(direct, settings)

@@ -241,6 +241,7 @@ def _known(row: dict[str, Any]) -> _Known:
             subject=row["id"],
             database_role=DatabaseRole.AUTHENTICATED,
             claims=json.dumps(claims, separators=(",", ":")),
+            held_to=row["organization_id"],
             scopes=frozenset(row["scopes"]),
             rate_limit=tuple(row["rate_limit"]) if row["rate_limit"] else None,
         ),

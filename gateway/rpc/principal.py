@@ -31,7 +31,7 @@ class Principal:
     `impersonator` is who acts in the subject's name, where somebody does; `scopes` are what an API
     key was given, None for callers that need none. `claims` is the JSON text that the database reads
     as `request.jwt.claims`; `tenant` the organization that the caller chose with X-Tenant-ID, if it
-    did; `held_to` the one whose policy a user's call was held to, empty for none and None where nobody
+    did; `held_to` the one whose policy the call was held to, empty for none and None where nobody
     looked; `organizations` those that an n8n of their own speaks for, None where that does not confine
     it; `token` the bearer token as sent, never to be logged.
     """

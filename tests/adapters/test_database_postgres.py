@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import json
 import random
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any
 
 import asyncpg
@@ -15,9 +15,9 @@ import pytest_asyncio
 from structlog.testing import capture_logs
 from yarl import URL
 
-from gateway.adapters import postgres
+from gateway.adapters import postgres, postgres_batches
 from gateway.adapters.postgres import PostgresDatabase, Timeouts
-from gateway.rpc.errors import Internal, Unavailable
+from gateway.rpc.errors import Internal, InvalidArgument, NotFound, PermissionDenied, Unavailable
 from gateway.rpc.principal import Principal
 from tests.adapters.databases import Cluster, login, new_tenant, user
 
@@ -36,7 +36,19 @@ FUNCTIONS = f"""
         perform pg_advisory_xact_lock_shared({KEY});
         return public.whoami();
     end $$;
-    grant execute on function public.whoami(), public.wait() to authenticated, service_role, authenticator;
+    create function public.wait_as(p_state text) returns jsonb language plpgsql as $$
+    begin
+        if p_state is null then
+            perform pg_advisory_xact_lock_shared({KEY});
+        elsif p_state = 'wait' then
+            perform pg_advisory_xact_lock_shared({KEY + 1});
+        else
+            raise exception using errcode = p_state;
+        end if;
+        return public.whoami() || jsonb_build_object('transaction', pg_current_xact_id()::text);
+    end $$;
+    grant execute on function public.whoami(), public.wait(), public.wait_as(text)
+        to authenticated, service_role, authenticator;
 """
 NEVER_WAITING = Timeouts(wait=0.01)
 
@@ -408,3 +420,103 @@ async def test_a_database_without_the_schema_is_not_ready(cluster: Cluster) -> N
             "SCHEMA_MISSING",
             "The call failed inside the gateway.",
         )
+
+
+async def together(database: PostgresDatabase, boss: Any, calls: Sequence[Awaitable[str]]) -> list[Any]:
+    """What becomes of calls of `wait_as` that come together while one is under way, once that has ended."""
+    await held(boss)
+    first = asyncio.create_task(database.call("wait_as", user(), p_state=None))
+    await waiting(boss, 1)
+    tasks = [asyncio.ensure_future(call) for call in calls]
+    await asyncio.sleep(0)
+    await let_go(boss)
+    await first
+    return await asyncio.gather(*tasks, return_exceptions=True)
+
+
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Calls wait for the one under way, however long that takes."""
+    monkeypatch.setattr(postgres_batches, "LONGEST_WAIT_SECONDS", 3600.0)
+
+
+@pytest.mark.usefixtures("patient")
+@pytest.mark.parametrize("pooled", [False, True])
+async def test_calls_that_go_together_run_as_their_own_principals(
+    workbench: URL, boss: Any, *, pooled: bool
+) -> None:
+    async with connected(workbench, joined=["wait_as"], pooled=pooled) as database:
+        for _ in range(2):
+            callers = [user() for _ in range(5)]
+            ends = await together(
+                database, boss, [database.call("wait_as", caller, p_state=None) for caller in callers]
+            )
+            seen = [json.loads(end) for end in ends]
+            assert [one["sub"] for one in seen] == [caller.subject for caller in callers]
+            assert {one["user"] for one in seen} == {"authenticated"}
+            assert len({(one["pid"], one["transaction"]) for one in seen}) == 1
+        connection = await database._connections.acquire()
+        left: Any = await connection.fetchrow(
+            "select current_user, current_setting('role'), current_setting('request.jwt.claims', true),"
+            " current_setting('lock_timeout')"
+        )
+        database._connections.release(connection)
+        assert tuple(left) == ("authenticator", "none", "", "0")
+
+
+@pytest.mark.usefixtures("patient")
+async def test_one_that_fails_fails_alone(workbench: URL, boss: Any) -> None:
+    async with connected(workbench, joined=["wait_as"]) as database:
+        states = [None, "GW404", None, 7, "22P02", None]
+        calls = [database.call("wait_as", user(), p_state=state) for state in states]
+        ends = await together(database, boss, calls)
+        assert [type(end) for end in ends] == [str, NotFound, str, InvalidArgument, InvalidArgument, str]
+        assert list(ends[3].fields) == ["state"]
+        alone = [json.loads(end)["transaction"] for end in ends if isinstance(end, str)]
+        assert len(set(alone)) == 3
+
+
+@pytest.mark.usefixtures("patient")
+async def test_one_that_waits_for_a_lock_does_not_keep_the_others(workbench: URL, boss: Any) -> None:
+    async with connected(workbench, joined=["wait_as"]) as database:
+        await boss.execute(f"select pg_advisory_lock({KEY + 1})")
+        states = [None, "wait", None]
+        tasks = [asyncio.ensure_future(database.call("wait_as", user(), p_state=state)) for state in states]
+        done = await asyncio.gather(tasks[0], tasks[2])
+        assert [type(end) for end in done] == [str, str]
+        assert not tasks[1].done()
+        await boss.execute(f"select pg_advisory_unlock({KEY + 1})")
+        assert json.loads(await tasks[1])["user"] == "authenticated"
+
+
+@pytest.mark.usefixtures("patient")
+async def test_calls_that_break_off_together_are_unavailable_each(workbench: URL, boss: Any) -> None:
+    async with connected(workbench, joined=["wait_as"]) as database:
+        states = [None, "57P01", None]
+        ends = await together(
+            database, boss, [database.call("wait_as", user(), p_state=state) for state in states]
+        )
+        assert [type(end) for end in ends] == [Unavailable] * 3
+        assert len({id(end) for end in ends}) == 3
+
+
+@pytest.mark.usefixtures("patient")
+async def test_who_may_not_call_a_function_may_not_together_with_others(workbench: URL, boss: Any) -> None:
+    async with connected(workbench, joined=["wait_as"]) as database:
+        await boss.execute("revoke execute on function public.wait_as(text) from public, authenticated")
+        calls = (database.call("wait_as", user(), p_state=None) for _ in range(3))
+        ends = await asyncio.gather(*calls, return_exceptions=True)
+        await boss.execute("grant execute on function public.wait_as(text) to authenticated")
+        assert [type(end) for end in ends] == [PermissionDenied] * 3
+
+
+@pytest.mark.usefixtures("patient")
+async def test_closing_ends_calls_that_go_together(workbench: URL, boss: Any) -> None:
+    database = PostgresDatabase(login(workbench), joined=["wait_as"])
+    await held(boss)
+    calls = [asyncio.create_task(database.call("wait_as", user(), p_state=None)) for _ in range(4)]
+    await waiting(boss, 1)
+    await database.close()
+    ends = await asyncio.gather(*calls, return_exceptions=True)
+    assert [type(end) for end in ends] == [Unavailable] * 4
+    await let_go(boss)

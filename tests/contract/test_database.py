@@ -274,17 +274,28 @@ async def test_every_function_fares_the_same_whichever_way_it_is_called(
         "boolean": "true",
     }
     ways = Way("direct", url), Way("rest", url, upstream, postgrests)
-    async with ways[0].open() as direct, ways[1].open() as rest:
+    joined = frozenset(row["proname"] for row in rows)
+    async with ways[0].open() as direct, ways[1].open() as rest, ways[0].open(joined=joined) as together:
         for row in rows:
             given = dict(zip(row["names"], row["types"], strict=True)) if row["names"][0] else {}
-            for values in (some, wrong, {}, {**some, "uuid": None}, {**some, "jsonb": "[]"}):
-                arguments = {name: values.get(kind) for name, kind in given.items()}
-                for as_user in (True, False):
-                    ends = [
+            calls = [
+                {name: values.get(kind) for name, kind in given.items()}
+                for values in (some, wrong, {}, {**some, "uuid": None}, {**some, "jsonb": "[]"})
+            ]
+            for as_user in (True, False):
+                alone = [
+                    [
                         await outcome(side, side.user() if as_user else None, row["proname"], arguments)
-                        for side in (direct, rest)
+                        for arguments in calls
                     ]
-                    assert ends[0] == ends[1], (row["proname"], arguments, as_user)
+                    for side in (direct, rest)
+                ]
+                assert alone[0] == alone[1], (row["proname"], as_user)
+                at_once = (
+                    outcome(together, together.user() if as_user else None, row["proname"], arguments)
+                    for arguments in calls
+                )
+                assert await asyncio.gather(*at_once) == alone[0], (row["proname"], as_user)
 
 
 async def test_what_a_function_refuses_comes_as_it_says(database: Database, user: Any) -> None:
