@@ -7,8 +7,9 @@ Path variables and query parameters are read into the JSON form of the field
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import TypeAlias
 
 from protobuf import (
@@ -73,6 +74,10 @@ WELL_KNOWN = frozenset(_EXPECTED) | frozenset(_WRAPPERS)
 
 HTTP_BODY = "google.api.HttpBody"
 
+_LONGEST_NAME = 64
+"""Longer names are not compared with others, which takes time by their length."""
+_FEW = 12
+
 
 @dataclass(frozen=True, slots=True)
 class Step:
@@ -128,6 +133,15 @@ def expected(kind: ScalarType | DescEnum | DescMessage) -> str:
         wrapped = _WRAPPERS.get(kind.type_name)
         return _EXPECTED.get(kind.type_name, "a JSON object") if wrapped is None else expected(wrapped)
     return _SCALARS.get(kind) or f"an integer in the range of {kind.name.lower()}"
+
+
+def unknown(what: str, name: str, known: Iterable[str]) -> str:
+    """What is wrong with a name that is none of those `known`, with the nearest of them, or all of a few."""
+    names = list(known)
+    near = get_close_matches(name, names, n=1) if len(name) <= _LONGEST_NAME else []
+    if near:
+        return f"{what}; did you mean {near[0]}?"
+    return f"{what}; known here: {', '.join(names)}" if 0 < len(names) <= _FEW else what
 
 
 def text_reader(field: DescField) -> Reader | None:

@@ -32,7 +32,7 @@ from protobuf import (
     message_from_json_value,
 )
 
-from gateway.transcoding.fields import WELL_KNOWN, Json, expected
+from gateway.transcoding.fields import WELL_KNOWN, Json, expected, unknown
 from gateway.transcoding.json_check import JsonError, MessageCheck, join_path, message_check, plain, shown
 
 _STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
@@ -187,7 +187,8 @@ class JsonDecoder:
             field = fields.get(key)
             if field is None:
                 if not self._ignore and not self._accepts(desc, {key: member}):
-                    return JsonError(join_path(path, plain(key)), "unknown field")
+                    problem = unknown("unknown field", key, (field.name for field in desc.fields))
+                    return JsonError(join_path(path, plain(key)), problem)
             elif not self._accepts(desc, {key: member}):
                 return self._locate_field(desc, field, key, member, join_path(path, field.name))
         return None

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from protobuf import DescField, DescFieldValueMessage, DescMessage
 
-from gateway.transcoding.fields import WELL_KNOWN, Json, Reader, is_repeated, text_reader
+from gateway.transcoding.fields import WELL_KNOWN, Json, Reader, is_repeated, text_reader, unknown
 from gateway.transcoding.json_check import JsonError, plain
 
 
@@ -79,7 +79,9 @@ class QueryTable:
             child = node.setdefault(parameter.name, {})
             node = child if isinstance(child, dict) else {}
         if not self._ignore_unknown:
-            raise JsonError(plain(name), "unknown query parameter")
+            outer = "".join(f"{part}." for part in parts[:index])
+            known = dict.fromkeys(f"{outer}{parameter.name}" for parameter in table.values())
+            raise JsonError(plain(name), unknown("unknown query parameter", name, known))
         return None
 
 

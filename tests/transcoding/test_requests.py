@@ -273,6 +273,20 @@ def test_encoding_and_decoding_a_request_are_inverse(
         assert _pruned(decoded.to_json()) == _pruned(message.to_json())
 
 
+@pytest.mark.parametrize(
+    ("query", "told"),
+    [
+        ("page_sise=3", "page_sise: unknown query parameter; did you mean page_size?"),
+        ("filter.autor=x", "filter.autor: unknown query parameter; did you mean filter.author?"),
+        ("xyz=x", "xyz: unknown query parameter; known here: shelf, page_size, tags, filter"),
+        (f"{'page_size' * 9}=x", "unknown query parameter; known here: shelf, page_size, tags, filter"),
+    ],
+)
+async def test_of_what_is_unknown_the_nearest_is_told(library: Library, query: str, told: str) -> None:
+    answer = await call(library.app, "GET", f"{PATH}?{query}")
+    assert (answer.status, json.loads(answer.body)["message"].endswith(told)) == (400, True)
+
+
 async def test_what_is_unknown_can_be_ignored(library_set: bytes) -> None:
     library = Library(library_set, Options(ignore_unknown_parameters=True, ignore_unknown_fields=True))
     assert (await call(library.app, "GET", f"{PATH}?nope=1&filter.nope=2&page_size=3&a.b=c")).status == 200
