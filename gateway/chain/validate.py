@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from protovalidate import Validator
@@ -9,6 +10,7 @@ from protovalidate import Validator
 from gateway.rpc.errors import InvalidArgument
 
 if TYPE_CHECKING:
+    from protobuf import Message
     from protovalidate import Violation
 
     from gateway.rpc.call import Call
@@ -20,14 +22,19 @@ _MOST_PROBLEMS = 10
 """More would not fit into the 8 KiB of trailers that gRPC clients take."""
 
 
+_WEBHOOK_PATH = r"^[A-Za-z0-9_~-]+([.][A-Za-z0-9_~-]+)*(/[A-Za-z0-9_~-]+([.][A-Za-z0-9_~-]+)*)*$"
+_WEBHOOK_URL = re.compile(
+    r"(?:https?://[^/?#]*)?/(?:webhook(?:-test)?/)?([^?#]{1,255}?)/?(?:[?#].*)?", re.DOTALL
+)
+_OF_A_FIELD = ".required"
+"""How the ids of rules end that stand on a message and are about the field that they begin with."""
+
 IN_WORDS = {
     r"^[A-Za-z0-9_-]*$": "letters, digits, _ and -",
     r"^[A-Za-z0-9_-]+$": "letters, digits, _ and -",
     r"^[A-Za-z0-9_.:|@-]*$": "letters, digits and _ . : | @ -",
     r"^[A-Za-z0-9_.:|@-]+$": "letters, digits and _ . : | @ -",
-    r"^[A-Za-z0-9_~-]+([.][A-Za-z0-9_~-]+)*(/[A-Za-z0-9_~-]+([.][A-Za-z0-9_~-]+)*)*$": (
-        "letters, digits, _ ~ and -, in parts joined by single dots and slashes"
-    ),
+    _WEBHOOK_PATH: "letters, digits, _ ~ and -, in parts joined by single dots and slashes",
     r"^[A-Za-z][A-Za-z0-9_.-]*$": "a letter, then letters, digits, _ . and -",
     r"^[\x20-\x7e]*$": "ASCII characters that can be printed",
     r"^[\x21-\x7e]*$": "ASCII characters that can be printed, without spaces",
@@ -58,28 +65,45 @@ class Validate:
     async def __call__(self, call: Call) -> None:
         """Set the call's request. Raises InvalidArgument."""
         request = call.decode() if call.request is None else call.request
-        violations = self._validator.collect_violations(request)
-        if violations:
-            # A rule can be told twice, where it stands on a message within the request.
-            problems = list(dict.fromkeys((_path(v), _problem(v)) for v in violations))[:_MOST_PROBLEMS]
-            path, problem = problems[0]
-            fields: dict[str, list[str]] = {}
-            for field, wrong in problems:
-                fields.setdefault(field, []).append(wrong)
-            raise InvalidArgument(
-                f"{path}: {problem}" if path else problem,
-                reason="INVALID_FIELD",
-                fields={field: "; ".join(wrongs) for field, wrongs in fields.items() if field},
-            )
+        check(self._validator, request)
         call.request = request
 
 
+def check(validator: Validator, request: Message) -> None:
+    """Hold a request against its rules. Raises InvalidArgument."""
+    violations = validator.collect_violations(request)
+    if violations:
+        # A rule can be told twice, where it stands on a message within the request.
+        problems = list(dict.fromkeys((_path(v), _problem(v)) for v in violations))[:_MOST_PROBLEMS]
+        path, problem = problems[0]
+        fields: dict[str, list[str]] = {}
+        for field, wrong in problems:
+            fields.setdefault(field, []).append(wrong)
+        raise InvalidArgument(
+            f"{path}: {problem}" if path else problem,
+            reason="INVALID_FIELD",
+            fields={field: "; ".join(wrongs) for field, wrongs in fields.items() if field},
+        )
+
+
 def _problem(violation: Violation) -> str:
-    if violation.proto.rule_id == "string.pattern" and isinstance(violation.rule_value, str):
+    rule = violation.proto.rule_id
+    if rule == "required":
+        return "is required"
+    if rule.endswith(_OF_A_FIELD):
+        return violation.proto.message.removeprefix(f"{rule.removesuffix(_OF_A_FIELD)} ")
+    if rule == "string.pattern" and isinstance(violation.rule_value, str):
         words = IN_WORDS.get(violation.rule_value)
         if words is not None:
-            return f"must be {words}"
+            meant = _meant(violation.field_value) if violation.rule_value == _WEBHOOK_PATH else ""
+            return f"must be {words}" + (f": give {meant}" if meant else "")
     return violation.proto.message
+
+
+def _meant(url: object) -> str:
+    """The webhook path that a URL of n8n holds, or a path of such; empty for anything else."""
+    found = _WEBHOOK_URL.fullmatch(str(url))
+    return found[1] if found and re.fullmatch(_WEBHOOK_PATH, found[1]) else ""
 
 
 def _path(violation: Violation) -> str:
@@ -92,4 +116,5 @@ def _path(violation: Violation) -> str:
         if element.subscript is not None:
             value = element.subscript.value
             path += f'["{value[:_LONGEST_KEY]}"]' if isinstance(value, str) else f"[{value}]"
-    return path
+    rule = violation.proto.rule_id
+    return f"{path}.{rule.removesuffix(_OF_A_FIELD)}" if rule.endswith(_OF_A_FIELD) else path

@@ -104,7 +104,39 @@ async def test_a_rule_of_the_whole_message_names_no_field() -> None:
     assert error.fields == {}
 
 
-async def test_a_rule_of_a_nested_message_names_the_message() -> None:
+async def test_what_is_missing_is_named_by_its_path() -> None:
+    error = await refused(register(Workflow(id=UUID)))
+    assert error.message == "workflow.name: is required"
+    assert error.fields == {"workflow.name": "is required", "workflow.webhook_path": "is required"}
+    nothing = call_of(METHODS["/n8ngateway.v1.WorkflowService/RegisterWorkflow"], RegisterWorkflowRequest())
+    assert (await refused(nothing)).fields == {"workflow": "is required"}
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        ("https://n8n.example.com/webhook/summarise", "summarise"),
+        ("http://localhost:5678/webhook/6f1c/do.it?x=1#top", "6f1c/do.it"),
+        ("http://localhost:5678/webhook-test/6f1c/", "6f1c"),
+        ("https://n8n.example.com/hooks/6f1c", "hooks/6f1c"),
+        ("/webhook/summarise", "summarise"),
+        ("/summarise", "summarise"),
+        ("https://n8n.example.com/webhook/../rest", ""),
+        ("https://n8n.example.com", ""),
+        ("https://n8n.example.com/webhook/a b", ""),
+        ("../rest", ""),
+        ("//host", ""),
+    ],
+)
+async def test_of_a_webhooks_url_its_path_is_named(given: str, meant: str) -> None:
+    problem = (await refused(register(Workflow(name="w", webhook_path=given)))).fields[
+        "workflow.webhook_path"
+    ]
+    allowed = "must be letters, digits, _ ~ and -, in parts joined by single dots and slashes"
+    assert problem == (f"{allowed}: give {meant}" if meant else allowed)
+
+
+async def test_a_rule_of_a_nested_message_names_the_field() -> None:
     workflow = Workflow(
         name="w",
         webhook_path="w",
@@ -112,7 +144,8 @@ async def test_a_rule_of_a_nested_message_names_the_message() -> None:
         is_idempotent=False,
     )
     error = await refused(register(workflow))
-    assert error.fields == {"workflow": "unknown_outcome_policy RETRY needs is_idempotent"}
+    needs = "unknown_outcome_policy RETRY needs is_idempotent"
+    assert error.fields == {"workflow.is_idempotent": needs, "workflow": needs}
 
 
 async def test_what_cannot_be_decoded_is_refused_without_a_word_of_it() -> None:

@@ -26,6 +26,7 @@ import gateway.gen
 from gateway.gen.n8ngateway.v1.execution_service_pb import ExecuteRequest
 from gateway.gen.n8ngateway.v1.organization_service_pb import CreateOrganizationRequest
 from gateway.gen.n8ngateway.v1.workflow_service_pb import RegisterWorkflowRequest, UpdateWorkflowRequest
+from gateway.transcoding.gen.buf.validate.validate_pb import ext_field
 from gateway.transcoding.gen.google.api.annotations_pb import ext_http
 from gateway.transcoding.gen.google.api.field_behavior_pb import FieldBehavior, ext_field_behavior
 from gateway.transcoding.gen.google.api.http_pb import HttpRule
@@ -198,6 +199,22 @@ def test_everything_has_a_comment(file: FileDescriptorProto) -> None:
     comments = {tuple(at.path): at.leading_comments.strip() for at in file.source_code_info.location}
     silent = [name for name, path in elements(file) if not comments.get(path, "").endswith(".")]
     assert silent == []
+
+
+def test_rules_that_name_a_field_by_their_id_name_one_that_there_is() -> None:
+    """As `name.required` on the workflow of a request: the caller is told of `workflow.name`."""
+    named = [
+        (field.value, rule.id.removesuffix(".required"))
+        for message in MESSAGES
+        for field in message.fields
+        if field.proto.options and (rules := field.proto.options[ext_field])
+        for rule in rules.cel
+        if rule.id.endswith(".required")
+    ]
+    assert len(named) > 10
+    for value, name in named:
+        assert isinstance(value, DescFieldValueMessage)
+        assert name in {field.name for field in value.message.fields}
 
 
 @pytest.mark.parametrize("message", MESSAGES, ids=lambda message: message.name)
