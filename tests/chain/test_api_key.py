@@ -272,11 +272,22 @@ async def test_a_rotated_key_serves_until_the_overlap_ends(desk: Desk) -> None:
     await desk.show(second)
     third = await desk.rotate(made, 0)
     desk.keys.forget(None)
+    desk.ahead = -3600
+    for key, reason in ((made.key, "API_KEY_INVALID"), (second, "API_KEY_ROTATED")):
+        with pytest.raises(Unauthenticated) as ended:
+            await desk.show(key)
+        assert ended.value.reason == reason
+    await desk.show(third)
+
+
+async def test_a_key_that_was_rotated_and_then_revoked_is_told_so(desk: Desk) -> None:
+    made = await desk.create()
+    second = await desk.rotate(made, 3600)
+    await desk.revoke(made)
     for key in (made.key, second):
         with pytest.raises(Unauthenticated) as ended:
             await desk.show(key)
-        assert ended.value.reason == "API_KEY_INVALID"
-    await desk.show(third)
+        assert ended.value.reason == "API_KEY_REVOKED"
 
 
 async def test_use_is_noted_at_most_once_a_minute(desk: Desk) -> None:

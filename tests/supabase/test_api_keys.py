@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 import uuid
 from typing import Any
 
@@ -119,13 +120,14 @@ async def test_rotation_keeps_one_old_secret_for_the_overlap(
     rotated, fourth = await rotate(tenant, key, 0)
     assert rotated.previous_expires_at is None
     found = await find(database, key.public_id)
-    assert (found["secret_hash"], found["previous_hash"]) == (fourth.secret_hash, None)
+    assert (found["secret_hash"], found["previous_hash"]) == (fourth.secret_hash, third.secret_hash)
+    assert found["previous_expires_at"] == 0
     assert await secrets_of(superuser, tenant) == {fourth.client_secret_name}
 
 
 async def test_a_revoked_key_cannot_come_back(database: PostgresDatabase, superuser: Any) -> None:
     tenant = await new_tenant(database)
-    key, _ = await create(tenant)
+    key, first = await create(tenant)
     await rotate(tenant, key, 60)
     revoked = await on_key("revoke_api_key", tenant, key)
     assert (revoked.state, revoked.previous_expires_at) == (ApiKeyState.REVOKED, None)
@@ -134,7 +136,9 @@ async def test_a_revoked_key_cannot_come_back(database: PostgresDatabase, superu
     with pytest.raises(FailedPrecondition) as raised:
         await rotate(tenant, key, 60)
     assert raised.value.reason == "API_KEY_ENDED"
-    assert (await find(database, key.public_id))["is_revoked"]
+    found = await find(database, key.public_id)
+    assert (found["is_revoked"], found["previous_hash"]) == (True, first.secret_hash)
+    assert found["previous_expires_at"] <= time.time()
 
 
 async def test_an_expired_key_is_shown_as_such(database: PostgresDatabase, superuser: Any) -> None:
