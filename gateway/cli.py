@@ -194,8 +194,17 @@ def main() -> None:
     try:
         application()
     except (Failure, SettingsError, MigrationError, RpcError) as error:
-        Console(stderr=True).print(f"[red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
+        Console(stderr=True).print(f"[red]error:[/] {escape(_told(error))}", highlight=False, soft_wrap=True)
         sys.exit(1)
+
+
+def _told(error: Exception) -> str:
+    """An error's message, and below it the fields and facts that come with it."""
+    lines = [str(error)]
+    if isinstance(error, RpcError):
+        lines += [f"{field} {problem}" for field, problem in error.fields.items()]
+        lines += [f"{name} {value}" for name, value in error.metadata.items()]
+    return "\n  ".join(lines)
 
 
 def _client_secret(given: str | None, file: Path | None) -> str:

@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 import json
+import sys
 from enum import StrEnum
 from typing import Annotated, Any
 from uuid import UUID
 
+import orjson
 import typer
 import uvloop
+from protobuf import Message, message_from_json_value
+from protovalidate import Validator
 from rich.console import Console
 
 from gateway.adapters import migrations
 from gateway.adapters.migrations import MigrationError
 from gateway.adapters.postgres import PostgresDatabase
 from gateway.adapters.sqlstates import SCHEMA_MISSING
-from gateway.rpc.errors import Internal
+from gateway.chain import validate
+from gateway.gen.n8ngateway.v1.organization_pb import Organization as OrganizationMessage
+from gateway.gen.n8ngateway.v1.organization_service_pb import CreateOrganizationRequest
+from gateway.gen.n8ngateway.v1.workflow_pb import Workflow
+from gateway.gen.n8ngateway.v1.workflow_service_pb import RegisterWorkflowRequest, UpdateWorkflowRequest
+from gateway.rpc.errors import Internal, InvalidArgument
+from gateway.rpc.resource_json import resource_json
 from gateway.settings import parse_rate
 
 application = typer.Typer(
@@ -66,7 +76,9 @@ def show(*, database_url: DatabaseUrl) -> None:
 @application.command("set")
 def set_(
     name: Annotated[str, typer.Argument(help="workflow_management or organization_creation.")],
-    value: Annotated[str, typer.Argument(help="organization, anyone or platform.")],
+    value: Annotated[
+        str, typer.Argument(help="organization, anyone or platform; default for as if nobody had decided.")
+    ],
     *,
     database_url: DatabaseUrl,
 ) -> None:
@@ -86,7 +98,9 @@ def create_organization(
 ) -> None:
     """Create an organization for a user."""
     organization = {"name": name, "clerk_organization_id": clerk_organization}
-    _print(call(database_url, "create_organization_for", p_organization=organization, p_owner=owner))
+    _check(CreateOrganizationRequest, organization=organization)
+    created = call(database_url, "create_organization_for", p_organization=organization, p_owner=owner)
+    _print(OrganizationMessage, created)
 
 
 @application.command()
@@ -111,7 +125,8 @@ def register_workflow(  # noqa: PLR0913 - one parameter for each option
         "credits_per_execution": credits_,
         **_modes(credits_per_unit, pricing_mode, response_mode),
     }
-    _print(call(database_url, "register_workflow", p_workflow=workflow))
+    _check(RegisterWorkflowRequest, workflow=workflow)
+    _print(Workflow, call(database_url, "register_workflow", p_workflow=workflow))
 
 
 @application.command()
@@ -130,10 +145,11 @@ def update_workflow(
     given = {"webhook_path": webhook_path, "credits_per_execution": credits_}
     changes = {name: value for name, value in given.items() if value is not None}
     changes |= _modes(credits_per_unit, pricing_mode, response_mode)
+    _check(UpdateWorkflowRequest, workflow={"id": str(workflow), **changes})
     changed = call(database_url, "update_workflow", p_id=workflow, p_changes=changes)
     if active is not None:
         changed = call(database_url, "set_workflow_active", p_id=workflow, p_active=active)
-    _print(changed)
+    _print(Workflow, changed)
 
 
 @application.command()
@@ -162,7 +178,8 @@ def limit(
         changes["max_open_streams"] = open_streams
     if concurrent_executions is not None:
         changes["max_concurrent_executions"] = concurrent_executions
-    _print(call(database_url, "set_limits", p_organization_id=organization, p_changes=changes))
+    changed = call(database_url, "set_limits", p_organization_id=organization, p_changes=changes)
+    _print(OrganizationMessage, changed)
 
 
 def _modes(unit: int | None, pricing: Pricing | None, response: Response | None) -> dict[str, Any]:
@@ -213,5 +230,17 @@ def _settings(settings: dict[str, Any]) -> None:
         console.print(f"  {name} {value}" + (" (by default)" if name in undecided else ""))
 
 
-def _print(resource: dict[str, Any]) -> None:
-    Console(highlight=False).print_json(json.dumps(resource))
+def _check(request: type[Message], **fields: Any) -> None:
+    """Hold the options to the rules that the API's request has. Raises BadParameter for a wrong one."""
+    try:
+        validate.check(Validator(), message_from_json_value(request, fields))
+    except InvalidArgument as error:
+        path, problem = next(iter(error.fields.items()))
+        field = path.rpartition(".")[2]
+        option = "--credits" if field == "credits_per_execution" else f"--{field.replace('_', '-')}"
+        raise typer.BadParameter(problem, param_hint=option) from None
+
+
+def _print(resource: type[Message], row: dict[str, Any]) -> None:
+    """Print a resource in the JSON form of the API."""
+    sys.stdout.write(f"{orjson.dumps(resource_json(resource)(row), option=orjson.OPT_INDENT_2).decode()}\n")

@@ -567,6 +567,7 @@ def test_the_platform_keeps_to_itself_what_it_says(dev: RunningDev, tmp_path: Pa
             "--webhook-path", "echo", "--credits", "7",
         )  # fmt: skip
         made = json.loads(registered.stdout)
+        assert made == httpx.get(f"{url}/{made['id']}", headers=dev.bearer).json()
         platform("update-workflow", "--workflow", made["id"], "--credits", "8", "--inactive")
         found = httpx.get(f"{url}/{made['id']}", headers=dev.bearer).json()
         assert (found["credits_per_execution"], found.get("is_active", False)) == (8, False)
@@ -586,7 +587,52 @@ def test_the_platform_keeps_to_itself_what_it_says(dev: RunningDev, tmp_path: Pa
     httpx.post(url, json={"name": names[1], "webhook_path": "echo"}, headers=dev.bearer).raise_for_status()
     created = json.loads(platform("create-organization", "--name", names[0], "--owner", "user_1").stdout)
     assert created["name"] == names[0]
-    assert "Settings are" in complaint(platform("set", "workflow_management", "nobody"))
+    told = complaint(platform("set", "workflow_management", "nobody")).splitlines()
+    assert told[0].startswith("Settings are workflow_management (organization, platform)")
+    assert told[1] == "  value is not one of the setting's values"
+    assert (
+        "workflow_management organization (by default)"
+        in platform("set", "workflow_management", "default").stdout
+    )
+
+
+def test_every_option_of_a_workflow_is_what_the_api_then_tells(dev: RunningDev, tmp_path: Path) -> None:
+    organization_id, name = dev.ready["organization_id"], uuid.uuid4().hex
+    registered = run(
+        "platform", "register-workflow", "--organization", organization_id, "--name", name,
+        "--webhook-path", "echo", "--description", "Says it again", "--pricing-mode", "reported-units",
+        "--credits", "7", "--credits-per-unit", "2", "--response-mode", "document",
+        "--database-url", dev.ready["database_url"], directory=tmp_path,
+    )  # fmt: skip
+    made = json.loads(registered.stdout)
+    url = f"{dev.ready['http_url']}/api/v1/workflows/{made['id']}"
+    assert made == httpx.get(url, headers=dev.bearer).json()
+    assert made.items() >= {
+        "name": name, "description": "Says it again", "webhook_path": "echo", "credits_per_unit": 2,
+        "credits_per_execution": 7, "pricing_mode": "PRICING_MODE_REPORTED_UNITS",
+        "response_mode": "RESPONSE_MODE_DOCUMENT", "organization_id": organization_id,
+    }.items()  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "told"),
+    [
+        ("--webhook-path", "http://localhost:5678/webhook/summarise", "give summarise"),
+        ("--credits", "-1", "must be greater than or equal to 0"),
+        ("--name", "", "is required"),
+        ("--pricing-mode", "monthly", "fixed"),
+        ("--response-mode", "lines", "streaming"),
+    ],
+)
+def test_options_of_a_workflow_are_held_to_the_rules_of_the_api(
+    tmp_path: Path, option: str, value: str, told: str
+) -> None:
+    options = {"--organization": str(uuid.uuid4()), "--name": "w", "--webhook-path": "w"} | {option: value}
+    given = [part for pair in options.items() for part in pair]
+    nowhere = ("--database-url", "postgresql://127.0.0.1:1/none")
+    ended = run("platform", "register-workflow", *given, *nowhere, directory=tmp_path, COLUMNS="200")
+    assert ended.returncode == 2
+    assert re.search(rf"Invalid value for '?{option}'?: .*{told}", ended.stderr)
 
 
 def test_the_platform_limits_an_organization(dev: RunningDev, tmp_path: Path) -> None:
@@ -611,7 +657,7 @@ def test_the_platform_limits_an_organization(dev: RunningDev, tmp_path: Path) ->
     assert (stands["rate_limit"], stands["max_open_streams"]) == (told["rate_limit"], 3)
     assert json.loads(limit().stdout) == stands
     reset = json.loads(limit("--rate", "default").stdout)
-    assert (reset["rate_limit"], reset["max_concurrent_executions"]) == (None, 7)
+    assert ("rate_limit" in reset, reset["max_concurrent_executions"]) == (False, 7)
     assert "must look like 30/minute" in limit("--rate", "many").stderr
     assert "no such organization" in complaint(limit("--rate", "1/day", "--organization", str(uuid.uuid4())))
 
@@ -642,6 +688,17 @@ def test_credits_are_added_shown_and_proved(dev: RunningDev, tmp_path: Path) -> 
     for share in ((), ("--amount", "1")):
         assert _available(credit(*refund, *share)) == ran["credits_remaining"] + 1
     assert "Another amount of this charge" in complaint(credit(*refund, "--amount", "2"))
+    take = (
+        "add",
+        "--organization",
+        organization_id,
+        "--amount",
+        "-2000000000",
+        "--reference",
+        uuid.uuid4().hex,
+    )
+    told = complaint(credit(*take))
+    assert re.fullmatch(r".*enough credits\.\n  price 2000000000\n  balance \d+\n", told)
     assert re.fullmatch(r"\d+ accounts are right\.\n", credit("check").stdout)
     assert credit("check", "--organization", organization_id).stdout == "1 accounts are right.\n"
     assert "no such organization" in complaint(

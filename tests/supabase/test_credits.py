@@ -49,6 +49,7 @@ async def test_a_negative_amount_is_taken(database: PostgresDatabase) -> None:
         await add_credits(database, tenant.organization_id, -7)
     assert raised.value.reason == "INSUFFICIENT_CREDITS"
     assert raised.value.metadata == {"balance": "6", "price": "7"}
+    assert raised.value.metadata == {"balance": "6", "price": "7"}
 
 
 async def test_a_reference_adds_once_however_often_it_is_used(

@@ -50,6 +50,17 @@ async def test_tenants_manage_themselves_unless_it_is_said_otherwise(database: P
     undecided = {"undecided": ["organization_creation"]}
     assert changed == defaults | undecided | {"workflow_management": "platform"}
     assert await settle(database, "workflow_management", "organization") == defaults | undecided
+    undecided = {"undecided": ["workflow_management", "organization_creation"]}
+    for _ in range(2):
+        assert await settle(database, "workflow_management", "default") == defaults | undecided
+
+
+async def test_who_may_not_create_an_organization_is_not_told_to(database: PostgresDatabase) -> None:
+    for value, told in (("platform", "ask who runs this platform"), ("default", "or create one")):
+        await settle(database, "organization_creation", value)
+        with pytest.raises(InvalidArgument, match=told) as raised:
+            await database.call("list_workflows", user())
+        assert raised.value.reason == "ORGANIZATION_REQUIRED"
 
 
 @pytest.mark.parametrize(
@@ -58,6 +69,7 @@ async def test_tenants_manage_themselves_unless_it_is_said_otherwise(database: P
         ("workflow_management", "anyone", "value"),
         ("organization_creation", "", "value"),
         ("price", "platform", "name"),
+        ("price", "default", "name"),
     ],
 )
 async def test_only_settings_that_there_are_can_be_set(
