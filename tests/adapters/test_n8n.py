@@ -9,6 +9,7 @@ import logging
 import re
 import tracemalloc
 import zlib
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from typing import Any
@@ -16,7 +17,9 @@ from typing import Any
 import pytest
 
 from gateway.adapters.n8n import Expected, Fate, Limits, N8n, N8nFault, Response, StopResult, Timeouts
+from gateway.adapters.n8n import body as body_module
 from gateway.adapters.n8n.body import (
+    MOST_LINES,
     BodyReader,
     Document,
     DocumentKind,
@@ -558,6 +561,30 @@ async def test_pieces_before_a_fault_come_first(server: Server, line: bytes, cod
         pieces, fault = await failed_run(n8n)
     assert pieces == [NodeBegin(NODE), NodeItem(NODE, "a")]
     assert told(fault) == (code, reason, Fate.UNKNOWN)
+
+
+async def test_others_get_their_turns_while_many_lines_are_read(
+    server: Server, n8n: N8n, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    turn, read_in = 0, Counter[int]()
+
+    async def others() -> None:
+        nonlocal turn
+        while True:
+            turn += 1
+            await asyncio.sleep(0)
+
+    def decode(line: bytes, decode: Callable[[bytes], Piece] = body_module._decode) -> Piece:
+        read_in[turn] += 1
+        return decode(line)
+
+    monkeypatch.setattr(body_module, "_decode", decode)
+    server.play = server.answer(*chunked(BEGIN, b'{"type":"new"}\n' * 15_000, END))
+    task = asyncio.create_task(others())
+    assert await run(n8n) == [NodeBegin(NODE), NodeEnd(NODE)]
+    task.cancel()
+    assert sum(read_in.values()) >= 15_002
+    assert max(read_in.values()) <= 2 * MOST_LINES + 1  # the end of a read, and the beginning of the next one
 
 
 @pytest.mark.parametrize("coding", ["gzip", "x-gzip", "deflate", "GZIP", "identity"])

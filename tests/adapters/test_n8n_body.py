@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from gateway.adapters.n8n import body as body_module
 from gateway.adapters.n8n.body import (
+    MOST_LINES,
     BodyError,
     BodyReader,
     Document,
@@ -56,9 +57,15 @@ STREAMS = [name for name in NAMES if captured(name)[1].startswith(b'{"type":"beg
 DOCUMENTS = [name for name in NAMES if name not in STREAMS]
 
 
+def fed(reader: BodyReader, data: bytes) -> Iterator[Piece]:
+    yield from reader.feed(data)
+    while reader.has_more:
+        yield from reader.more()
+
+
 def read(parts: list[bytes], content_type: str | None = None, **limits: int) -> list[Piece]:
     reader = BodyReader(content_type, **{"document_limit": LIMIT, "line_limit": LIMIT, **limits})
-    pieces = [piece for part in parts for piece in reader.feed(part)]
+    pieces = [piece for part in parts for piece in fed(reader, part)]
     return pieces + reader.finish()
 
 
@@ -68,7 +75,7 @@ def outcome(parts: list[bytes], content_type: str | None = None, **limits: int) 
     pieces: list[Piece] = []
     try:
         for part in parts:
-            pieces += reader.feed(part)
+            pieces.extend(fed(reader, part))
         pieces += reader.finish()
     except BodyError as error:
         return pieces + error.pieces, type(error)
@@ -77,7 +84,7 @@ def outcome(parts: list[bytes], content_type: str | None = None, **limits: int) 
 
 def as_document(parts: list[bytes], content_type: str | None = None) -> list[Piece]:
     reader = BodyReader(content_type, document_limit=LIMIT, line_limit=10, is_document=True)
-    pieces = [piece for part in parts for piece in reader.feed(part)]
+    pieces = [piece for part in parts for piece in fed(reader, part)]
     return pieces + reader.finish()
 
 
@@ -208,6 +215,34 @@ def test_half_a_surrogate_pair_is_replaced() -> None:
 def test_blank_lines_and_unknown_types_are_skipped() -> None:
     body = BEGIN + b"\n  \r\n" + b'{"type":"progress"}\n' + END.replace(b"\n", b"\r\n") + b"  "
     assert read([body]) == [NodeBegin(NODE), NodeEnd(NODE)]
+
+
+@pytest.mark.parametrize("line", [item('"a"'), b'{"type":"new"}\n', b'{"type":"new"}\n\n \n'])
+def test_many_lines_are_read_in_turns(monkeypatch: pytest.MonkeyPatch, line: bytes) -> None:
+    lines, most = 0, 0
+
+    def decode(line: bytes, decode: Callable[[bytes], Piece] = body_module._decode) -> Piece:
+        nonlocal lines
+        lines += 1
+        return decode(line)
+
+    monkeypatch.setattr(body_module, "_decode", decode)
+    reader = BodyReader(None, document_limit=LIMIT, line_limit=LIMIT)
+    pieces, lines = reader.feed(BEGIN), 0
+    pieces += reader.feed(line * 5000 + END[:-1])
+    while reader.has_more:
+        lines, most = 0, max(most, lines)
+        pieces += reader.more()
+    assert 0 < most <= MOST_LINES
+    assert pieces + reader.feed(b"\n") == [NodeBegin(NODE), *read([BEGIN + line])[1:] * 5000, NodeEnd(NODE)]
+
+
+def test_a_fault_comes_after_all_that_was_before_it() -> None:
+    for lines in (MOST_LINES - 2, MOST_LINES - 1, MOST_LINES, 1000):
+        expected = [NodeBegin(NODE), *[NodeItem(NODE, "a")] * lines]
+        body = BEGIN + item('"a"') * lines
+        assert outcome([body + b"garbage\n" + END]) == (expected, MalformedStream)
+        assert outcome([body + b" " * 201], line_limit=200) == (expected, LineTooLong)
 
 
 @pytest.mark.parametrize("blank", [b"\n", b"\r\n", b" \t\n"])

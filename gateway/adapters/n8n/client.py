@@ -384,6 +384,9 @@ class _Pieces:
 
     async def _next(self) -> list[Piece]:
         try:
+            if self._reader.has_more:
+                await asyncio.sleep(0)  # a turn for others
+                return self._reader.more()
             if data := await self._answer.read():
                 return self._reader.feed(data)
             self._ended = True
