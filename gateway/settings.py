@@ -125,7 +125,7 @@ class Settings(BaseSettings):
 
     environment: Environment = Environment.PRODUCTION
     debug: bool = False
-    log_level: str = "INFO"
+    log_level: str = Field("", validate_default=True)
     log_format: Literal["json", "text"] = "json"
 
     host: str = "127.0.0.1"
@@ -172,8 +172,7 @@ class Settings(BaseSettings):
     clerk_secret_key: SecretStr | None = None
     clerk_publishable_key: str | None = None
     clerk_jwt_issuer: str = Field(
-        validation_alias=_also("CLERK_JWT_ISSUER", "CLERK_ISSUER"),
-        description=f"who issues session tokens, such as {_EXAMPLES['clerk_jwt_issuer']}",
+        "", validate_default=True, validation_alias=_also("CLERK_JWT_ISSUER", "CLERK_ISSUER")
     )
     clerk_jwks_url: str | None = None
     clerk_jwt_key: str | None = None
@@ -323,12 +322,33 @@ class Settings(BaseSettings):
 
     @field_validator("log_level", mode="after")
     @classmethod
-    def _known_level(cls, value: str) -> str:
-        level = value.upper()
+    def _known_level(cls, value: str, info: ValidationInfo) -> str:
+        """LOG_LEVEL; without it INFO, and DEBUG where that is set."""
+        level = value.upper() or ("DEBUG" if info.data.get("debug") else "INFO")
         if level not in {"DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"}:
             msg = "must be DEBUG, INFO, WARNING, ERROR or CRITICAL"
             raise ValueError(msg)
         return level
+
+    @field_validator("clerk_publishable_key", mode="after")
+    @classmethod
+    def _key_with_host(cls, value: str | None) -> str | None:
+        if value is not None:
+            _clerk_host(value)
+        return value
+
+    @field_validator("clerk_jwt_issuer", mode="before")
+    @classmethod
+    def _issuer(cls, value: object, info: ValidationInfo) -> object:
+        """CLERK_JWT_ISSUER; without it the instance that CLERK_PUBLISHABLE_KEY is of."""
+        key = info.data.get("clerk_publishable_key", "faulty")
+        if value or key == "faulty":
+            return value or _EXAMPLES["clerk_jwt_issuer"]
+        if key is None:
+            example = _EXAMPLES["clerk_jwt_issuer"]
+            msg = f"is missing: who issues session tokens, such as {example}, or CLERK_PUBLISHABLE_KEY"
+            raise ValueError(msg)
+        return f"https://{_clerk_host(key)}"
 
     @field_validator("clerk_jwt_issuer", "clerk_jwks_url", "n8n_base_url", "supabase_url", mode="after")
     @classmethod
@@ -470,6 +490,19 @@ class Settings(BaseSettings):
     def limit(self) -> tuple[int, int]:
         """Requests and seconds: RATE_LIMIT where it is set, else the two settings beside it."""
         return self.rate_limit or (self.rate_limit_requests, self.rate_limit_period)
+
+
+def _clerk_host(publishable_key: str) -> str:
+    """The name of the Clerk instance that a publishable key is of: `pk_test_` and base64 of it and `$`."""
+    encoded = publishable_key.removeprefix("pk_test_").removeprefix("pk_live_")
+    try:
+        host = base64.b64decode(encoded + "=" * (-len(encoded) % 4), validate=True).decode("ascii")
+    except ValueError:
+        host = ""
+    if encoded == publishable_key or not host.endswith("$") or not _ADDRESS_OR_NAME.fullmatch(host[:-1]):
+        msg = "must be the publishable key of a Clerk instance: pk_test_… or pk_live_…"
+        raise ValueError(msg)
+    return host[:-1]
 
 
 def _is_http_url(text: str) -> bool:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import base64
+import re
 from pathlib import Path
 
 import pytest
 
 from gateway.settings import Environment, Settings, SettingsError
+from gateway.settings_faults import names_of
+
+DOCUMENTATION = Path(__file__).parents[1] / "docs" / "settings.md"
 
 SECRET = "s" * 64
 GOOD = {
@@ -73,6 +78,44 @@ def test_the_other_names_are_taken_too(
         environment.delenv(first)
     environment.setenv(alias, value)
     assert getattr(Settings.load(), name) == expected
+
+
+@pytest.mark.parametrize("kind", ["pk_test_", "pk_live_"])
+def test_the_issuer_is_that_of_the_publishable_key(environment: pytest.MonkeyPatch, kind: str) -> None:
+    environment.delenv("CLERK_JWT_ISSUER")
+    encoded = base64.b64encode(b"clerk.example.com$").decode().rstrip("=")
+    environment.setenv("CLERK_PUBLISHABLE_KEY", kind + encoded)
+    assert Settings.load().clerk_jwt_issuer == "https://clerk.example.com"
+    environment.setenv("CLERK_JWT_ISSUER", "https://wins.example")
+    assert Settings.load().clerk_jwt_issuer == "https://wins.example"
+
+
+@pytest.mark.parametrize("key", ["sk_test_Y2xlcmsuZXhhbXBsZS5jb20k", "pk_test_", "pk_test_%", "pk_test_YWJj"])
+def test_what_is_no_publishable_key_is_told_once(environment: pytest.MonkeyPatch, key: str) -> None:
+    environment.delenv("CLERK_JWT_ISSUER")
+    environment.setenv("CLERK_PUBLISHABLE_KEY", key)
+    assert faults() == [
+        "CLERK_PUBLISHABLE_KEY must be the publishable key of a Clerk instance: pk_test_… or pk_live_…"
+    ]
+
+
+def test_debug_is_a_level_of_the_log_unless_another_is_set(environment: pytest.MonkeyPatch) -> None:
+    environment.setenv("DEBUG", "true")
+    assert Settings.load().log_level == "DEBUG"
+    environment.setenv("LOG_LEVEL", "warning")
+    assert Settings.load().log_level == "WARNING"
+
+
+def test_the_documentation_has_every_setting_with_its_names_and_its_default() -> None:
+    rows = re.findall(r"^\| `([A-Z0-9_]+)` \|([^|]*)\| (.*) \|$", DOCUMENTATION.read_text(), re.MULTILINE)
+    told = {name: (default.strip(), text) for name, default, text in rows}
+    settings = {names_of(name, field)[0]: (name, field) for name, field in Settings.model_fields.items()}
+    assert told.keys() == settings.keys()
+    for documented, (name, field) in settings.items():
+        default, text = told[documented]
+        assert all(f"Also `{other}`" in text for other in names_of(name, field)[1:])
+        if isinstance(field.default, int | float):
+            assert default == str(field.default).lower()
 
 
 def test_the_first_name_wins(environment: pytest.MonkeyPatch) -> None:
