@@ -85,6 +85,11 @@ class Signatures:
             await self._verify(call)
         elif not is_key and call.key_id:
             call.principal = _signed(principal, await self._verify(call))
+        elif not is_key and call.metadata.get("x-signature"):
+            msg = (
+                "X-Signature needs X-API-Key: the key whose client secret made it, beside the session token."
+            )
+            raise Unauthenticated(msg, reason="SIGNATURE_WITHOUT_KEY")
         elif not is_key and policy is AuthPolicy.JWT_AND_SIGNED:
             msg = "The organization asks for a signature by one of its API keys beside the session token."
             raise Unauthenticated(msg, reason="SIGNATURE_MISSING")

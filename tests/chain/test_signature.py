@@ -385,6 +385,14 @@ async def test_a_token_runs_nothing_where_only_keys_may(desk: Desk) -> None:
     await desk.replica.admit(carrying(request_of(await desk.create()), {}, "GetExecution"))
 
 
+@pytest.mark.parametrize("policy", ["JWT", "JWT_AND_SIGNED"])
+async def test_a_signature_beside_a_token_is_never_left_unchecked(desk: Desk, policy: str) -> None:
+    request = request_of(await desk.create())
+    await desk.ask_for(policy)
+    headers = {"Authorization": "Bearer t", "X-Timestamp": "1", "X-Signature": "0" * 64}
+    assert await refusal(desk.replica, carrying(request, headers)) == "SIGNATURE_WITHOUT_KEY"
+
+
 async def test_a_token_and_a_signature_go_together(desk: Desk) -> None:
     key = await desk.create()
     await desk.ask_for("JWT_AND_SIGNED", minimum=2)
