@@ -32,6 +32,6 @@ def log_access(call: Call, outcome: RpcError | None) -> None:
         ms=round((time.monotonic() - call.started) * 1000, 2),
         caller=f"{principal.kind}:{principal.subject}" if principal else None,
         impersonator=principal.impersonator if principal else None,
-        tenant=principal.tenant if principal else None,
+        tenant=call.tenant,
         address=call.address or call.peer,
     )

@@ -69,6 +69,15 @@ class Call:
         return continued(self.metadata.get("traceparent"))
 
     @property
+    def tenant(self) -> str | None:
+        """Id of the organization that the call tells of, or else acts for; None while none is known."""
+        if self.organization_id:
+            return self.organization_id
+        if self.policy is not None:
+            return self.policy.organization_id
+        return self.principal.tenant if self.principal else None
+
+    @property
     def caller(self) -> Principal:
         """The authenticated principal.
 

@@ -5,7 +5,10 @@ import structlog
 
 from gateway.chain.access_log import log_access
 from gateway.gen.n8ngateway.v1.execution_service_pb import ExecuteRequest
+from gateway.gen.n8ngateway.v1.organization_pb import AuthPolicy, FingerprintPolicy
+from gateway.rpc.call import Call
 from gateway.rpc.errors import BY_CODE, Code, FailedPrecondition, RpcError
+from gateway.rpc.policy import Policy
 from gateway.rpc.principal import DatabaseRole, Kind, Principal
 from tests.calls import call_of
 
@@ -39,6 +42,12 @@ def logged(outcome: RpcError | None, principal: Principal | None = PRINCIPAL) ->
     return dict(line)
 
 
+def tenant_logged(call: Call) -> object:
+    with structlog.testing.capture_logs() as lines:
+        log_access(call, None)
+    return lines[0]["tenant"]
+
+
 def test_a_line_tells_who_what_how_and_how_long() -> None:
     line = logged(None)
     assert line.pop("ms") >= 0  # type: ignore[operator]
@@ -54,6 +63,14 @@ def test_a_line_tells_who_what_how_and_how_long() -> None:
         "address": "192.0.2.1",
     }
     assert line.items() >= expected.items()
+
+
+def test_the_tenant_is_whose_rows_it_is_about_or_else_whose_policy_holds() -> None:
+    call = call_of(request=ExecuteRequest())
+    call.principal, call.policy = PRINCIPAL, Policy("t-2", AuthPolicy.JWT, 0, FingerprintPolicy.LOG, None, 0)
+    assert tenant_logged(call) == "t-2"
+    call.organization_id = "t-3"
+    assert tenant_logged(call) == "t-3"
 
 
 def test_a_call_of_nobody_has_a_line_too() -> None:
