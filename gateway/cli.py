@@ -143,10 +143,13 @@ def migrate(
     plan: Annotated[
         bool, typer.Option("--plan", help="Show what would be applied, and apply nothing.")
     ] = False,
+    status: Annotated[
+        bool, typer.Option("--status", help="Show what has been applied and what has not, and apply nothing.")
+    ] = False,
     database_url: Annotated[str, typer.Option(help="The database, as the owner of its schema.")],
 ) -> None:
     """Bring a database's schema up to date, as the Supabase CLI would."""
-    _run(_migrate(database_url, plan=plan))
+    _run(_show_migrations(database_url) if status else _migrate(database_url, plan=plan))
 
 
 @application.command()
@@ -300,6 +303,16 @@ async def _migrate(database_url: str, *, plan: bool) -> None:
     elif not plan:
         await migrations.apply(database_url)
         console.print(f"Applied {len(pending)}.")
+
+
+async def _show_migrations(database_url: str) -> None:
+    console = Console(highlight=False)
+    entries = await migrations.status(database_url)
+    for entry in entries:
+        state = "applied" if entry.applied else "pending"
+        console.print(f"  {state}  {entry.migration.version} {entry.migration.name}")
+    applied = sum(entry.applied for entry in entries)
+    console.print(f"{applied} applied, {len(entries) - applied} pending.")
 
 
 def _on_signals() -> asyncio.Event:

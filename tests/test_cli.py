@@ -499,6 +499,14 @@ def _wait_until_refused(url: str) -> None:
     pytest.fail("new connections are still taken")
 
 
+def test_the_status_tells_of_each_migration_whether_it_is_applied(dev: RunningDev, tmp_path: Path) -> None:
+    told = run("migrate", "--status", "--database-url", dev.ready["database_url"], directory=tmp_path)
+    versions = [file.name[:14] for file in sorted((ROOT / "supabase/migrations").glob("*.sql"))]
+    lines = told.stdout.splitlines()
+    assert [line.split()[:2] for line in lines[:-1]] == [["applied", version] for version in versions]
+    assert lines[-1] == f"{len(versions)} applied, 0 pending."
+
+
 def test_a_plan_shows_what_would_be_applied_and_applies_nothing(dev: RunningDev, tmp_path: Path) -> None:
     superuser = URL(dev.ready["database_url"])
     up_to_date = run("migrate", "--plan", "--database-url", str(superuser), directory=tmp_path)
@@ -515,8 +523,10 @@ def test_a_plan_shows_what_would_be_applied_and_applies_nothing(dev: RunningDev,
         run("migrate", "--plan", "--database-url", str(superuser.with_path(name)), directory=tmp_path)
         for _ in range(2)
     ]
+    status = run("migrate", "--status", "--database-url", str(superuser.with_path(name)), directory=tmp_path)
     asyncio.run(on_the_side(f"drop database {name}"))
     assert plans[0].stdout == plans[1].stdout
+    assert "applied  " not in status.stdout
     files = sorted((ROOT / "supabase/migrations").glob("*.sql"))
     assert plans[0].stdout.split() == [part for file in files for part in file.stem.split("_", 1)]
 
