@@ -102,10 +102,12 @@ def test_a_rotated_key_works_within_its_overlap_and_not_after(client: Client, wo
     assert second["api_key"]["previous_expires_at"]
     assert [show(client, world, key).code for key in (made, second)] == [Code.OK, Code.OK]
     third = call(client, world, "RotateApiKey", request | {"overlap_seconds": 0}).messages[0]
-    for old in (made, second):
+    for old, reason in ((made, "API_KEY_INVALID"), (second, "API_KEY_ROTATED")):
         outcome = show(client, world, old)
-        assert (outcome.code, outcome.reason) == (Code.UNAUTHENTICATED, "API_KEY_INVALID")
+        assert (outcome.code, outcome.reason) == (Code.UNAUTHENTICATED, reason)
     assert show(client, world, third).code is Code.OK
+    call(client, world, "RevokeApiKey", of(world, id=made["api_key"]["id"]))
+    assert {show(client, world, key).reason for key in (second, third)} == {"API_KEY_REVOKED"}
 
 
 @pytest.mark.parametrize(
