@@ -103,13 +103,22 @@ def test_says_which_workflow_is_unknown(example: Example, dev: RunningDev, tmp_p
 def test_arguments_that_do_not_say_where(example: Example) -> None:
     result = example()
     assert (result.returncode, result.stdout) == (2, "")
-    assert "ready-file" in result.stderr
+    assert re.search(r"give --?ready-file, or --?\w+, --?workflow and --?token\n", result.stderr)
+    signed = example("--signed")
+    assert signed.returncode == 2
+    assert "N8N_GATEWAY_API_KEY and N8N_GATEWAY_CLIENT_SECRET in the environment" in signed.stderr
 
 
 def test_ready_file_that_is_not_there(example: Example, tmp_path: Path) -> None:
     result = example("--ready-file", str(tmp_path / "none.json"))
     assert (result.returncode, result.stdout) == (2, "")
     assert "none.json" in result.stderr
+    assert "give " not in result.stderr
+    broken = tmp_path / "broken.json"
+    broken.write_text("{")
+    result = example("--ready-file", str(broken))
+    assert result.returncode == 2
+    assert "broken.json" in result.stderr
 
 
 def test_typescript_units() -> None:

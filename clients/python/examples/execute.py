@@ -153,7 +153,8 @@ def find_place(arguments: argparse.Namespace) -> Place:
     key = {argument: os.environ.get(name, "") for argument, name in names.items()}
     identity = key if arguments.signed else {"token": arguments.token}
     if not (arguments.target and all(identity.values()) and arguments.workflow):
-        raise UsageError("give --ready-file, or --target, --token and --workflow")
+        needed = f"{' and '.join(names.values())} in the environment" if arguments.signed else "--token"
+        raise UsageError(f"give --ready-file, or --target, --workflow and {needed}")
     return Place(
         arguments.target,
         identity,

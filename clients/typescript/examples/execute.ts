@@ -125,7 +125,8 @@ function findPlace(): { place: Place; protocol: string } {
   const { N8N_GATEWAY_API_KEY: apiKey, N8N_GATEWAY_CLIENT_SECRET: clientSecret } = process.env;
   const options = optionsOf({ token, apiKey, clientSecret }, signed);
   if (values.url === undefined || options === undefined || workflow === undefined) {
-    throw new UsageError("give --ready-file, or --url, --token and --workflow");
+    const needed = signed ? "N8N_GATEWAY_API_KEY and N8N_GATEWAY_CLIENT_SECRET in the environment" : "--token";
+    throw new UsageError(`give --ready-file, or --url, --workflow and ${needed}`);
   }
   return { place: { url: values.url, options, echo: workflow, stream: workflow }, protocol };
 }
@@ -175,7 +176,7 @@ function readReadyFile(path: string, protocol: string, signed: boolean): Place {
       stream: ready.workflows.stream,
     };
   } catch (error) {
-    throw new UsageError(`cannot read the ready file: ${(error as Error).message}`);
+    throw new UsageError(`cannot read the ready file ${path}: ${(error as Error).message}`);
   }
 }
 

@@ -34,7 +34,10 @@ import (
 	v1 "n8ngateway/v1"
 )
 
-var errUsage = errors.New("give -ready-file, or -url, -token and -workflow")
+// usageError says what is wrong with the arguments.
+type usageError string
+
+func (e usageError) Error() string { return string(e) }
 
 type place struct {
 	url, token, apiKey, clientSecret, tenant, echo, stream string
@@ -54,13 +57,13 @@ func main() {
 }
 
 func run(where place, readyFile, protocol string, signed bool) error {
-	options, known := map[string][]n8ngateway.Option{
+	options, spoken := map[string][]n8ngateway.Option{
 		"connect":  nil,
 		"grpc":     {n8ngateway.WithGRPC()},
 		"grpc-web": {n8ngateway.WithConnectOptions(connect.WithGRPCWeb())},
 	}[protocol]
-	if !known {
-		return fmt.Errorf("%w; -protocol is connect, grpc or grpc-web", errUsage)
+	if !spoken {
+		return usageError("-protocol is connect, grpc or grpc-web")
 	}
 	if readyFile != "" {
 		var err error
@@ -69,13 +72,14 @@ func run(where place, readyFile, protocol string, signed bool) error {
 		}
 	}
 	identity := n8ngateway.WithToken(where.token)
-	known = where.token != ""
+	known, needed := where.token != "", "-token"
 	if signed {
 		identity = n8ngateway.WithSigning(where.apiKey, where.clientSecret)
 		known = where.apiKey != "" && where.clientSecret != ""
+		needed = "N8N_GATEWAY_API_KEY and N8N_GATEWAY_CLIENT_SECRET in the environment"
 	}
 	if where.url == "" || !known || where.echo == "" {
-		return errUsage
+		return usageError("give -ready-file, or -url, -workflow and " + needed)
 	}
 	options = append(options, identity, n8ngateway.WithTenant(where.tenant))
 	client := n8ngateway.New(where.url, options...)
@@ -171,7 +175,7 @@ func content(chunk *v1.ExecutionChunk) string {
 func readReadyFile(path, protocol string) (place, error) {
 	text, err := os.ReadFile(path)
 	if err != nil {
-		return place{}, fmt.Errorf("%w: %w", errUsage, err)
+		return place{}, usageError("the ready file cannot be read: " + err.Error())
 	}
 	var ready struct {
 		HTTPURL        string            `json:"http_url"`
@@ -183,7 +187,7 @@ func readReadyFile(path, protocol string) (place, error) {
 		Workflows      map[string]string `json:"workflows"`
 	}
 	if err := json.Unmarshal(text, &ready); err != nil {
-		return place{}, fmt.Errorf("%w: %s is not a ready file: %w", errUsage, path, err)
+		return place{}, usageError(path + " is no ready file of `n8n-gateway dev`: " + err.Error())
 	}
 	url := ready.HTTPURL
 	if protocol == "grpc" {
@@ -197,10 +201,11 @@ func readReadyFile(path, protocol string) (place, error) {
 
 func explain(err error) int {
 	var failed *connect.Error
+	var usage usageError
 	switch {
 	case err == nil:
 		return 0
-	case errors.Is(err, errUsage):
+	case errors.As(err, &usage):
 		fmt.Fprintln(os.Stderr, "execute:", err)
 		return 2
 	case errors.As(err, &failed):
