@@ -10,17 +10,35 @@ from __future__ import annotations
 import asyncio
 import re
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 if TYPE_CHECKING:
     from gateway.doors.asgi import Event
 
-_FIELDS = re.compile(
-    rb"(?:(?!connection:|transfer-encoding:)[a-z0-9!#$%&'*+.^_`|~-]++: [^\x00-\x08\x0a-\x1f\x7f]*+\r\n)*+"
-)
-"""Header fields that uvicorn sends as they are, and that say nothing of the connection."""
+_is_plain_name = re.compile(rb"(?!connection$|transfer-encoding$)[a-z0-9!#$%&'*+.^_`|~-]+").fullmatch
+"""Whether uvicorn sends a field of this name as it is, and it says nothing of the connection."""
+
+_CONTROLS = bytes({*range(0x20), 0x7F} - {0x09})
+"""What no field's value has in it."""
+
+
+class _Layout(NamedTuple):
+    """How fields of some names are written, with the empty line behind them, and where the length stands."""
+
+    template: bytes
+    length: int
+    controls: int
+
+
+@lru_cache(maxsize=256)
+def _layout(names: tuple[bytes, ...]) -> _Layout | None:
+    """The layout of plain fields; None where uvicorn has to look at them, or the body's length is not told."""
+    if names.count(b"content-length") != 1 or not all(map(_is_plain_name, names)):
+        return None
+    template = b"".join([b"%b: %%b\r\n" % name.replace(b"%", b"%%") for name in names]) + b"\r\n"
+    return _Layout(template, names.index(b"content-length"), 2 * len(names) + 2)
 
 
 @lru_cache(maxsize=8)
@@ -71,7 +89,8 @@ class WholeRequestCycle(RequestResponseCycle):
     chunked_encoding = None
     expected_content_length = 0
     _start: Any = None
-    _fields = b""
+    _layout: _Layout | None = None
+    _values: tuple[bytes, ...] = ()
     _event: Signal | None = None
 
     def __init__(self, protocol: HttpToolsProtocol, body: bytes) -> None:
@@ -101,33 +120,37 @@ class WholeRequestCycle(RequestResponseCycle):
         """Hold the head of an answer until its body comes, if that is announced."""
         if not self.response_started and not self.disconnected:
             if message["type"] == "http.response.start":
-                self._fields = b"".join([b"%b: %b\r\n" % field for field in message["headers"]])
-                if self._fields.find(b"content-length: ") >= 0:
-                    self._start = message
-                    return
+                fields = message["headers"]
+                if fields:
+                    names, self._values = zip(*fields, strict=False)
+                    self._layout = _layout(names)
+                    if self._layout is not None:
+                        self._start = message
+                        return
             elif self._start is not None:
                 start, self._start = self._start, None
-                if self._send_whole(start, message):
+                if self._send_whole(start["status"], message):
                     return
                 await super().send(start)
         await super().send(message)
 
-    def _send_whole(self, start: Event, message: Event) -> bool:
+    def _send_whole(self, status: int, message: Event) -> bool:
         """Write head and body at once. False, and nothing is written, for what is not plain."""
         body: bytes = message.get("body", b"")
-        fields = self._fields
+        layout, values = self._layout, self._values
         if (
-            message.get("more_body")
+            layout is None
+            or message.get("more_body")
             or self.flow.write_paused
             or not self.keep_alive
             or self.scope["method"] == "HEAD"
-            or fields.find(b"content-length: %d\r\n" % len(body)) < 0
-            or fields.count(b"\n") != len(start["headers"])
-            or _FIELDS.fullmatch(fields) is None
+            or values[layout.length] != b"%d" % len(body)
         ):
             return False
-        default = _lines(*self.default_headers)
-        self.transport.write(b"".join((STATUS_LINE[start["status"]], default, fields, b"\r\n", body)))
+        fields = layout.template % values
+        if len(fields.translate(None, _CONTROLS)) != len(fields) - layout.controls:
+            return False
+        self.transport.write(b"".join((STATUS_LINE[status], _lines(*self.default_headers), fields, body)))
         self.response_started = self.response_complete = True
         if self._event is not None:
             self._event.set()

@@ -31,6 +31,10 @@ _is_host = lru_cache(256)(re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~-]+)(
 """Whether a Host header is a host with or without a port."""
 
 _ASKING_TO_STAY = {b"connection", b"proxy-connection"}
+_UNUSUAL = _ASKING_TO_STAY | {b"expect", b"transfer-encoding"}
+"""Fields that say something of the connection, or of how the body comes."""
+
+_ASGI = {"version": "3.0", "spec_version": "2.3"}
 
 _CODES = {400: 3, 408: 4, 431: 8, 503: 14, 505: 12}
 """The code of google.rpc.Status for each HTTP status that is answered here."""
@@ -195,7 +199,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         """A request's first byte is there; its time starts unless the rest of the head is there, too."""
-        super().on_message_begin()
+        self.url = b""
+        self.headers = []
         self._in_head = self._in_request = self._is_new = True
 
     def on_header(self, name: bytes, value: bytes) -> None:
@@ -211,14 +216,17 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         ):
             self._refuse_head()
         fields = dict(self.headers)
-        version = self._http_version(fields)
-        self._check_head(fields, version)
-        self.expect_100_continue = fields.get(b"expect", b"").lower() == b"100-continue"
+        is_usual = self._is_usual(fields)
+        version = "1.1" if is_usual else self._http_version(fields)
+        if not is_usual:
+            self._check_head(fields, version)
+        self.expect_100_continue = not is_usual and fields.get(b"expect", b"").lower() == b"100-continue"
         self._in_head = self._is_new = False
         if version == "1.1" and self._is_plain():
-            self._read_target()
+            self.scope = self._scope(*self._target())
             self._held = b""
         else:
+            self.scope = self._scope("", b"", b"")
             super().on_headers_complete()
             self.cycle.keep_alive &= not self.parser.should_upgrade()
             self._alarm.set(self._bounds.body_seconds)
@@ -261,11 +269,21 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         elif not self._in_request:
             self._alarm.set(self.timeout_keep_alive)
 
+    def _is_usual(self, fields: Mapping[bytes, bytes]) -> bool:
+        """Whether nothing of the head needs a closer look: most are so."""
+        return (
+            len(fields) == len(self.headers)
+            and fields.keys().isdisjoint(_UNUSUAL)
+            and self.url.startswith(b"/")
+            and _is_host(fields.get(b"host", b"")) is not None
+            and self.parser.should_keep_alive()  # so it is HTTP/1.1
+        )
+
     def _is_plain(self) -> bool:
         """Whether the request is the only one of its connection, and its answer waits for nothing else."""
-        parser = self.parser
+        cycle, parser = self.cycle, self.parser
         return (
-            (self.cycle is None or self.cycle.response_complete)
+            (cycle is None or cycle.response_complete)
             and not self.expect_100_continue
             and not parser.should_upgrade()
             and parser.should_keep_alive()
@@ -285,8 +303,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         if body:
             super().on_body(body)
 
-    def _read_target(self) -> None:
-        """Fill the scope with method, path and query, as uvicorn does."""
+    def _target(self) -> tuple[str, bytes, bytes]:
+        """Path, path as sent, and query, as uvicorn reads them."""
         target = self.url
         if target.startswith(b"/") and b"#" not in target:
             raw_path, _, query = target.partition(b"?")
@@ -294,11 +312,24 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             url = httptools.parse_url(target)
             raw_path, query = url.path, url.query or b""
         path = raw_path.decode("ascii")
-        scope = self.scope
-        scope["method"] = self.parser.get_method().decode("ascii")
-        scope["path"] = unquote(path) if "%" in path else path
-        scope["raw_path"] = raw_path
-        scope["query_string"] = query
+        return unquote(path) if "%" in path else path, raw_path, query
+
+    def _scope(self, path: str, raw_path: bytes, query: bytes) -> Any:
+        return {
+            "type": "http",
+            "asgi": _ASGI,
+            "http_version": "1.1",
+            "server": self.server,
+            "client": self.client,
+            "scheme": self.scheme,
+            "root_path": "",
+            "headers": self.headers,
+            "state": {},
+            "method": self.parser.get_method().decode("ascii"),
+            "path": path,
+            "raw_path": raw_path,
+            "query_string": query,
+        }
 
     def _head_size(self) -> int:
         return len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
