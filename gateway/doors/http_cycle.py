@@ -34,7 +34,7 @@ class _Layout(NamedTuple):
 
 @lru_cache(maxsize=256)
 def _layout(names: tuple[bytes, ...]) -> _Layout | None:
-    """The layout of plain fields; None where uvicorn has to look at them, or the body's length is not told."""
+    """The layout of plain fields; None where uvicorn must look at them, or the body's length is not told."""
     if names.count(b"content-length") != 1 or not all(map(_is_plain_name, names)):
         return None
     template = b"".join([b"%b: %%b\r\n" % name.replace(b"%", b"%%") for name in names]) + b"\r\n"

@@ -61,6 +61,8 @@ class Exchange:
         "_frames",
         "_gone",
         "_headers",
+        "_path",
+        "_query",
         "_receive",
         "_responder",
         "_scope",
@@ -74,6 +76,7 @@ class Exchange:
         self._scope = scope
         self._receive = receive
         self._headers = Headers(scope["headers"])
+        self._path, self._query = _raw_path(scope), scope.get("query_string", b"")
         trailers = "extensions" in scope and _can_send_trailers(scope, self._headers)
         self._responder = Responder(send, head=scope["method"] == "HEAD", trailers=trailers)
         self._gone = False
@@ -84,7 +87,16 @@ class Exchange:
     async def run(self) -> None:
         """Serve the request; whatever goes wrong becomes an answer."""
         try:
-            await self._serve()
+            match = self._route()
+            if isinstance(match, tuple):
+                await self._answer_unrouted(match)
+                return
+            content_type = self._negotiate(match.target)
+            timeout = parse_timeout(self._headers)
+            if timeout is None:
+                await self._call(match, content_type, None)
+            else:
+                await self._call_within(timeout, match, content_type)
         except StatusError as error:
             await self._fail(error)
         except Disconnected:
@@ -101,35 +113,18 @@ class Exchange:
             if self._watcher is not None:
                 self._watcher.cancel()
 
-    async def _serve(self) -> None:
-        scope = self._scope
-        path, query = _raw_path(scope), scope.get("query_string", b"")
-        match = self._route(path, query)
-        if isinstance(match, tuple):
-            await self._answer_unrouted(match)
-            return
-        content_type = self._negotiate(match.target)
-        timeout = parse_timeout(self._headers)
-        metadata = RequestMetadata(
-            self._headers,
-            scope["method"],
-            (path + b"?" + query if query else path).decode("latin-1"),
-            tuple(scope.get("client") or ()) or None,
-            timeout,
-        )
-        if timeout is None:
-            await self._call(match, query, metadata, content_type)
-            return
-        deadline = asyncio.timeout(timeout)
+    async def _call_within(self, seconds: float, match: Match[Route], content_type: str) -> None:
+        deadline = asyncio.timeout(seconds)
         try:
             async with deadline:
-                await self._call(match, query, metadata, content_type)
+                await self._call(match, content_type, seconds)
         except TimeoutError:
             if not deadline.expired():
                 raise
             raise StatusError(Code.DEADLINE_EXCEEDED, "the deadline passed") from None
 
-    def _route(self, path: bytes, query: bytes) -> Match[Route] | tuple[str, ...]:
+    def _route(self) -> Match[Route] | tuple[str, ...]:
+        path, query = self._path, self._query
         limit = self._service.options.max_target
         if len(path) + len(query) > limit:
             problem = f"the request target is longer than {limit} bytes"
@@ -159,11 +154,17 @@ class Exchange:
             raise StatusError(Code.INVALID_ARGUMENT, problem, http_status=406)
         return content_type
 
-    async def _call(
-        self, match: Match[Route], query: bytes, metadata: RequestMetadata, content_type: str
-    ) -> None:
-        route, options = match.target, self._service.options
-        request = await self._request(match, query)
+    async def _call(self, match: Match[Route], content_type: str, seconds: float | None) -> None:
+        route, options, scope = match.target, self._service.options, self._scope
+        path, query = self._path, self._query
+        metadata = RequestMetadata(
+            self._headers,
+            scope["method"],
+            (path + b"?" + query if query else path).decode("latin-1"),
+            tuple(scope.get("client") or ()) or None,
+            seconds,
+        )
+        request = await self._request(match)
         answer: Any = self._service.handler(route.method, request, metadata)
         if route.server_streaming:
             stream = answer if isinstance(answer, AsyncIterator) else await answer
@@ -175,8 +176,9 @@ class Exchange:
                 response = await compressed(response)
             await self._responder.respond(response)
 
-    async def _request(self, match: Match[Route], query: bytes) -> LazyRequest | AsyncIterator[LazyRequest]:
+    async def _request(self, match: Match[Route]) -> LazyRequest | AsyncIterator[LazyRequest]:
         route, headers, options = match.target, self._headers, self._service.options
+        query = self._query
         self._task = asyncio.current_task()
         if route.client_streaming:
             self._check_content_type(route)

@@ -33,8 +33,10 @@ class Headers(Mapping[str, str]):
     __slots__ = ("_first", "_raw", "raw")
 
     def __init__(self, raw: Iterable[tuple[bytes, bytes]]) -> None:
-        self._raw = raw if isinstance(raw, list) else list(raw)
-        self._first: dict[bytes, bytes] = dict(reversed(self._raw))
+        self._raw: list[tuple[bytes, bytes]] = raw if isinstance(raw, list) else list(raw)
+        self._first = dict(self._raw)
+        if len(self._first) < len(self._raw):
+            self._first = dict(reversed(self._raw))
         self.raw: Callable[[bytes], bytes | None] = self._first.get
 
     def __getitem__(self, name: str) -> str:
@@ -54,10 +56,11 @@ class Headers(Mapping[str, str]):
 
     def by_name(self) -> dict[str, str]:
         """Every value by name; several of one name are joined by commas (RFC 9110, 5.3)."""
-        found = {name.decode("latin-1"): value.decode("latin-1") for name, value in self._raw}
-        if len(found) < len(self._raw):
-            found = {name: ", ".join(self.get_all(name)) for name in found}
-        return found
+        if len(self._first) < len(self._raw):
+            return {name: ", ".join(self.get_all(name)) for name in self}
+        return {
+            _USUAL.get(name) or name.decode("latin-1"): value.decode("latin-1") for name, value in self._raw
+        }
 
     def get_all(self, name: str) -> list[str]:
         """Every value of a header, in the order sent; empty when there is none."""

@@ -119,23 +119,20 @@ class RequestDecoder:
     def decode(self, variables: dict[str, str], query: bytes, body: bytes, content_type: str) -> Message:
         """The request message. Raises StatusError INVALID_ARGUMENT naming the field."""
         try:
-            return self._decode(variables, query, body, content_type)
+            tree = self._body_tree(body) if body and self._raw is None else {}
+            mask = self._mask
+            paths = None if mask is None else mask.paths(tree.get(self._body_key))
+            if query:
+                self._read_query(query, tree)
+            for field in self._path_fields:
+                field.store(variables[field.name], tree)
+            if mask is not None and mask.given(tree):
+                paths = None
+            message = self._json.from_value(tree)
         except JsonError as error:
             raise invalid(error.field, error.problem) from None
         except UriError as error:
             raise StatusError(Code.INVALID_ARGUMENT, str(error)) from None
-
-    def _decode(self, variables: dict[str, str], query: bytes, body: bytes, content_type: str) -> Message:
-        tree = self._body_tree(body)
-        mask = self._mask
-        paths = None if mask is None else mask.paths(tree.get(self._body_key))
-        if query:
-            self._read_query(query, tree)
-        for field in self._path_fields:
-            field.store(variables[field.name], tree)
-        if mask is not None and mask.given(tree):
-            paths = None
-        message = self._json.from_value(tree)
         if self._raw is not None:
             self._raw(message, body, content_type)
         if mask is not None and paths is not None:
@@ -143,8 +140,6 @@ class RequestDecoder:
         return message
 
     def _body_tree(self, body: bytes) -> dict[str, Json]:
-        if not body or self._raw is not None:
-            return {}
         binding = self._binding
         if not binding.body:
             raise JsonError("", f"{binding.http_method} {binding.template} takes no request body")

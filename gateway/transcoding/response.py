@@ -20,6 +20,7 @@ from gateway.transcoding.status import HTTP_STATUS, retry_after, status_json
 
 _OK: Final = 200
 _NOT_MODIFIED: Final = 304
+_JSON_TYPE: Final = (b"content-type", JSON.encode())
 _BODILESS: Final = frozenset({204, 205, _NOT_MODIFIED})
 _IN_THREAD: Final = 256 * 1024
 """Bodies of this many bytes are compressed beside the event loop."""
@@ -31,17 +32,18 @@ def unary_response(
     route: Route, answer: Message, metadata: RequestMetadata, headers: Headers, options: Options
 ) -> Response:
     """The response of a unary method, not compressed yet. Raises ValueError for what cannot be sent."""
-    content_type = JSON
     if route.raw_answer is None:
-        body = route.encode(answer)
+        content_type, body, sent = JSON, route.encode(answer), [_JSON_TYPE]
     else:
         content_type, body = route.raw_answer(answer)
         content_type = content_type or OCTETS
+        sent = [_type_header(content_type)]
     status = metadata.http_status or _OK
     added = metadata.response_headers
     if metadata.trailers:
         added = [*added, *((f"grpc-trailer-{name}", value) for name, value in metadata.trailers)]
-    sent = raw_headers([_type_header(content_type)], added)
+    if added:
+        sent = raw_headers(sent, added)
     if status in _BODILESS:
         return _without_body(status, sent)
     if route.tagged and status == _OK:

@@ -44,7 +44,8 @@ class _Route(Generic[T]):
             for variable in template.variables
         ]
 
-    def match(self, segments: list[str]) -> Match[T]:
+    def values(self, segments: list[str]) -> dict[str, str]:
+        """The text of each variable."""
         values: dict[str, str] = {}
         for name, start, end, multi_segment in self.variables:
             if multi_segment:
@@ -52,7 +53,7 @@ class _Route(Generic[T]):
             else:
                 text = segments[start]
                 values[name] = decode_segment(text) if "%" in text else text
-        return Match(self.target, values)
+        return values
 
 
 _Ends = dict[str, dict[str, _Route[T]]]
@@ -126,7 +127,7 @@ class Router(Generic[T]):
         for verb, segments, keys in self._readings(path):
             route = _find(self._root, keys, verb, wanted)
             if route is not None:
-                return route.match(segments)
+                return Match(route.target, route.values(segments))
         return self._allowed(path)
 
     def _readings(self, path: str) -> list[tuple[str, list[str], list[str]]]:
@@ -160,22 +161,25 @@ class Router(Generic[T]):
 
 def _find(root: _Node[T], keys: list[str], verb: str, wanted: tuple[str, ...]) -> _Route[T] | None:
     """The first route in the order of precedence."""
-    node: _Node[T] | None = root
-    index, size = 0, len(keys)
+    node, index = root, 0
     left: list[tuple[_Node[T], int]] = []
     """Branches that were passed by, the next one to try last: a node with the index of its key, or _REST."""
     while True:
-        while node is not None and index < size:
-            key = keys[index]
+        found: _Route[T] | None = None
+        for key in keys[index:] if index else keys:
             index += 1
             if node.rest:
                 left.append((node, _REST))
-            literal, star = node.literals.get(key), node.star if key else None
-            if literal is not None and star is not None:
-                left.append((star, index))
-            node = literal or star
-        found: _Route[T] | None = None
-        if node is not None:
+            literal, star = node.literals.get(key), node.star
+            if literal is not None:
+                if star is not None and key:
+                    left.append((star, index))
+                node = literal
+            elif star is not None and key:
+                node = star
+            else:
+                break
+        else:
             found = _pick(node.ends, verb, wanted) or _pick(node.rest, verb, wanted)
         while found is None and left:
             node, index = left.pop()
