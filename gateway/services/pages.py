@@ -72,10 +72,13 @@ def read_message(text: str, message_type: type[M]) -> M:
 def read_page(
     text: str, message_type: type[M], of_list: str, encode: Callable[[str, str | None], str] = encode_token
 ) -> M:
-    """The database's page, `{<items>, "next": what the next one comes after or null}`, as the response."""
+    """The database's page, `{<items>, "next": what the next one comes after or null}`, as the response.
+
+    Fields of items that the type does not have are passed over.
+    """
     page = orjson.loads(text)
     page["next_page_token"] = encode(of_list, page.pop("next"))
-    return message_from_json_value(message_type, page, registry=DETAIL_TYPES)
+    return message_from_json_value(message_type, page, ignore_unknown_fields=True, registry=DETAIL_TYPES)
 
 
 def _encode(of_list: str, last: bytes) -> str:

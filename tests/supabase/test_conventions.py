@@ -18,6 +18,7 @@ INLINED = {
     "is_held",
     "is_metadata",
     "key_organization",
+    "page_size",
     "request_header",
     "role_rank",
     "workflow_json",
