@@ -18,6 +18,7 @@ from gateway.adapters.postgres_connections import Connections
 from gateway.adapters.postgres_errors import is_one_calls, translate
 from gateway.adapters.postgres_statements import PARAMETER_TYPES, one_call, several_calls
 from gateway.rpc.errors import Internal, PermissionDenied, RpcError, Unavailable
+from gateway.rpc.limit import Limits
 from gateway.rpc.principal import DatabaseRole
 
 if TYPE_CHECKING:
@@ -128,6 +129,8 @@ class PostgresDatabase:
         self._pooled = pooled
         self._may_bypass_rls = may_bypass_rls
         self._timeouts = timeouts
+        # The last resort, when the server itself has gone silent.
+        self._limits = Limits(timeouts.statement + _GRACE_SECONDS)
         self._connections = Connections(
             self._connect, limit=max_connections, wait_seconds=timeouts.wait, idle_seconds=_IDLE_SECONDS
         )
@@ -229,7 +232,8 @@ class PostgresDatabase:
         connections = self._connections
         connection = await connections.acquire()
         try:
-            answer = await fetch(connection, statement, *values)
+            with self._limits.limit():
+                answer = await fetch(connection, statement, *values)
         except asyncpg.PostgresError:
             connections.release(connection)
             raise
@@ -250,19 +254,18 @@ class PostgresDatabase:
         connection = await asyncpg.connect(
             self._url,
             timeout=self._timeouts.connect,
-            # The last resort, when the server itself has gone silent.
-            command_timeout=self._timeouts.statement + _GRACE_SECONDS,
             statement_cache_size=0 if self._pooled else _CACHED_STATEMENTS,
             max_cached_statement_lifetime=0,
             server_settings=settings,
         )
         try:
-            if not self._may_bypass_rls:
-                _refuse_bypassing(await connection.fetchval(_FACTS))
-            # Arguments come as JSON says them: asyncpg itself would take a datetime alone.
-            await connection.set_type_codec(
-                "timestamptz", schema="pg_catalog", encoder=str, decoder=str, format="text"
-            )
+            with self._limits.limit():
+                if not self._may_bypass_rls:
+                    _refuse_bypassing(await connection.fetchval(_FACTS))
+                # Arguments come as JSON says them: asyncpg itself would take a datetime alone.
+                await connection.set_type_codec(
+                    "timestamptz", schema="pg_catalog", encoder=str, decoder=str, format="text"
+                )
         except BaseException:
             connection.terminate()
             raise
@@ -277,7 +280,7 @@ def _answer(function: str, answer: object) -> str | RpcError:
     if answer is None:
         return PermissionDenied("The caller may not do this.")
     if not isinstance(answer, str):
-        return Internal(f"public.{function} does not return jsonb")
+        return Internal(f"public.{function} does not return JSON")
     return answer
 
 

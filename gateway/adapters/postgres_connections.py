@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 
 import asyncpg
 
+from gateway.rpc.limit import Limits
+
 if TYPE_CHECKING:
     from asyncpg import Connection
 
@@ -39,7 +41,7 @@ class Connections:
     ) -> None:
         self._connect = connect
         self._limit = limit
-        self._wait_seconds = wait_seconds
+        self._waits = Limits(wait_seconds)
         self._idle_seconds = idle_seconds
         self._idle: list[tuple[Connection, float]] = []
         self._all: set[Connection] = set()
@@ -136,7 +138,7 @@ class Connections:
         waiter: asyncio.Future[Connection | None] = asyncio.get_running_loop().create_future()
         self._waiting.append(waiter)
         try:
-            async with asyncio.timeout(self._wait_seconds):
+            with self._waits.limit():
                 return await waiter
         except BaseException:
             # Cancelled in the same turn in which it was served: pass on what was got.
