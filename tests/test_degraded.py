@@ -14,11 +14,13 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
+import grpc
 import httpx
 import jwt
 import pytest
 import pytest_asyncio
 from cryptography.hazmat.primitives.asymmetric import rsa
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 from n8n_gateway_client import RequestSigner
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -56,6 +58,12 @@ class World:
         if "dependencies" not in answer:
             answer = next(d for d in answer["details"] if "dependencies" in d)
         return next(part for part in answer["dependencies"] if part["name"] == name)
+
+    async def grpc_health(self) -> int:
+        """The status of the whole server, as gRPC's health checks ask for it."""
+        async with grpc.aio.insecure_channel(self.ready.grpc_url) as channel:
+            check = health_pb2_grpc.HealthStub(channel).Check
+            return int((await check(health_pb2.HealthCheckRequest())).status)
 
     async def away(self, name: str) -> float:
         """What the metrics say of a part."""
@@ -191,10 +199,12 @@ async def test_postgres(world: World) -> None:
         assert "database=unavailable" in refused.headers["gateway-degraded"]
         assert (await world.get("/api/v1/health/ready")).status_code == 503
         assert (await world.get("/api/v1/health/live")).status_code == 200
+        assert await world.grpc_health() == health_pb2.HealthCheckResponse.NOT_SERVING
         await postgres.start()
         await world.until(lambda: world.shows("database", "ok"))
         await world.answered(200)
     assert (await world.get("/api/v1/health/ready")).json()["status"] == "ready"
+    assert await world.grpc_health() == health_pb2.HealthCheckResponse.SERVING
 
 
 async def test_identity_provider(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -54,7 +54,7 @@ class Ports:
         """Serve the methods behind the chain; `parts` closes the doors, after `health` has said so."""
         settings = self._settings
         tls = self._tls(parts)
-        grpc_door = self._grpc_door(methods, chain)
+        grpc_door = self._grpc_door(methods, chain, health)
         http = self._server = HttpServer(
             self._http_application(methods, chain),
             grace=settings.shutdown_grace_seconds,
@@ -75,7 +75,7 @@ class Ports:
         parts.callback(health.drain)
         log.info("serving", http_port=self.http, grpc_port=self.grpc)
 
-    def _grpc_door(self, methods: MethodTable, chain: Chain) -> GrpcDoor:
+    def _grpc_door(self, methods: MethodTable, chain: Chain, health: HealthService) -> GrpcDoor:
         settings = self._settings
         return GrpcDoor(
             methods,
@@ -87,6 +87,7 @@ class Ports:
                 max_concurrent_streams=settings.grpc_max_concurrent_streams,
                 max_connections=settings.grpc_max_connections,
             ),
+            is_ready=health.is_ready,
             channelz=settings.grpc_channelz,
         )
 

@@ -25,6 +25,7 @@ from gateway.rpc.metadata import joined
 from gateway.rpc.status import status_of
 
 if TYPE_CHECKING:
+    from gateway.doors.grpc_operations import IsReady
     from gateway.rpc.chain import Chain
     from gateway.rpc.methods import Method, MethodTable
     from gateway.transcoding import Outgoing
@@ -85,7 +86,7 @@ class GrpcDoor:
     """A gRPC server for a table of methods, with the services that operators expect.
 
     `max_message_bytes` bounds a request message; a larger one, and metadata of more than
-    32 KiB, is RESOURCE_EXHAUSTED before it is read.
+    32 KiB, is RESOURCE_EXHAUSTED before it is read. `is_ready` tells what health checks are answered.
     """
 
     def __init__(
@@ -95,6 +96,7 @@ class GrpcDoor:
         *,
         max_message_bytes: int,
         connections: Connections | None = None,
+        is_ready: IsReady | None = None,
         channelz: bool = False,
     ) -> None:
         self._chain = chain
@@ -109,7 +111,7 @@ class GrpcDoor:
         ]
         self._server = grpc.aio.server(options=options)
         self._server.add_generic_rpc_handlers([_Handlers(self._handler(m) for m in methods)])
-        self._operations = Operations(self._server, methods, channelz=channelz)
+        self._operations = Operations(self._server, methods, is_ready=is_ready or _always, channelz=channelz)
 
     async def start(self, host: str, port: int, credentials: grpc.ServerCredentials | None = None) -> int:
         """Listen on a host (an address or a name) and return the port; 0 is a free one. Raises OSError.
@@ -127,7 +129,6 @@ class GrpcDoor:
         except RuntimeError as error:
             msg = f"cannot listen for gRPC on {address}: is the port in use?"
             raise OSError(msg) from error
-        await self._operations.open()
         await self._server.start()
         return port
 
@@ -187,6 +188,10 @@ class _Handlers(grpc.GenericRpcHandler):
 
     def service(self, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[bytes, bytes] | None:
         return self._handlers.get(details.method)
+
+
+async def _always() -> bool:
+    return True
 
 
 async def _read(context: Context) -> bytes:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -20,34 +22,67 @@ if TYPE_CHECKING:
 
     from gateway.rpc.methods import MethodTable
 
+    IsReady = Callable[[], Awaitable[bool]]
+
 _REFLECTION_V1ALPHA = "grpc.reflection.v1alpha.ServerReflection"
 _REFLECTION_V1 = "grpc.reflection.v1.ServerReflection"
-_SERVING = health_pb2.HealthCheckResponse.SERVING
+_Status = health_pb2.HealthCheckResponse.ServingStatus
+_WATCH_SECONDS = 1.0
+"""How often it is asked, for those who watch, whether the gateway is ready."""
 
 
 class Operations:
     """Health, reflection (v1 and v1alpha), and channelz where it is wanted.
 
-    Channelz tells the addresses of all who are connected to whoever asks.
+    Each service is serving while `is_ready` says so, and none after `close`. Channelz tells the addresses
+    of all who are connected to whoever asks.
     """
 
-    def __init__(self, server: grpc.aio.Server, methods: MethodTable, *, channelz: bool) -> None:
-        self._health = HealthServicer()
-        self._names = [service.type_name for service in methods.services]
+    def __init__(
+        self, server: grpc.aio.Server, methods: MethodTable, *, is_ready: IsReady, channelz: bool
+    ) -> None:
+        self._health = _Health([service.type_name for service in methods.services], is_ready)
         generic = _Generic(server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, generic)
         if channelz:
             channelz_pb2_grpc.add_ChannelzServicer_to_server(ChannelzServicer(), generic)
         _serve_reflection(server, methods, channelz=channelz)
 
-    async def open(self) -> None:
-        """Every service answers health checks as serving from now on."""
-        for name in self._names:
-            await self._health.set(name, _SERVING)
-
     async def close(self) -> None:
         """Every service, and the server as a whole, is not serving from now on; watchers are told."""
         await self._health.enter_graceful_shutdown()
+
+
+class _Health(HealthServicer):  # type: ignore[misc] # grpcio-health-checking has no types
+    """Asks whether the gateway is ready when somebody wants to know."""
+
+    def __init__(self, services: Iterable[str], is_ready: IsReady) -> None:
+        super().__init__()
+        self._server_status.update(dict.fromkeys(services, _Status.SERVING))
+        self._is_ready = is_ready
+
+    async def Check(self, request: Any, context: Any) -> Any:  # noqa: N802 - as the protocol names it
+        await self._look()
+        return await super().Check(request, context)
+
+    async def Watch(self, request: Any, context: Any) -> None:  # noqa: N802
+        await self._look()
+        looking = asyncio.create_task(self._keep_looking())
+        try:
+            await super().Watch(request, context)
+        finally:
+            looking.cancel()
+
+    async def _look(self) -> None:
+        status = _Status.SERVING if await self._is_ready() else _Status.NOT_SERVING
+        for service, shown in tuple(self._server_status.items()):
+            if shown != status:
+                await self.set(service, status)
+
+    async def _keep_looking(self) -> None:
+        while True:
+            await asyncio.sleep(_WATCH_SECONDS)
+            await self._look()
 
 
 class _Generic:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import TYPE_CHECKING
@@ -77,13 +77,18 @@ class HealthService:
             msg = "The gateway is shutting down."
             raise Unavailable(msg, reason="SHUTTING_DOWN", retry_after=1)
         dependencies = await self._dependencies()
-        away = [dependency.name for dependency in dependencies if dependency.status != "ok"]
-        missing = [name for name in away if (part := _part(name)) and WITHOUT[part].stops_calls]
-        if missing:
+        if missing := _missing(dependencies):
             msg = f"Calls cannot be served without: {', '.join(missing)}."
             answer = GetReadinessResponse(status="unavailable", dependencies=dependencies)
             raise Unavailable(msg, reason="NOT_READY", retry_after=1, details=[answer])
-        return GetReadinessResponse(status="degraded" if away else "ready", dependencies=dependencies)
+        status = "degraded" if any(map(_is_away, dependencies)) else "ready"
+        return GetReadinessResponse(status=status, dependencies=dependencies)
+
+    async def is_ready(self) -> bool:
+        """Whether calls can be served."""
+        if self._draining:
+            return False
+        return not _missing(await self._dependencies())
 
     async def close(self) -> None:
         """Stop looking."""
@@ -115,7 +120,7 @@ class HealthService:
         except RpcError as error:
             message = error.message
         except (TimeoutError, OSError):
-            message = "does not answer"
+            message = "It does not answer."
         part = _part(name)
         if part is not None:
             self._parts.report(part, is_there=not message)
@@ -126,6 +131,16 @@ class HealthService:
             mode=WITHOUT[part].mode if part and message else check.mode,
             message=f"{message} {WITHOUT[part].effect}" if part and message else message,
         )
+
+
+def _is_away(dependency: Dependency) -> bool:
+    return dependency.status != "ok"
+
+
+def _missing(dependencies: Iterable[Dependency]) -> list[str]:
+    """The parts that are away without which calls cannot be served."""
+    away = [dependency.name for dependency in dependencies if _is_away(dependency)]
+    return [name for name in away if (part := _part(name)) and WITHOUT[part].stops_calls]
 
 
 def _part(name: str) -> Part | None:

@@ -146,14 +146,23 @@ def doors(open_doors: Doors) -> Doors:
 
 @asynccontextmanager
 async def serve(
-    connections: Connections, *guards: Guard, bounds: Bounds | None = None, tls: Tls | None = None
+    connections: Connections,
+    *guards: Guard,
+    bounds: Bounds | None = None,
+    tls: Tls | None = None,
+    is_ready: Callable[[], Awaitable[bool]] | None = None,
 ) -> AsyncIterator[Doors]:
     """Open the doors in the running event loop, with `guards` before a call is decoded."""
     doors = Doors()
     methods = MethodTable([(EXECUTIONS, doors.service), (HEALTH, Alive())])
     chain = Chain(establish_context, guards=[*guards, _decode], observers=[doors.observe], timeout=20)
     doors.grpc = GrpcDoor(
-        methods, chain, max_message_bytes=MAX_MESSAGE_BYTES, connections=connections, channelz=True
+        methods,
+        chain,
+        max_message_bytes=MAX_MESSAGE_BYTES,
+        connections=connections,
+        is_ready=is_ready,
+        channelz=True,
     )
     application = http_application(
         ConnectDoor(methods, chain, max_message_bytes=MAX_MESSAGE_BYTES),

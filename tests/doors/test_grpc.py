@@ -70,6 +70,27 @@ async def test_a_watcher_is_told_when_the_server_stops() -> None:
         await stopping
 
 
+@pytest.mark.parametrize("service", ["", *SERVED])
+async def test_health_follows_readiness(service: str) -> None:
+    ready = True
+
+    async def is_ready() -> bool:
+        return ready
+
+    request = health_pb2.HealthCheckRequest(service=service)
+    async with (
+        serve(Connections(), is_ready=is_ready) as doors,
+        grpc.aio.insecure_channel(doors.grpc_address) as channel,
+    ):
+        health = health_pb2_grpc.HealthStub(channel)
+        watch = health.Watch(request)
+        for ready in (True, False, True):
+            expected = SERVING if ready else health_pb2.HealthCheckResponse.NOT_SERVING
+            assert (await health.Check(request)).status == expected
+            assert (await watch.read()).status == expected
+        watch.cancel()
+
+
 @pytest.mark.parametrize("version", ["v1", "v1alpha"])
 async def test_reflection_lists_every_service_with_its_files(channel: grpc.aio.Channel, version: str) -> None:
     ask = channel.stream_stream(
