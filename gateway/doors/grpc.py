@@ -156,9 +156,7 @@ class GrpcDoor:
             context.disable_next_message_compression()
         return response
 
-    async def _stream(
-        self, method: Method, _requests: AsyncIterator[bytes], context: Context
-    ) -> AsyncIterator[bytes]:
+    async def _stream(self, method: Method, _requests: AsyncIterator[bytes], context: Context) -> None:
         body = await _read(context)
         if isinstance(await context.read(), bytes):
             await context.abort(grpc.StatusCode.UNIMPLEMENTED, "The call has more than one request message.")
@@ -172,7 +170,7 @@ class GrpcDoor:
                     for message in messages:
                         if len(message) < _GZIP_WORTHWHILE:
                             context.disable_next_message_compression()
-                        yield message
+                        await context.write(message)
         except RpcError as error:
             await _abort(context, call, error)
         if call.leading_metadata:
