@@ -142,7 +142,7 @@ class _Answer:
             if self._in_batches:
                 frame = frame[_HEAD.size :]
             if self._compress and len(frame) >= WORTHWHILE:
-                frame = b"".join([await _compressed(message) for message in _in(frame)])
+                frame = b"".join([await in_small_envelope(message) for message in _in(frame)])
             event["body"] = frame
         await self._send(event)
 
@@ -168,6 +168,13 @@ def in_envelopes(messages: Iterable[bytes]) -> bytes:
     return b"".join([_HEAD.pack(0, len(message)) + message for message in messages])
 
 
+def only_message(body: bytes) -> bytes | None:
+    """What is in the envelope that a body consists of; None if it is compressed, not whole, or not alone."""
+    if len(body) < _HEAD.size or _HEAD.unpack_from(body) != (0, len(body) - _HEAD.size):
+        return None
+    return body[_HEAD.size :]
+
+
 def _in(envelopes: bytes) -> Iterator[bytes]:
     at = 0
     while at < len(envelopes):
@@ -177,7 +184,7 @@ def _in(envelopes: bytes) -> Iterator[bytes]:
         at += length
 
 
-async def _compressed(message: bytes) -> bytes:
+async def in_small_envelope(message: bytes) -> bytes:
     """A message in its envelope, compressed if that is worth it."""
     if len(message) < WORTHWHILE:
         return _HEAD.pack(0, len(message)) + message

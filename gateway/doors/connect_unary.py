@@ -2,23 +2,20 @@
 
 A POST whose message comes at once, is not compressed and names a known encoding is
 served here, with one look at its headers. Everything else, and whatever is wrong with
-a request's form, is left to the application behind, so each rule of the protocol has
-one place. (Connect protocol, "Unary-Request" and "Unary-Response".)
+a request's form, is left to the application behind, so each rule of a protocol has
+one place.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import TYPE_CHECKING
 
-from connectrpc._protocol import ConnectWireError
-
-from gateway.doors.gzip import WORTHWHILE, compress
+from gateway.doors.connect_wires import WIRES, Wire
 from gateway.rpc.call import Call
 from gateway.rpc.errors import RpcError
-from gateway.transcoding.negotiation import accepts_gzip
 from gateway.transcoding.watch import ClientWatch
 
 if TYPE_CHECKING:
@@ -31,13 +28,9 @@ if TYPE_CHECKING:
 
     Shown = Callable[[RpcError, Call], ConnectError]
 
-_OK = 200
-_LONGEST_TIMEOUT = 10
-_VARY = (b"vary", b"Accept-Encoding")
-
 
 class ConnectUnary:
-    """An ASGI application in front of the one that knows all of the protocol.
+    """An ASGI application in front of the one that knows all of the protocols.
 
     `shown` makes Connect's form of an error. Messages over `max_message_bytes` are
     refused by the application behind.
@@ -56,7 +49,12 @@ class ConnectUnary:
         self._otherwise = otherwise
         self._methods = {method.path: method for method in methods if not method.server_streaming}
         self._chain = chain
-        self._encodings = {f"application/{encoding.name}": encoding for encoding in encodings}
+        self._forms = {
+            content_type: (wire, encoding)
+            for encoding in encodings
+            for wire in WIRES
+            for content_type in wire.content_types(encoding.name)
+        }
         self._shown = shown
         self._max_message_bytes = max_message_bytes
         self._clients = ClientWatch()
@@ -65,16 +63,19 @@ class ConnectUnary:
         """Serve one request."""
         method = self._methods.get(scope["path"]) if scope["method"] == "POST" else None
         metadata = None if method is None else _metadata(scope["headers"])
-        encoding = None if metadata is None else self._encodings.get(metadata.get("content-type", ""))
-        if method is None or metadata is None or encoding is None or not _is_plain(metadata):
+        form = None if metadata is None else self._forms.get(metadata.get("content-type", ""))
+        if method is None or metadata is None or form is None or not form[0].is_plain(metadata):
             await self._otherwise(scope, receive, send)
             return
+        wire, encoding = form
         event = await receive()
-        body: bytes = event.get("body", b"")
-        if event["type"] != "http.request" or event.get("more_body") or len(body) > self._max_message_bytes:
+        body = None
+        if event["type"] == "http.request" and not event.get("more_body"):
+            body = wire.message(event.get("body", b""))
+        if body is None or len(body) > self._max_message_bytes:
             await self._otherwise(scope, _Again(event, receive), send)
             return
-        timeout, client = metadata.get("connect-timeout-ms"), scope.get("client")
+        client = scope.get("client")
         call = Call(
             method=method,
             metadata=metadata,
@@ -83,20 +84,19 @@ class ConnectUnary:
             http_method="POST",
             target=method.path,
             peer=f"{client[0]}:{client[1]}" if client else None,
-            timeout=int(timeout) / 1000 if timeout else None,
-            door="connect",
+            timeout=wire.timeout(metadata),
+            door=wire.door,
         )
-        await self._serve(call, encoding, receive, send)
+        await self._serve(call, wire, encoding, receive, send)
 
-    async def _serve(self, call: Call, encoding: Encoding, receive: Receive, send: Send) -> None:
+    async def _serve(self, call: Call, wire: Wire, encoding: Encoding, receive: Receive, send: Send) -> None:
         client = _Client(receive)
         self._clients.add(client)
-        status, content_type = _OK, f"application/{encoding.name}"
+        outcome: bytes | ConnectError
         try:
-            body = await self._chain.unary(call, encoding.encode)
+            outcome = await self._chain.unary(call, encoding.encode)
         except RpcError as error:
-            wire = ConnectWireError.from_exception(self._shown(error, call))
-            status, content_type, body = wire.to_http_status().code, "application/json", wire.to_json_bytes()
+            outcome = self._shown(error, call)
         except asyncio.CancelledError:
             if client.went():
                 return
@@ -104,16 +104,13 @@ class ConnectUnary:
         finally:
             self._clients.discard(client)
             client.stop()
-        headers = _headers(content_type, call)
-        if len(body) >= WORTHWHILE and accepts_gzip(call.metadata.get("accept-encoding", "").encode()):
-            body = await compress(body)
-            headers.append((b"content-encoding", b"gzip"))
+        status, headers, body = await wire.answer(call, encoding.name, outcome)
         headers.append((b"content-length", b"%d" % len(body)))
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": body})
 
 
-def _metadata(headers: Iterable[tuple[bytes, bytes]]) -> dict[str, str] | None:
+def _metadata(headers: RawHeaders) -> dict[str, str] | None:
     """The headers as the chain reads them; None when one comes twice or is not ASCII."""
     try:
         pairs = [(name.decode("ascii"), value.decode("ascii")) for name, value in headers]
@@ -121,25 +118,6 @@ def _metadata(headers: Iterable[tuple[bytes, bytes]]) -> dict[str, str] | None:
         return None
     metadata = dict(pairs)
     return metadata if len(metadata) == len(pairs) else None
-
-
-def _is_plain(metadata: Mapping[str, str]) -> bool:
-    timeout = metadata.get("connect-timeout-ms")
-    return (
-        metadata.get("content-encoding", "identity") == "identity"
-        and metadata.get("connect-protocol-version", "1") == "1"
-        and (timeout is None or (timeout.isdigit() and len(timeout) <= _LONGEST_TIMEOUT))
-    )
-
-
-def _headers(content_type: str, call: Call) -> RawHeaders:
-    return [
-        (b"content-type", content_type.encode()),
-        _VARY,
-        *((name.encode(), value.encode()) for name, value in call.response_metadata),
-        *((name.encode(), value.encode()) for name, value in call.leading_metadata),
-        *((b"trailer-" + name.encode(), value.encode()) for name, value in call.trailing_metadata),
-    ]
 
 
 class _Again:

@@ -11,8 +11,8 @@ from connectrpc.code import Code
 from connectrpc.errors import ConnectError
 from protobuf import Message
 
-from gateway.doors.asgi import Event, Receive, Scope, Send
-from gateway.doors.connect import Encoding
+from gateway.doors.asgi import Application, Event, Receive, Scope, Send
+from gateway.doors.connect import ConnectDoor, Encoding
 from gateway.doors.connect_unary import ConnectUnary
 from gateway.gen.n8ngateway.v1.execution_service_pb import ExecuteRequest, ExecuteResponse
 from gateway.rpc.call import Call
@@ -21,10 +21,12 @@ from gateway.rpc.decode import decode_binary
 from gateway.rpc.errors import NotFound, RpcError
 from gateway.rpc.methods import MethodTable
 from tests.calls import EXECUTIONS
+from tests.doors.wire import frame
 
 PATH = f"/{EXECUTIONS.type_name}/Execute"
 LIMIT = 10_000
 SECONDS = 10.0
+WEB = "application/grpc-web+proto"
 
 
 class Service:
@@ -71,17 +73,21 @@ class Door:
 
     async def serve(self, request: Scope, *events: Event) -> list[Event]:
         """What is sent for a request that comes in these events, after which the client is silent."""
-        coming, sent = list(events), list[Event]()
+        return await _exchange(self.application, request, *events)
 
-        async def receive() -> Event:
-            return coming.pop(0) if coming else await asyncio.Future()
 
-        async def send(event: Event) -> None:
-            sent.append(event)
+async def _exchange(application: Application, request: Scope, *events: Event) -> list[Event]:
+    coming, sent = list(events), list[Event]()
 
-        async with asyncio.timeout(SECONDS):
-            await self.application(request, receive, send)
-        return sent
+    async def receive() -> Event:
+        return coming.pop(0) if coming else await asyncio.Future()
+
+    async def send(event: Event) -> None:
+        sent.append(event)
+
+    async with asyncio.timeout(SECONDS):
+        await application(request, receive, send)
+    return sent
 
 
 async def decode(call: Call) -> None:
@@ -189,7 +195,12 @@ LEFT: dict[str, Callable[[], Scope]] = {
     "header not ASCII": lambda: scope(x_name="\xe9"),
     "other encoding": lambda: scope(content_type="application/xml"),
     "parameter": lambda: scope(content_type="application/json; charset=utf-8"),
-    "gRPC-Web": lambda: scope(content_type="application/grpc-web+proto"),
+    "gRPC-Web in text": lambda: scope(content_type="application/grpc-web-text"),
+    "gRPC-Web of another encoding": lambda: scope(content_type="application/grpc-web+xml"),
+    "gRPC-Web, compressed": lambda: scope(content_type=WEB, grpc_encoding="gzip"),
+    "gRPC-Web, timeout without unit": lambda: scope(content_type=WEB, grpc_timeout="100"),
+    "gRPC-Web, timeout is too long": lambda: scope(content_type=WEB, grpc_timeout="123456789m"),
+    "gRPC-Web, timeout is empty": lambda: scope(content_type=WEB, grpc_timeout=""),
 }
 
 
@@ -207,6 +218,55 @@ async def test_a_message_that_is_in_parts_or_too_large_is_left_whole(parts: list
     door = Door()
     await door.serve(scope(), *(body(part, more=True) for part in parts[:-1]), body(parts[-1]))
     assert door.left == [b"".join(parts)]
+
+
+@pytest.mark.parametrize(
+    "message",
+    [b"", b"\0\0\0", frame(b"cut", length=4), frame(b"", flags=1), frame(b"") * 2, frame(b"", flags=0x80)],
+    ids=["none", "half a head", "cut", "compressed", "two", "trailers"],
+)
+async def test_what_is_no_plain_message_of_grpc_web_is_left_as_it_came(message: bytes) -> None:
+    door = Door()
+    assert await door.serve(scope(content_type=WEB), body(message)) == []
+    assert door.left == [message]
+
+
+ALIKE = {
+    "well": ("w-1", {}),
+    "an error": ("missing", {}),
+    "large": ("w" * 2000, {}),
+    "large, in gzip": ("w" * 2000, {"grpc_accept_encoding": "br, gzip", "accept_encoding": "gzip"}),
+    "small, with gzip": ("w", {"grpc_accept_encoding": "gzip", "accept_encoding": "gzip"}),
+    "an error, with gzip": ("missing", {"grpc_accept_encoding": "gzip"}),
+    "in time": ("w-1", {"grpc_timeout": "8S", "connect_timeout_ms": "8000"}),
+    "late": ("hang", {"grpc_timeout": "30000u", "connect_timeout_ms": "30"}),
+}
+
+
+@pytest.mark.parametrize("case", ALIKE)
+@pytest.mark.parametrize(
+    "content_type", ["application/proto", "application/json", WEB, "application/grpc-web+json"]
+)
+async def test_an_answer_is_what_the_application_behind_would_have_sent(content_type: str, case: str) -> None:
+    """Which serves what comes in two parts."""
+    workflow_id, headers = ALIKE[case]
+    message = ExecuteRequest(workflow_id=workflow_id)
+    data = message.to_json().encode() if content_type.endswith("json") else message.to_binary()
+    data = frame(data) if "grpc" in content_type else data
+    request = scope(content_type=content_type, **headers)
+    start, end = await _served(request, body(data))
+    behind, *parts = await _served(request, body(data[:3], more=True), body(data[3:]))
+    more = {(b"content-length", b"%d" % len(end["body"])), (b"vary", b"Accept-Encoding")}
+    assert start["status"] == behind["status"]
+    assert len(start["headers"]) == len(set(start["headers"]))
+    assert set(start["headers"]) | more == {*behind["headers"], *more}
+    assert end["body"] == b"".join(part["body"] for part in parts)
+
+
+async def _served(request: Scope, *events: Event) -> list[Event]:
+    methods = MethodTable([(EXECUTIONS, Service())])
+    door = ConnectDoor(methods, Chain(decode, [], [], timeout=60.0), max_message_bytes=LIMIT)
+    return await _exchange(door, {"root_path": "", "query_string": b"", **request}, *events)
 
 
 async def test_a_client_that_goes_before_its_message_calls_nothing() -> None:
