@@ -123,6 +123,38 @@ async def test_a_second_message_ends_a_grpc_server_stream(doors: Doors) -> None:
         assert b"grpc-status\x0212" in await connection.ended(1)
 
 
+async def test_of_a_grpc_unary_call_the_first_message_is_answered(doors: Doors) -> None:
+    async with connect_http2(doors.grpc_port) as connection:
+        connection.start(1, EXECUTE)
+        connection.send(1, TWO)
+        assert b"echo" in await connection.ended(1)
+
+
+@pytest.mark.parametrize("content_type", [b"application/grpc+foo", b"application/grpc+json", b"image/jpeg"])
+async def test_messages_on_the_grpc_port_are_binary_whatever_is_said(
+    doors: Doors, content_type: bytes
+) -> None:
+    async with connect_http2(doors.grpc_port) as connection:
+        connection.start(1, EXECUTE, content_type=content_type)
+        connection.send(1, frame(GOOD))
+        assert b"echo" in await connection.ended(1)
+        connection.start(3, EXECUTE, content_type=content_type)
+        connection.send(3, frame(b'{"workflow_id": "echo"}'))
+        assert b"grpc-status\x013" in await connection.ended(3)
+
+
+async def test_an_unknown_compression_on_the_grpc_port_disturbs_no_other_call(doors: Doors) -> None:
+    async with connect_http2(doors.grpc_port) as connection:
+        for stream in (1, 5):
+            connection.start(stream, EXECUTE)
+        connection.start(7, EXECUTE, (b"grpc-encoding", b"zstd"))
+        connection.send(7, frame(GOOD, flags=1))
+        assert b"grpc-status\x0213" in await connection.ended(7)
+        for stream in (1, 5):
+            connection.send(stream, frame(GOOD))
+            assert b"echo" in await connection.ended(stream)
+
+
 async def test_an_unknown_compression_is_named_and_refused(doors: Doors) -> None:
     async with connect(doors.http_port) as connection:
         unary = await connection.post(EXECUTE, "application/proto", GOOD, content_encoding="zstd")

@@ -111,11 +111,13 @@ class Http2:
         self._writer = writer
         writer.write(self.PREFACE + self._frame(self.SETTINGS, 0, 0, b""))
 
-    def start(self, stream: int, path: str, *more: tuple[bytes, bytes]) -> None:
+    def start(
+        self, stream: int, path: str, *more: tuple[bytes, bytes], content_type: bytes = b"application/grpc"
+    ) -> None:
         """Open a stream with the headers of a gRPC call."""
         fields = [
             (b":method", b"POST"), (b":scheme", b"http"), (b":path", path.encode()), (b":authority", b"x"),
-            (b"content-type", b"application/grpc"), (b"te", b"trailers"), *more,
+            (b"content-type", content_type), (b"te", b"trailers"), *more,
         ]  # fmt: skip
         block = b"".join(_literal(name, value) for name, value in fields)
         self._writer.write(self._frame(self.HEADERS, self.END_HEADERS, stream, block))
