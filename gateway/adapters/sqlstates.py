@@ -77,6 +77,14 @@ _UNFIT = {
 _VALUE_CLASS = "22"
 
 
+_RULES = {
+    "workflows_is_idempotent_check": {
+        "is_idempotent": "must be true while unknown_outcome_policy is UNKNOWN_OUTCOME_POLICY_RETRY"
+    },
+}
+"""What constraints on several columns ask for, where only a part of them may be in the request."""
+
+
 @dataclass(frozen=True, slots=True)
 class Failure:
     """A failure as Postgres reports it; `ends_connection` for FATAL and PANIC.
@@ -124,7 +132,8 @@ def is_unavailable(failure: Failure) -> bool:
 
 def unfit(fields: Mapping[str, str]) -> InvalidArgument:
     """Return what is told of a value that a function cannot take."""
-    return InvalidArgument("A value is not acceptable.", fields=fields)
+    told = "; ".join(f"{field}: {problem}" for field, problem in fields.items())
+    return InvalidArgument(told or "A value is not acceptable.", fields=fields)
 
 
 def wrong_type(parameter: str) -> dict[str, str]:
@@ -179,9 +188,11 @@ def _unfit_field(failure: Failure) -> dict[str, str]:
     if failure.column:
         return {failure.column: "is needed"}
     if failure.constraint and failure.table:
+        if failure.constraint in _RULES:
+            return _RULES[failure.constraint]
         # Constraints that Postgres names itself: <table>_<column>_check.
         name = failure.constraint.removeprefix(f"{failure.table}_").removesuffix("_check")
-        return {name: "is not acceptable"}
+        return {name: "is missing or has not the form that it needs"}
     return wrong_type(failure.parameter) if failure.parameter else {}
 
 

@@ -110,10 +110,17 @@ def test_a_sqlstate_that_asyncpg_does_not_know_is_mapped() -> None:
     [
         (
             {"table": "workflows", "constraint": "workflows_webhook_path_check"},
-            {"webhook_path": "is not acceptable"},
+            {"webhook_path": "is missing or has not the form that it needs"},
+        ),
+        (
+            {"table": "workflows", "constraint": "workflows_is_idempotent_check"},
+            {"is_idempotent": "must be true while unknown_outcome_policy is UNKNOWN_OUTCOME_POLICY_RETRY"},
         ),
         ({"table": "workflows", "column": "name"}, {"name": "is needed"}),
-        ({"table": "workflows", "constraint": "odd"}, {"odd": "is not acceptable"}),
+        (
+            {"table": "workflows", "constraint": "odd"},
+            {"odd": "is missing or has not the form that it needs"},
+        ),
         ({}, {}),
     ],
 )
@@ -123,6 +130,7 @@ def test_a_rule_of_a_table_names_its_field(fields: dict[str, str], named: dict[s
     )
     assert isinstance(told, InvalidArgument)
     assert told.fields == named
+    assert all(f"{field}: {problem}" in told.message for field, problem in named.items())
     assert SECRET not in repr(vars(told))
 
 
