@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import tempfile
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from pathlib import Path
@@ -21,6 +22,7 @@ from gateway.doors.connect import ConnectDoor
 from gateway.doors.grpc import GrpcDoor
 from gateway.doors.http import HttpServer, http_application
 from gateway.doors.rest import RestDoor
+from gateway.doors.tls import Tls, TlsFiles
 from gateway.rpc.call import Call
 from gateway.rpc.chain import Chain, Encoded
 from gateway.rpc.errors import RpcError
@@ -63,8 +65,10 @@ async def serve(registry: Registry) -> None:
     methods = MethodTable([(service.descriptor, service)])
     chain = PlainChain(_no_context, guards=[_decode], observers=[], timeout=30)
     limit = wanted.message_receive_limit or UNLIMITED
+    tls = _tls(wanted.server_creds) if wanted.use_tls else None
     if int(wanted.protocol) == GRPC:
-        port = await GrpcDoor(methods, chain, max_message_bytes=limit).start(HOST, 0)
+        door = GrpcDoor(methods, chain, max_message_bytes=limit)
+        port = await door.start(HOST, 0, tls.grpc() if tls else None)
     else:
         application = http_application(
             ConnectDoor(methods, chain, max_message_bytes=limit),
@@ -72,9 +76,19 @@ async def serve(registry: Registry) -> None:
             services=[service.descriptor.type_name],
             cors_origins=[],
         )
-        port = await HttpServer(application, grace=1).start(HOST, 0)
-    _write(_make(registry, "ServerCompatResponse", host=HOST, port=port))
+        port = await HttpServer(application, grace=1, tls=tls.http if tls else None).start(HOST, 0)
+    certificate = wanted.server_creds.cert if tls else b""
+    _write(_make(registry, "ServerCompatResponse", host=HOST, port=port, pem_cert=certificate))
     await asyncio.Event().wait()
+
+
+def _tls(credentials: Any) -> Tls:
+    """The certificate that the suite wants to see."""
+    with tempfile.TemporaryDirectory() as directory:
+        files = TlsFiles(Path(directory, "cert.pem"), Path(directory, "key.pem"))
+        files.certificate.write_bytes(credentials.cert)
+        files.key.write_bytes(credentials.key)
+        return Tls(files)
 
 
 async def _no_context(_call: Call) -> None:

@@ -42,7 +42,7 @@ class Report:
 
     def __str__(self) -> str:
         skipped = self.known - self.total
-        outcome = f"{self.passed} passed, {self.failed} failed, {skipped} left out (see skipped.txt)"
+        outcome = f"{self.passed} passed, {self.failed} failed, {skipped} left out"
         return f"conformance {VERSION}: {self.total} cases run, {outcome}"
 
 
@@ -110,6 +110,6 @@ if __name__ == "__main__":
         report = run(*sys.argv[1:])
     except SuiteUnavailableError as error:
         sys.exit(f"The conformance suite cannot be had: {error}")
-    print(report.output)  # noqa: T201 (a command)
-    print(report)  # noqa: T201
+    reasons = [(HERE / name).read_text() for name in ("config.yaml", "skipped.txt")]
+    print(report.output, *reasons, report, sep="\n")  # noqa: T201 (a command)
     sys.exit(report.status)
