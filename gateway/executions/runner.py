@@ -224,6 +224,7 @@ class Runner:
                 self._database,
                 run.job.execution_id,
                 outcome,
+                organization_id=run.job.organization_id or None,
                 runner=self.replica,
                 last_sequence=run.log.last + 1,
             )

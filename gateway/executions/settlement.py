@@ -95,6 +95,7 @@ async def settle(
     execution_id: str,
     outcome: Outcome,
     *,
+    organization_id: str | None = None,
     runner: str | None = None,
     last_sequence: int | None = None,
 ) -> Settlement:
@@ -115,6 +116,7 @@ async def settle(
         "p_runner": runner,
         "p_units": outcome.units,
         "p_last_sequence": last_sequence,
+        "p_organization_id": organization_id,
     }
     try:
         return await _until_written(

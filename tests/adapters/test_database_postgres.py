@@ -7,11 +7,13 @@ import contextlib
 import json
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import asyncpg
 import pytest
 import pytest_asyncio
+import uuid_utils
 from structlog.testing import capture_logs
 from yarl import URL
 
@@ -19,7 +21,7 @@ from gateway.adapters import postgres, postgres_batches
 from gateway.adapters.postgres import PostgresDatabase, Timeouts
 from gateway.rpc.errors import Internal, InvalidArgument, NotFound, PermissionDenied, Unavailable
 from gateway.rpc.principal import Principal
-from tests.adapters.databases import Cluster, login, new_tenant, user
+from tests.adapters.databases import Cluster, Tenant, login, new_tenant, user
 
 KEY = 4711
 FUNCTIONS = f"""
@@ -520,3 +522,46 @@ async def test_closing_ends_calls_that_go_together(workbench: URL, boss: Any) ->
     ends = await asyncio.gather(*calls, return_exceptions=True)
     assert [type(end) for end in ends] == [Unavailable] * 4
     await let_go(boss)
+
+
+@pytest.mark.usefixtures("patient")
+async def test_runs_of_several_organizations_lock_no_two_in_another_order(
+    workbench: URL, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two gateways begin runs, and give back what they reserved, for the same organizations at one time."""
+    failures: list[asyncpg.PostgresError] = []
+
+    def is_one_calls(error: asyncpg.PostgresError) -> bool:
+        failures.append(error)
+        return True
+
+    monkeypatch.setattr(postgres, "is_one_calls", is_one_calls)
+    dice, joined = random.Random(11), ["begin_execution", "settle_execution"]
+    async with connected(workbench, joined=joined) as one, connected(workbench, joined=joined) as other:
+        tenants = [await new_tenant(one, balance=1000, price=1) for _ in range(6)]
+
+        async def run(database: PostgresDatabase, tenant: Tenant) -> None:
+            execution_id = str(uuid_utils.uuid7())
+            caller = replace(tenant.owner, held_to=tenant.organization_id)
+            await database.call(
+                "begin_execution",
+                caller,
+                p_execution_id=execution_id,
+                p_workflow_id=tenant.workflow_id,
+            )
+            await database.call(
+                "settle_execution",
+                None,
+                p_execution_id=execution_id,
+                p_state="EXECUTION_STATE_FAILED",
+                p_organization_id=tenant.organization_id,
+            )
+
+        for _ in range(5):
+            runs = [run(database, tenant) for database in (one, other) for tenant in tenants * 3]
+            dice.shuffle(runs)
+            await asyncio.gather(*runs)
+        for tenant in tenants:
+            account = await tenant.call("get_credit_balance", p_organization_id=tenant.organization_id)
+            assert (account["balance"], account["reserved"]) == (1000, 0)
+    assert failures == []

@@ -407,6 +407,16 @@ async def test_only_an_end_settles_and_only_what_was_begun(database: PostgresDat
     assert raised.value.reason == "EXECUTION_NOT_FOUND"
 
 
+async def test_what_is_settled_is_of_the_organization_that_is_named(database: PostgresDatabase) -> None:
+    mine, other = [await new_tenant(database, balance=5, price=2) for _ in range(2)]
+    execution_id = (await mine.begin())["execution_id"]
+    with pytest.raises(NotFound) as refused:
+        await mine.settle(execution_id, p_organization_id=other.organization_id)
+    assert refused.value.reason == "EXECUTION_NOT_FOUND"
+    settled = await mine.settle(execution_id, p_organization_id=mine.organization_id)
+    assert (settled["credits_used"], settled["credits_remaining"]) == (2, 3)
+
+
 async def test_callers_cannot_settle(database: PostgresDatabase) -> None:
     tenant = await new_tenant(database, balance=10)
     execution_id = (await tenant.begin())["execution_id"]
