@@ -146,10 +146,19 @@ def migrate(
     status: Annotated[
         bool, typer.Option("--status", help="Show what has been applied and what has not, and apply nothing.")
     ] = False,
+    plain_postgres: Annotated[
+        bool,
+        typer.Option(
+            "--plain-postgres",
+            help="As a superuser: first make what a Postgres without Supabase lacks, roles and functions.",
+        ),
+    ] = False,
     database_url: Annotated[str, typer.Option(help="The database, as the owner of its schema.")],
 ) -> None:
     """Bring a database's schema up to date, as the Supabase CLI would."""
-    _run(_show_migrations(database_url) if status else _migrate(database_url, plan=plan))
+    _run(
+        _show_migrations(database_url) if status else _migrate(database_url, plan=plan, plain=plain_postgres)
+    )
 
 
 @application.command()
@@ -293,7 +302,7 @@ def _forget(ready_file: Path) -> None:
         raise Failure(f"{ready_file} cannot be written: {ready_file.parent} is no directory")
 
 
-async def _migrate(database_url: str, *, plan: bool) -> None:
+async def _migrate(database_url: str, *, plan: bool, plain: bool) -> None:
     console = Console(highlight=False)
     pending = await migrations.plan(database_url)
     for migration in pending:
@@ -301,7 +310,7 @@ async def _migrate(database_url: str, *, plan: bool) -> None:
     if not pending:
         console.print("The schema is up to date.")
     elif not plan:
-        await migrations.apply(database_url)
+        await migrations.apply(database_url, local=plain)
         console.print(f"Applied {len(pending)}.")
 
 

@@ -32,8 +32,11 @@ _LOCK = 7_138_664_051  # any number, as long as every version of the gateway use
 _SCRAM_ITERATIONS = 4096
 
 _NOT_SUPABASE = (
-    "the schema auth is missing, so this is not a database of Supabase: apply supabase/local/*.sql first,"
-    " as a superuser, and set VAULT_KEY for the gateway (see docs/setup.md)"
+    "the schema auth is missing, so this is not a database of Supabase: for plain Postgres add"
+    " --plain-postgres, as a superuser, and set VAULT_KEY for the gateway (see docs/setup.md)"
+)
+_IS_SUPABASE = (
+    "this is a database of Supabase, which has its own roles and functions: leave --plain-postgres out"
 )
 
 # As Supabase CLI makes it.
@@ -110,6 +113,8 @@ async def apply(
     """
     async with _connected(url) as connection:
         if local:
+            if await connection.fetchval("select to_regrole('supabase_admin')") is not None:
+                raise MigrationError(_IS_SUPABASE)
             await _prepare(connection, authenticator_password)
         elif await connection.fetchval("select to_regnamespace('auth')") is None:
             raise MigrationError(_NOT_SUPABASE)

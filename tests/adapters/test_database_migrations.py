@@ -115,9 +115,18 @@ async def test_the_password_is_kept_as_a_verifier(connection: Any) -> None:
 
 
 async def test_without_the_roles_of_supabase_the_message_says_what_is_missing(url: str) -> None:
-    with pytest.raises(MigrationError, match=r"not a database of Supabase: apply supabase/local/"):
+    with pytest.raises(MigrationError, match="for plain Postgres add --plain-postgres"):
         await migrations.apply(url)
     assert [entry.applied for entry in await migrations.status(url)] == [False] * len(ALL)
+
+
+async def test_what_is_supabases_is_not_made_over(url: str, connection: Any) -> None:
+    await connection.execute("create role supabase_admin")
+    try:
+        with pytest.raises(MigrationError, match="this is a database of Supabase"):
+            await apply(url)
+    finally:
+        await connection.execute("drop role supabase_admin")
 
 
 async def test_a_database_that_is_not_there_is_said(url: str) -> None:
