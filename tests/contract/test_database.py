@@ -469,6 +469,24 @@ async def test_200_calls_of_two_tenants_at_once_never_mix(way: Way) -> None:
         assert all(await asyncio.gather(*(listed(number) for number in range(200))))
 
 
+async def test_reads_of_two_tenants_that_go_together_never_mix(url: URL) -> None:
+    """Also when some of them fail, after which all are made again."""
+    async with Way("direct", url).open(max_connections=4, joined=["list_workflows"]) as side:
+        tenants = [await new_tenant(side.database, side.user()) for _ in range(2)]
+
+        async def listed(number: int) -> list[str]:
+            tenant, other = tenants[number % 2], tenants[1 - number % 2]
+            named = other.organization_id if number % 7 == 0 else None
+            try:
+                text = await side.database.call("list_workflows", tenant.owner, p_organization_id=named)
+            except NotFound:
+                return []
+            return [workflow["id"] for workflow in json.loads(text)["workflows"]]
+
+        seen = await asyncio.gather(*(listed(number) for number in range(200)))
+        assert seen == [[tenants[n % 2].workflow_id] if n % 7 else [] for n in range(200)]
+
+
 async def test_a_cancelled_call_ends_at_once_and_disturbs_nobody(
     database: Database, user: Any, boss: Any
 ) -> None:
