@@ -71,7 +71,12 @@ class Validate:
 
 def check(validator: Validator, request: Message) -> None:
     """Hold a request against its rules. Raises InvalidArgument."""
-    violations = validator.collect_violations(request)
+    try:
+        violations = validator.collect_violations(request)
+    except ValueError:
+        # It parses the message anew, and counts the entries of maps and unknown groups as levels too.
+        problem = f"The message is no {request.desc().type_name}: it is nested too deeply."
+        raise InvalidArgument(problem, reason="MALFORMED_MESSAGE") from None
     if violations:
         # A rule can be told twice, where it stands on a message within the request.
         problems = list(dict.fromkeys((_path(v), _problem(v)) for v in violations))[:_MOST_PROBLEMS]

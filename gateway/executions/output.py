@@ -13,7 +13,7 @@ from protobuf.wkt import ListValue, Struct, Value
 from gateway.adapters.n8n.body import Document, DocumentKind, NodeBegin, NodeEnd, NodeItem
 from gateway.executions.event import AtNode
 from gateway.gen.n8ngateway.v1.execution_event_pb import ExecutionChunk
-from gateway.transcoding import Options, json_encoder
+from gateway.transcoding import MAX_VALUE_DEPTH, Options, is_deeper, json_encoder
 
 if TYPE_CHECKING:
     from gateway.adapters.n8n.body import Node, Piece
@@ -153,10 +153,16 @@ def _bytes_content(data: bytes) -> Oneof[Literal["data"], bytes]:
 def _json(text: str | bytes) -> Value | None:
     """The value; None for what protobuf's JSON cannot hold, or not at a bearable price.
 
-    Numbers beyond a double, nesting too deep, and more than MAX_VALUES values: making
-    those would keep the whole gateway waiting, and take many times the memory of the text.
+    Numbers beyond a double, nesting deeper than MAX_VALUE_DEPTH, which others could not read, and
+    more than MAX_VALUES values: making those would keep the whole gateway waiting, and take many
+    times the memory of the text.
     """
-    if _most_values(text) > MAX_VALUES:
+    brackets, commas = _marks(text)
+    if brackets + commas > MAX_VALUES:
+        return None
+    if brackets > MAX_VALUE_DEPTH and is_deeper(
+        text.encode() if isinstance(text, str) else text, MAX_VALUE_DEPTH
+    ):
         return None
     huge = _HUGE_TEXT.search(text) if isinstance(text, str) else _HUGE_BYTES.search(text)
     try:
@@ -168,11 +174,11 @@ def _json(text: str | bytes) -> Value | None:
     return value
 
 
-def _most_values(text: str | bytes) -> int:
-    """At least as many as there are values in the text; marks within strings are counted too."""
+def _marks(text: str | bytes) -> tuple[int, int]:
+    """How many brackets open and how many commas there are in the text, those within strings among them."""
     if isinstance(text, str):
-        return text.count(",") + text.count("[") + text.count("{")
-    return text.count(b",") + text.count(b"[") + text.count(b"{")
+        return text.count("[") + text.count("{"), text.count(",")
+    return text.count(b"[") + text.count(b"{"), text.count(b",")
 
 
 def _joined(first: Heard, parts: list[str | bytes]) -> Value:

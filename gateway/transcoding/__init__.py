@@ -17,8 +17,8 @@ from gateway.transcoding.errors import (
     TranscodingError,
 )
 from gateway.transcoding.exchange import Handler
-from gateway.transcoding.json_check import JsonError
-from gateway.transcoding.json_decoder import JsonDecoder, JsonLimits
+from gateway.transcoding.json_check import MAX_VALUE_DEPTH, VALUE_TOO_DEEP, JsonError
+from gateway.transcoding.json_decoder import JsonDecoder, JsonLimits, is_deeper
 from gateway.transcoding.json_encoder import json_encoder
 from gateway.transcoding.metadata import Headers, RequestMetadata
 from gateway.transcoding.options import Options
@@ -32,6 +32,8 @@ from gateway.transcoding.uri import UriError
 
 __all__ = [
     "HTTP_STATUS",
+    "MAX_VALUE_DEPTH",
+    "VALUE_TOO_DEEP",
     "Binding",
     "BindingError",
     "Code",
@@ -56,6 +58,7 @@ __all__ = [
     "UriError",
     "Variable",
     "encode_request",
+    "is_deeper",
     "json_encoder",
     "parse_service_config",
     "rule_bindings",

@@ -34,8 +34,24 @@ from gateway.transcoding.fields import (
     expected,
 )
 
+MAX_VALUE_DEPTH = 30
+"""Levels of objects and arrays within a google.protobuf.Value, Struct or ListValue.
+
+An object is three messages within one another there (a Value, a Struct, an entry of its map), and the
+runtimes of protobuf read a hundred: each of them reads this, also some messages further down.
+"""
+
+VALUE_TOO_DEEP = f"is JSON nested deeper than {MAX_VALUE_DEPTH} levels"
+
 _SHOWN = 64
 _PLAIN = re.compile(r"[A-Za-z0-9_.@$-]{1,64}")
+
+_JSON_TYPES: dict[str, tuple[type, ...]] = {
+    "google.protobuf.Value": (dict, list),
+    "google.protobuf.Struct": (dict,),
+    "google.protobuf.ListValue": (list,),
+}
+_OBJECT: tuple[type, ...] = (dict,)
 
 ValueCheck: TypeAlias = Callable[[Json], Json]
 """Gives the value to decode in place of the one given; raises JsonError."""
@@ -72,9 +88,9 @@ def plain(name: str) -> str:
 
 
 class _Check(NamedTuple):
-    """What is done with values of one JSON type; those of others are left to the decoder to refuse."""
+    """What is done with values of some JSON types; those of others are left to the decoder to refuse."""
 
-    kind: type
+    kinds: tuple[type, ...]
     run: ValueCheck
 
 
@@ -93,7 +109,7 @@ class MessageCheck:
         self._json_names: dict[str, str] = {}
         """Proto names by the names that they have in JSON, where the two differ."""
         self._choices: dict[str, _Choice] = {}
-        self._members: dict[str, tuple[str, type, ValueCheck]] = {}
+        self._members: dict[str, tuple[str, tuple[type, ...], ValueCheck]] = {}
         self.trivial = False
 
     def fill(self, desc: DescMessage, checks: dict[str, MessageCheck]) -> None:
@@ -105,7 +121,7 @@ class MessageCheck:
                 if oneof:
                     self._choices[name] = _Choice(field.name, oneof, _null_is_set(field))
                 if check is not None:
-                    self._members[name] = (field.name, check.kind, check.run)
+                    self._members[name] = (field.name, check.kinds, check.run)
             if field.name != field.json_name:
                 self._json_names[field.json_name] = field.name
         self.trivial = not (self._json_names or self._choices or self._members)
@@ -123,8 +139,8 @@ class MessageCheck:
         for key, item in value.items():
             member = members.get(key)
             if member is not None:
-                field, kind, check = member
-                if type(item) is kind:
+                field, kinds, check = member
+                if type(item) in kinds:
                     try:
                         value[key] = check(item)
                     except JsonError as error:
@@ -147,8 +163,10 @@ class MessageCheck:
                 chosen.add(choice.oneof)
 
 
-def message_check(desc: DescMessage, checks: dict[str, MessageCheck]) -> MessageCheck | None:
+def message_check(desc: DescMessage, checks: dict[str, MessageCheck]) -> ValueCheck | None:
     """The check of a type, or None when there is nothing to check. `checks` caches by type name."""
+    if desc.type_name in _JSON_TYPES:
+        return _check_nesting
     if desc.type_name in WELL_KNOWN:
         return None
     check = checks.get(desc.type_name)
@@ -190,21 +208,21 @@ def _field_check(field: DescField, checks: dict[str, MessageCheck]) -> _Check | 
             return _kind_check(message, checks)
         case DescFieldValueList(element=element):
             check = _kind_check(element, checks)
-            return None if check is None else _Check(list, _list_check(check))
+            return None if check is None else _Check((list,), _list_check(check))
         case DescFieldValueMap(value=element):
             check = _kind_check(element, checks)
-            return None if check is None else _Check(dict, _dict_check(check))
+            return None if check is None else _Check(_OBJECT, _dict_check(check))
 
 
 def _kind_check(kind: ScalarType | DescEnum | DescMessage, checks: dict[str, MessageCheck]) -> _Check | None:
     if isinstance(kind, DescMessage):
         if kind.type_name == FIELD_MASK:
-            return _Check(str, _check_mask)
+            return _Check((str,), _check_mask)
         check = message_check(kind, checks)
-        return None if check is None else _Check(dict, check)
+        return None if check is None else _Check(_JSON_TYPES.get(kind.type_name, _OBJECT), check)
     if isinstance(kind, DescEnum):
-        return _Check(int, _enum_check(kind))
-    return _Check(str, _integer_check(kind)) if kind in INTEGERS else None
+        return _Check((int,), _enum_check(kind))
+    return _Check((str,), _integer_check(kind)) if kind in INTEGERS else None
 
 
 def _integer_check(kind: ScalarType) -> ValueCheck:
@@ -230,13 +248,27 @@ def _check_mask(value: Json) -> Json:
     return camel_mask(cast("str", value))
 
 
+def _check_nesting(value: Json) -> Json:
+    layer: list[Json] = [[value]]
+    for _ in range(MAX_VALUE_DEPTH + 1):
+        layer = [
+            inner
+            for outer in layer
+            for inner in (outer.values() if type(outer) is dict else cast("list[Json]", outer))
+            if type(inner) is dict or type(inner) is list
+        ]
+        if not layer:
+            return value
+    raise JsonError("", VALUE_TOO_DEEP)
+
+
 def _list_check(check: _Check) -> ValueCheck:
-    kind, run = check
+    kinds, run = check
 
     def check_items(value: Json) -> Json:
         items = cast("list[Json]", value)
         for index, item in enumerate(items):
-            if type(item) is kind:
+            if type(item) in kinds:
                 try:
                     items[index] = run(item)
                 except JsonError as error:
@@ -247,12 +279,12 @@ def _list_check(check: _Check) -> ValueCheck:
 
 
 def _dict_check(check: _Check) -> ValueCheck:
-    kind, run = check
+    kinds, run = check
 
     def check_values(value: Json) -> Json:
         values = cast("dict[str, Json]", value)
         for key, item in values.items():
-            if type(item) is kind:
+            if type(item) in kinds:
                 try:
                     values[key] = run(item)
                 except JsonError as error:

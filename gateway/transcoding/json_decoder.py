@@ -36,6 +36,9 @@ from gateway.transcoding.fields import WELL_KNOWN, Json, expected, unknown
 from gateway.transcoding.json_check import JsonError, MessageCheck, join_path, message_check, plain, shown
 
 _STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
+_TOKEN = re.compile(rb"[\[\]{}]|" + _STRING.pattern, re.DOTALL)
+_STEP = {b"[": 1, b"{": 1, b"]": -1, b"}": -1}
+_NEWLINE = b"\n"
 _NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 _STEPS = bytes.maketrans(b"[]{}", b"\x01\xff\x01\xff")
 _ESCAPED_COLON = b"\\u003"
@@ -49,7 +52,10 @@ DECODE_ERRORS = (ValueError, TypeError, OverflowError, RecursionError)
 
 
 class JsonLimits(NamedTuple):
-    """How much one JSON text may hold: levels of nesting, and values and keys together."""
+    """How much one JSON text may hold: levels of nesting, and values and keys together.
+
+    Within a google.protobuf.Value there are no more than MAX_VALUE_DEPTH levels.
+    """
 
     depth: int = 100
     values: int = 250_000
@@ -62,8 +68,9 @@ def parse_json(text: bytes, limits: JsonLimits) -> Json:
     except orjson.JSONDecodeError as error:
         problem = f"invalid JSON at line {error.lineno}, column {error.colno}: {error.msg}"
         raise JsonError("", problem) from None
-    if text.count(b"[") + text.count(b"{") > limits.depth:
-        _check_depth(text, limits.depth)
+    if is_deeper(text, limits.depth):
+        problem = f"the JSON is nested deeper than {limits.depth} levels at {_place(text, limits.depth)}"
+        raise JsonError("", problem)
     if len(text) > limits.values and _separators(text) >= limits.values:
         _check_count(text, limits.values)
     if not _keeps_all_keys(text, value):
@@ -105,11 +112,24 @@ def _keeps_all_keys(text: bytes, value: object) -> bool:
         return False
 
 
-def _check_depth(text: bytes, max_depth: int) -> None:
+def is_deeper(text: bytes, levels: int) -> bool:
+    """Whether the objects and arrays of a valid JSON text are nested deeper than that."""
+    if text.count(b"[") + text.count(b"{") <= levels:
+        return False
     brackets = _STRING.sub(b"", text).translate(_STEPS, _NOT_BRACKETS)
-    if max(accumulate(array("b", brackets)), default=0) > max_depth:
-        problem = f"the JSON is nested deeper than {max_depth} levels"
-        raise JsonError("", problem)
+    return max(accumulate(array("b", brackets)), default=0) > levels
+
+
+def _place(text: bytes, levels: int) -> str:
+    """Where a text, nested deeper, gets to the level after these."""
+    depth = at = 0
+    for token in _TOKEN.finditer(text):
+        at = token.start()
+        depth += _STEP.get(token[0], 0)
+        if depth > levels:
+            break
+    line = text.count(_NEWLINE, 0, at) + 1
+    return f"line {line}, column {at - text.rfind(_NEWLINE, 0, at)}"
 
 
 def _check_keys(text: bytes) -> None:

@@ -22,9 +22,10 @@ class Options:
     query parameters and JSON fields that the request type does not have,
     instead of refusing them by name. `max_body` and `max_target` are bytes (of
     the body without content coding, and of path and query string), `max_depth`
-    counts JSON levels, `max_values` the values and keys of one body (decoding
-    a google.protobuf.Struct costs about a microsecond for each), `body_timeout`
-    is seconds until the whole body must have come.
+    counts JSON levels (MAX_VALUE_DEPTH of them within a google.protobuf.Value,
+    whatever is chosen here), `max_values` the values and keys of one body
+    (decoding a google.protobuf.Struct costs about a microsecond for each),
+    `body_timeout` is seconds until the whole body must have come.
 
     Responses: `emit_defaults` prints fields that are not set, `proto_names`
     prints snake_case names, `enums_as_numbers` prints numbers.

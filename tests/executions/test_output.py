@@ -4,7 +4,9 @@ import json
 from typing import Any
 
 import pytest
-from protobuf import message_to_json_value
+from google.protobuf.json_format import MessageToJson
+from n8n_gateway_client.v1 import execution_event_pb2, execution_service_pb2
+from protobuf import Oneof, message_to_json_value
 
 from gateway.adapters.n8n.body import (
     BodyReader,
@@ -18,6 +20,9 @@ from gateway.adapters.n8n.body import (
     Piece,
 )
 from gateway.executions.output import Output, event_of
+from gateway.gen.n8ngateway.v1.execution_event_pb import ExecutionEvent
+from gateway.gen.n8ngateway.v1.execution_pb import Execution
+from gateway.gen.n8ngateway.v1.execution_service_pb import ListExecutionsResponse
 
 LIMIT = 1 << 20
 
@@ -108,10 +113,28 @@ def test_all_else_is_the_text_that_it_is(text: str) -> None:
     assert value(item(text)) == text
 
 
-def test_what_is_nested_too_deep_for_a_message_is_text() -> None:
-    deep = "[" * 1000 + "]" * 1000
-    assert value(item(deep)) == deep
-    assert value(document(deep.encode())) == deep
+@pytest.mark.parametrize("levels", [31, 40, 1000])
+def test_what_is_nested_too_deep_for_a_message_is_text(levels: int) -> None:
+    for deep in ("[" * levels + "]" * levels, '{"a":' * levels + "1" + "}" * levels):
+        assert value(item(deep)) == deep
+        assert value(document(deep.encode())) == deep
+
+
+@pytest.mark.parametrize("text", ["[" * 30 + "]" * 30, '{"a":' * 30 + "1" + "}" * 30])
+def test_json_as_deep_as_it_may_be_is_read_by_other_runtimes(text: str) -> None:
+    pieces = (item(text, "A"), item(text, "B"), document(text.encode()))
+    for piece in pieces:
+        event = ExecutionEvent(event=Oneof("chunk", chunk(piece)))
+        read = execution_event_pb2.ExecutionEvent.FromString(event.to_binary())
+        assert json.loads(MessageToJson(read.chunk.json, indent=None)) == json.loads(text)
+    runs = ListExecutionsResponse(executions=[Execution(result=put_out(*pieces).value())])
+    [run] = execution_service_pb2.ListExecutionsResponse.FromString(runs.to_binary()).executions
+    assert json.loads(MessageToJson(run.result, indent=None)) == [json.loads(text)] * 3
+
+
+def test_many_brackets_are_not_deep() -> None:
+    broad = json.dumps([{"a": [[]]}] * 100 + ["[{" * 100])
+    assert value(item(broad)) == value(document(broad.encode())) == json.loads(broad)
 
 
 @pytest.mark.parametrize("number", ["1e999", "-1E+0999", "1" + "0" * 400, "1" + "0" * 250 + "e99", "1.9e308"])

@@ -120,6 +120,10 @@ REFUSED = [
     ('{"extra":' + "[" * 500 + "]" * 500 + "}", "", "nested deeper than 100 levels"),
     ('{"extra":{"a":"[[[\\"",' + '"b":{' * 99 + "}" * 99 + "}}", "", "nested deeper than 100 levels"),
     ("{" + '"sequels":[{' * 50 + "}]" * 50 + "}", "", "nested deeper than 100 levels"),
+    ('{"extra":{\n"[":' + "[" * 99 + "]" * 99 + "}}", "", "deeper than 100 levels at line 2, column 103"),
+    ('{"extra":' + '{"a":' * 31 + "1" + "}" * 31 + "}", "extra", "JSON nested deeper than 30 levels"),
+    ('{"anything":' + "[" * 31 + "]" * 31 + "}", "anything", "JSON nested deeper than 30 levels"),
+    ('{"sequels":[{"extra":{"a":' + "[" * 30 + "]" * 30 + "}}]}", "sequels[0].extra", "than 30 levels"),
 ]  # fmt: skip
 
 
@@ -147,7 +151,8 @@ def test_refused(book: JsonDecoder, body: str | bytes, field: str, problem: str)
         '{"attachment":{"@type":"type.googleapis.com/transcoding.library.Book","name":"x"}}',
         '{"name":"a\\\\\\":[{","tags":["\\u003a",":"]}',
         '{"editions":{"1":{"name":"a"},"-2":{}},"flags":{"true":"a"}}',
-        '{"extra":' + '{"a":' * 45 + "1" + "}" * 45 + "}",
+        '{"extra":' + '{"a":' * 30 + "1" + "}" * 30 + "}",
+        '{"anything":' + "[" * 30 + "1" + "]" * 30 + "}",
         " {} ",
     ],
 )

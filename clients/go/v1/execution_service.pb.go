@@ -28,7 +28,8 @@ type ExecuteRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The workflow; empty for the organization's default one, and FAILED_PRECONDITION when it has none.
 	WorkflowId string `protobuf:"bytes,1,opt,name=workflow_id,json=workflowId,proto3" json:"workflow_id,omitempty"`
-	// JSON object that the workflow gets; absent for an empty one.
+	// JSON object that the workflow gets, of at most 30 levels of objects and arrays;
+	// absent for an empty one.
 	Data *structpb.Struct `protobuf:"bytes,2,opt,name=data,proto3" json:"data,omitempty"`
 	// Another name of data; only one of the two can be given.
 	Payload *structpb.Struct `protobuf:"bytes,3,opt,name=payload,proto3" json:"payload,omitempty"`
@@ -135,7 +136,8 @@ type ExecuteResponse struct {
 	ExecutionId string `protobuf:"bytes,2,opt,name=execution_id,json=executionId,proto3" json:"execution_id,omitempty"`
 	// The final state in lower case: "completed", "failed", "cancelled", "timed_out" or "unknown".
 	Status string `protobuf:"bytes,3,opt,name=status,proto3" json:"status,omitempty"`
-	// What the workflow answered: JSON as it is, text as a string, bytes in base64.
+	// What the workflow answered: JSON as it is (as a string if it has more than 30
+	// levels of objects and arrays), text as a string, bytes in base64.
 	Data *structpb.Value `protobuf:"bytes,4,opt,name=data,proto3" json:"data,omitempty"`
 	// Credits charged for the run.
 	CreditsUsed int32 `protobuf:"varint,5,opt,name=credits_used,json=creditsUsed,proto3" json:"credits_used,omitempty"`
@@ -240,7 +242,8 @@ type ExecuteStreamRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The workflow; empty for the organization's default one, and FAILED_PRECONDITION when it has none.
 	WorkflowId string `protobuf:"bytes,1,opt,name=workflow_id,json=workflowId,proto3" json:"workflow_id,omitempty"`
-	// JSON object that the workflow gets; absent for an empty one.
+	// JSON object that the workflow gets, of at most 30 levels of objects and arrays;
+	// absent for an empty one.
 	Data *structpb.Struct `protobuf:"bytes,2,opt,name=data,proto3" json:"data,omitempty"`
 	// Another name of data; only one of the two can be given.
 	Payload *structpb.Struct `protobuf:"bytes,3,opt,name=payload,proto3" json:"payload,omitempty"`
@@ -343,7 +346,8 @@ type StartExecutionRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The workflow; empty for the organization's default one, and FAILED_PRECONDITION when it has none.
 	WorkflowId string `protobuf:"bytes,1,opt,name=workflow_id,json=workflowId,proto3" json:"workflow_id,omitempty"`
-	// JSON object that the workflow gets; absent for an empty one.
+	// JSON object that the workflow gets, of at most 30 levels of objects and arrays;
+	// absent for an empty one.
 	Data *structpb.Struct `protobuf:"bytes,2,opt,name=data,proto3" json:"data,omitempty"`
 	// Another name of data; only one of the two can be given.
 	Payload *structpb.Struct `protobuf:"bytes,3,opt,name=payload,proto3" json:"payload,omitempty"`

@@ -422,7 +422,7 @@ type ReportProgressRequest_Text struct {
 }
 
 type ReportProgressRequest_Json struct {
-	// Any JSON value.
+	// Any JSON value of at most 30 levels of objects and arrays.
 	Json *structpb.Value `protobuf:"bytes,5,opt,name=json,proto3,oneof"`
 }
 

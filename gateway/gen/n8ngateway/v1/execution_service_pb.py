@@ -45,7 +45,8 @@ class ExecuteRequest(Message[_ExecuteRequestFields]):
             string workflow_id = 1;
             ```
         data:
-            JSON object that the workflow gets; absent for an empty one.
+            JSON object that the workflow gets, of at most 30 levels of objects and arrays;
+            absent for an empty one.
 
             ```proto
             optional google.protobuf.Struct data = 2;
@@ -140,7 +141,8 @@ class ExecuteResponse(Message[_ExecuteResponseFields]):
             string status = 3;
             ```
         data:
-            What the workflow answered: JSON as it is, text as a string, bytes in base64.
+            What the workflow answered: JSON as it is (as a string if it has more than 30
+            levels of objects and arrays), text as a string, bytes in base64.
 
             ```proto
             optional google.protobuf.Value data = 4;
@@ -216,7 +218,8 @@ class ExecuteStreamRequest(Message[_ExecuteStreamRequestFields]):
             string workflow_id = 1;
             ```
         data:
-            JSON object that the workflow gets; absent for an empty one.
+            JSON object that the workflow gets, of at most 30 levels of objects and arrays;
+            absent for an empty one.
 
             ```proto
             optional google.protobuf.Struct data = 2;
@@ -299,7 +302,8 @@ class StartExecutionRequest(Message[_StartExecutionRequestFields]):
             string workflow_id = 1;
             ```
         data:
-            JSON object that the workflow gets; absent for an empty one.
+            JSON object that the workflow gets, of at most 30 levels of objects and arrays;
+            absent for an empty one.
 
             ```proto
             optional google.protobuf.Struct data = 2;

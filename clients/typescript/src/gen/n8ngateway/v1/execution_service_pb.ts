@@ -32,7 +32,8 @@ export type ExecuteRequest = Message<"n8ngateway.v1.ExecuteRequest"> & {
   workflowId: string;
 
   /**
-   * JSON object that the workflow gets; absent for an empty one.
+   * JSON object that the workflow gets, of at most 30 levels of objects and arrays;
+   * absent for an empty one.
    *
    * @generated from field: google.protobuf.Struct data = 2;
    */
@@ -112,7 +113,8 @@ export type ExecuteResponse = Message<"n8ngateway.v1.ExecuteResponse"> & {
   status: string;
 
   /**
-   * What the workflow answered: JSON as it is, text as a string, bytes in base64.
+   * What the workflow answered: JSON as it is (as a string if it has more than 30
+   * levels of objects and arrays), text as a string, bytes in base64.
    *
    * @generated from field: google.protobuf.Value data = 4;
    */
@@ -168,7 +170,8 @@ export type ExecuteStreamRequest = Message<"n8ngateway.v1.ExecuteStreamRequest">
   workflowId: string;
 
   /**
-   * JSON object that the workflow gets; absent for an empty one.
+   * JSON object that the workflow gets, of at most 30 levels of objects and arrays;
+   * absent for an empty one.
    *
    * @generated from field: google.protobuf.Struct data = 2;
    */
@@ -234,7 +237,8 @@ export type StartExecutionRequest = Message<"n8ngateway.v1.StartExecutionRequest
   workflowId: string;
 
   /**
-   * JSON object that the workflow gets; absent for an empty one.
+   * JSON object that the workflow gets, of at most 30 levels of objects and arrays;
+   * absent for an empty one.
    *
    * @generated from field: google.protobuf.Struct data = 2;
    */

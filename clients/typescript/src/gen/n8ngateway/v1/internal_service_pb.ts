@@ -203,7 +203,7 @@ export type ReportProgressRequest = Message<"n8ngateway.v1.ReportProgressRequest
     case: "text";
   } | {
     /**
-     * Any JSON value.
+     * Any JSON value of at most 30 levels of objects and arrays.
      *
      * @generated from field: google.protobuf.Value json = 5;
      */
