@@ -122,19 +122,25 @@ async def _hear_out(run: Run, outcome: Outcome, response: Response) -> NodeError
     run.n8n_execution_id = run.n8n_execution_id or response.n8n_execution_id
     failed: NodeError | None = None
     async for pieces in response.pieces:
-        failed = failed or next((piece for piece in pieces if isinstance(piece, NodeError)), None)
-        await hear(run, outcome, pieces)
+        node_error = await hear(run, outcome, pieces)
+        failed = failed or node_error
         await run.room()
     return failed
 
 
-async def hear(run: Run, outcome: Outcome, pieces: Iterable[Piece]) -> None:
-    """Take what n8n has put out at one time to the log and to the result; others get turns meanwhile."""
+async def hear(run: Run, outcome: Outcome, pieces: Iterable[Piece]) -> NodeError | None:
+    """Take what n8n has put out at one time to the log and to the result; the first node that failed.
+
+    Others get turns meanwhile.
+    """
+    failed: NodeError | None = None
     events: list[tuple[Heard, int]] = []
     parsed = 0
     for piece in pieces:
         heard = event_of(piece)
         if heard is None:
+            if failed is None and isinstance(piece, NodeError):
+                failed = piece
             continue
         event, raw = heard
         events.append((event, len(raw)))
@@ -147,3 +153,4 @@ async def hear(run: Run, outcome: Outcome, pieces: Iterable[Piece]) -> None:
             events, parsed = [], 0
             await asyncio.sleep(0)
     run.log.extend(events)
+    return failed

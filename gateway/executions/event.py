@@ -9,7 +9,7 @@ meaning as its message has, though not byte for byte.
 from __future__ import annotations
 
 import time
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 import orjson
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from gateway.adapters.n8n.body import Node
 
     NodeField: TypeAlias = Literal["node_started", "chunk", "node_finished"]
+    Place: TypeAlias = tuple[NodeField, str, str, int, int]
+    """What happens, and where: node id and name, run index and item index."""
     Told: TypeAlias = (
         Oneof[Literal["started"], ExecutionStarted]
         | Oneof[Literal["node_started"], NodeStarted]
@@ -49,6 +51,10 @@ _REMEMBERED: Final = 1024
 _LENGTH_DELIMITED: Final = 2
 _EVENT = {field.name: field.number for field in ExecutionEvent.desc().fields}
 _CHUNK = {field.name: field.number for field in ExecutionChunk.desc().fields}
+_SECONDS, _NANOS = (field.number for field in Timestamp.desc().fields)
+_KEYS = {name: bytes([number << 3 | _LENGTH_DELIMITED]) for name, number in _EVENT.items()}
+_SEQUENCE_KEY = bytes([_EVENT["sequence"] << 3])
+_TEXT_KEY = bytes([_CHUNK["text"] << 3 | _LENGTH_DELIMITED])
 _JSON_NAMES = {
     as_in_proto: {
         field.name: field.name if as_in_proto else field.json_name
@@ -60,27 +66,35 @@ _JSON_NAMES = {
 
 
 class Moment:
-    """A time, and how it is printed: many events share one."""
+    """A time, and how it is printed: many events share one, and many are never printed."""
+
+    __slots__ = ("_binary", "_nanos", "_seconds", "_text")
 
     def __init__(self, nanoseconds: int) -> None:
-        self._nanoseconds = nanoseconds
+        self._seconds, self._nanos = divmod(nanoseconds, 10**9)
+        self._binary, self._text = b"", ""
 
-    @cached_property
+    @property
     def timestamp(self) -> Timestamp:
         """The message that tells of it."""
-        seconds, nanos = divmod(self._nanoseconds, 10**9)
-        return Timestamp(seconds=seconds, nanos=nanos)
+        return Timestamp(seconds=self._seconds, nanos=self._nanos)
 
-    @cached_property
+    @property
     def binary(self) -> bytes:
         """The field of ExecutionEvent that tells of it."""
-        return _delimited(_EVENT["time"], self.timestamp.to_binary())
+        if not self._binary:
+            seconds, nanos = _varint(self._seconds), _varint(self._nanos)
+            printed = b"%c%b%c%b" % (_SECONDS << 3, seconds, _NANOS << 3, nanos)
+            self._binary = _delimited(_EVENT["time"], printed)
+        return self._binary
 
-    @cached_property
+    @property
     def text(self) -> str:
         """As JSON says it, without the quotes."""
-        text: str = orjson.loads(self.timestamp.to_json())
-        return text
+        if not self._text:
+            nanos = f".{self._nanos:09d}".removesuffix("000").removesuffix("000") if self._nanos else ""
+            self._text = f"{_date_and_time(self._seconds)}{nanos}Z"
+        return self._text
 
     @classmethod
     def now(cls) -> Moment:
@@ -142,21 +156,14 @@ class NodeEvent:
 
     def to_binary(self) -> bytes:
         """See `ExecutionEvent.to_binary`."""
-        field, node = self.event.field, self.event.node
-        told = _named_binary(field, node.id, node.name)
-        if node.run_index:
-            told += b"%c%b" % (_CHUNK["run_index"] << 3, _varint(node.run_index))
-        if node.item_index:
-            told += b"%c%b" % (_CHUNK["item_index"] << 3, _varint(node.item_index))
-        if field == "chunk":
-            told += _delimited(_CHUNK["text"], self.event.text.encode())
-        return b"%b%c%b%b%b" % (
-            _execution_binary(self.execution_id),
-            _EVENT["sequence"] << 3,
-            _varint(self.sequence),
-            self._at.binary,
-            _delimited(_EVENT[field], told),
-        )
+        event, node = self.event, self.event.node
+        told = _place_binary((event.field, node.id, node.name, node.run_index, node.item_index))
+        if event.field == "chunk":
+            text = event.text.encode()
+            told = b"".join((told, _TEXT_KEY, _length(len(text)), text))
+        head = _execution_binary(self.execution_id)
+        sequence, size = _length(self.sequence), _length(len(told))
+        return b"".join((head, _SEQUENCE_KEY, sequence, self._at.binary, _KEYS[event.field], size, told))
 
     def to_json(
         self,
@@ -167,17 +174,14 @@ class NodeEvent:
         use_proto_field_name: bool = False,
     ) -> str:
         """See `ExecutionEvent.to_json`."""
-        names, told = _JSON_NAMES[use_proto_field_name], self.event
-        node = told.node
-        place = _place_json(
-            *(told.field, node.id, node.name, node.run_index, node.item_index),
-            as_in_proto=use_proto_field_name,
-            emit_defaults=always_emit_implicit,
-        )
-        text = f',"text":{orjson.dumps(told.text).decode()}' if told.field == "chunk" else ""
+        names, event = _JSON_NAMES[use_proto_field_name], self.event
+        node = event.node
+        place = event.field, node.id, node.name, node.run_index, node.item_index
+        told = _place_json(place, use_proto_field_name, always_emit_implicit)
+        text = f',"text":{orjson.dumps(event.text).decode()}' if event.field == "chunk" else ""
         return (
             f'{{"{names["execution_id"]}":"{self.execution_id}","sequence":{self.sequence},'
-            f'"time":"{self._at.text}","{names[told.field]}":{place}{text}}}}}'
+            f'"time":"{self._at.text}","{names[event.field]}":{told}{text}}}}}'
         )
 
 
@@ -192,23 +196,19 @@ def _named(field: NodeField, node_id: str, node_name: str) -> ExecutionChunk | N
 
 
 @lru_cache(_REMEMBERED)
-def _named_binary(field: NodeField, node_id: str, node_name: str) -> bytes:
-    return _named(field, node_id, node_name).to_binary()
+def _place_binary(place: Place) -> bytes:
+    """All but the text."""
+    field, node_id, node_name, run_index, item_index = place
+    message = _named(field, node_id, node_name)
+    message.run_index, message.item_index = run_index, item_index
+    return message.to_binary()
 
 
 @lru_cache(_REMEMBERED)
-def _place_json(
-    field: NodeField,
-    node_id: str,
-    node_name: str,
-    run_index: int,
-    item_index: int,
-    *,
-    as_in_proto: bool,
-    emit_defaults: bool,
-) -> str:
+def _place_json(place: Place, as_in_proto: bool, emit_defaults: bool) -> str:  # noqa: FBT001 - names cost a dict
     """All but the text, and without the closing brace."""
     names = _JSON_NAMES[as_in_proto]
+    field, node_id, node_name, run_index, item_index = place
     members: dict[str, str | int] = {
         "node_id": node_id,
         "node_name": node_name,
@@ -226,13 +226,24 @@ def _execution_binary(execution_id: str) -> bytes:
     return ExecutionEvent(execution_id=execution_id).to_binary()
 
 
+@lru_cache(2)
+def _date_and_time(seconds: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
+
+
 def _delimited(number: int, data: bytes) -> bytes:
     """A field of text, bytes or a message."""
     return b"%c%b%b" % (number << 3 | _LENGTH_DELIMITED, _varint(len(data)), data)
 
 
-@lru_cache(_REMEMBERED)
 def _varint(number: int) -> bytes:
     """A number that is not negative."""
-    low, high = number & 0x7F, number >> 7
-    return b"%c%b" % (low | 0x80, _varint(high)) if high else b"%c" % low
+    groups = bytearray()
+    while number > 0x7F:  # noqa: PLR2004 - seven bits a byte
+        groups.append(number & 0x7F | 0x80)
+        number >>= 7
+    groups.append(number)
+    return bytes(groups)
+
+
+_length = lru_cache(_REMEMBERED)(_varint)

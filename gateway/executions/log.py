@@ -73,10 +73,12 @@ class EventLog:
     def extend(self, events: Iterable[tuple[Told | AtNode, int]]) -> None:
         """Add events of one moment, each with the length of its content in bytes."""
         now, before = Moment.now(), self.last
+        sequence, end = self.last, self.end
         for event, size in events:
-            self.last += 1
-            self.end += size + EVENT_BYTES
-            self._events.append((self._placed(event, now), self.end))
+            sequence += 1
+            end += size + EVENT_BYTES
+            self._events.append((self._placed(event, sequence, now), end))
+        self.last, self.end = sequence, end
         if self.end - self._start > self._capacity:
             self.trim(self.end - self._capacity, self.last - 1)
         if self.last > before and not self.is_known:
@@ -162,11 +164,11 @@ class EventLog:
             ended_at = event_end
         return taken, ended_at
 
-    def _placed(self, event: Told | AtNode, at: Moment) -> Event:
+    def _placed(self, event: Told | AtNode, sequence: int, at: Moment) -> Event:
         if isinstance(event, AtNode):
-            return NodeEvent(self.execution_id, self.last, at, event)
+            return NodeEvent(self.execution_id, sequence, at, event)
         return ExecutionEvent(
-            execution_id=self.execution_id, sequence=self.last, time=at.timestamp, event=event
+            execution_id=self.execution_id, sequence=sequence, time=at.timestamp, event=event
         )
 
     def _since(self, after: int) -> list[Event]:

@@ -77,15 +77,13 @@ def json_encoder(descriptor: DescMessage, options: EncoderOptions) -> JsonEncode
         return encode
 
     def encode_with_numbers(message: Outgoing) -> bytes:
-        if not isinstance(message, Message):
-            return encode(message)
         text = message.to_json(
             always_emit_implicit=emit,
             use_proto_field_name=names,
             print_enums_as_ints=numbers,
             registry=registry,
         )
-        if _WHOLE_FLOAT.search(text) is None:
+        if not isinstance(message, Message) or _WHOLE_FLOAT.search(text) is None:
             return text.encode()
         return orjson.dumps(walk(cast("Json", orjson.loads(text))))
 

@@ -49,7 +49,7 @@ class Redactor:
         self._made: list[tuple[str, str]] | None = None
         self._joined = ""
         self._beginnings: set[str] = set()
-        self._marked: list[tuple[str, str]] = []
+        self._marked: dict[str, list[str]] = {}
 
     def with_more(self, secrets: list[str]) -> Redactor:
         """Give a redactor of these secrets too."""
@@ -82,8 +82,12 @@ class Redactor:
         Most texts lack a secret's rarest character, and to look for one takes a fiftieth of the time.
         """
         if not self._marked:
-            self._marked = [(_rarest(form), form) for form, _ in self.forms]
-        return any(mark in text and form in text for mark, form in self._marked)
+            for form, _ in self.forms:
+                self._marked.setdefault(_rarest(form), []).append(form)
+        for mark, forms in self._marked.items():
+            if mark in text and any(form in text for form in forms):
+                return True
+        return False
 
     def clean_document(self, document: Document) -> None:
         """Take the secrets out of a document."""
@@ -152,6 +156,10 @@ class StreamRedactor:
         """Whether nothing is to be done. Secrets are looked for in all texts at once: a tenth of the time."""
         if self._held:
             return False
+        if len(pieces) == 1:
+            (piece,) = pieces
+            if isinstance(piece, NodeItem):
+                return self._is_clean(piece.content)
         texts: dict[_ItemKey, list[str]] = {}
         for piece in pieces:
             if isinstance(piece, NodeItem):
@@ -162,7 +170,10 @@ class StreamRedactor:
             return True
         items = ["".join(parts) for parts in texts.values()]
         redactor = self._redactor
-        return not redactor.finds("\n".join(items)) and not any(redactor.unfinished(item) for item in items)
+        return not redactor.finds("\n".join(items)) and not any(map(redactor.unfinished, items))
+
+    def _is_clean(self, text: str) -> bool:
+        return not (self._redactor.finds(text) or self._redactor.unfinished(text))
 
     def _cleaned(self, pieces: list[Piece]) -> list[Piece]:
         cleaned: list[Piece] = []
