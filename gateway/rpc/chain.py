@@ -99,8 +99,8 @@ class Chain:
         Raises RpcError, and nothing else but cancellation.
         """
         deadline = _deadline(call)
-        limit = Limit(deadline)
         hold = self._standing.hold(call)
+        limit = hold.limit = Limit(deadline)
         outcome: RpcError | None = None
         try:
             with limit:
@@ -111,7 +111,6 @@ class Chain:
                     while True:
                         _refuse_late(deadline)
                         hold.check()
-                        limit = hold.limit = Limit(deadline)
                         with limit:
                             batch = await anext(batches, None)
                         if batch is None:
