@@ -8,8 +8,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
+import httpx
 import orjson
-from postgrest import AsyncPostgrestClient
+from postgrest import AsyncRPCFilterRequestBuilder
+from postgrest.base_request_builder import RequestConfig
+from yarl import URL
 
 from gateway.adapters import sqlstates
 from gateway.adapters.database import request_headers
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
 
 _IDENTIFIER = re.compile(r"[a-z_][a-z0-9_]{0,62}")
 _TIMEOUTS = Timeouts()
+_NO_QUERY = httpx.QueryParams()
 _UNDEFINED_FUNCTION = "42883"
 # Keys of this kind are no JWTs: Supabase's gateway takes them in the header apikey alone.
 _OPAQUE_KEY = "sb_"
@@ -48,7 +52,7 @@ class SupabaseDatabase:
     calls raise FailedPrecondition, reason SUPABASE_JWT_SECRET_MISSING. Both kinds of keys are taken: JWTs
     (anon, service_role) and sb_publishable_… / sb_secret_….
 
-    Who calls stands in the headers of a client made for the one call; calls share connections alone.
+    Who calls stands in the headers of the one request; calls share connections alone.
     """
 
     def __init__(
@@ -62,7 +66,8 @@ class SupabaseDatabase:
         timeouts: Timeouts = _TIMEOUTS,
         rest_path: str = "/rest/v1",
     ) -> None:
-        self._url = url.rstrip("/") + rest_path
+        self._url = URL(url.rstrip("/") + rest_path) / "rpc"
+        self._urls: dict[str, URL] = {}
         self._anon_key = anon_key
         self._service_headers = {"apikey": service_role_key}
         if not service_role_key.startswith(_OPAQUE_KEY):
@@ -127,11 +132,19 @@ class SupabaseDatabase:
 
     async def _rpc(self, function: str, principal: Principal | None, arguments: dict[str, Json]) -> str:
         token = _own_token(principal)
-        client = AsyncPostgrestClient(
-            self._url, headers=self._headers(principal, token), http_client=self._http, retry_enabled=False
+        # What a client of supabase-py makes: one for each call would cost as much as the rest of it.
+        request = RequestConfig(
+            self._http,
+            self._urls.get(function) or self._urls.setdefault(function, self._url / function),
+            "POST",
+            httpx.Headers(self._headers(principal, token)),
+            _NO_QUERY,
+            None,
+            cast("dict[str, str]", arguments),
+            retry_enabled=False,
         )
         try:
-            answer = await client.rpc(function, cast("dict[str, str]", arguments)).execute()
+            answer = await AsyncRPCFilterRequestBuilder(request).execute()
         except (ValueError, RecursionError):
             # Text that is not Unicode, a number that is none, nesting without end: nothing has been sent.
             raise sqlstates.unfit({}) from None

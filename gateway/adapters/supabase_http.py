@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,6 +13,8 @@ import httpx
 import orjson
 from aiohttp.connector import Connection
 from aiohttp.tracing import Trace
+
+from gateway.rpc.limit import Limits
 
 # PostgREST keeps an idle connection for 30 s, what stands in front of it for longer.
 _KEEPALIVE_SECONDS = 15.0
@@ -44,11 +45,19 @@ class ForeignAnswerError(Exception):
 
 
 class JsonText(httpx.Response):
-    """An answer whose JSON is left as the text that it is."""
+    """A success whose JSON is left as the text that it is.
+
+    It has what PostgREST's client asks for and no more: a whole one takes longer to make than to read.
+    """
+
+    def __init__(self, status: int, text: str) -> None:
+        self.status_code = status
+        self.request = _SENT
+        self._text = text
 
     def json(self, **_: Any) -> Any:
         """Return the text; no number in it has been through a float."""
-        return self.content.decode()
+        return self._text
 
 
 class HttpSession(httpx.AsyncClient):
@@ -62,6 +71,7 @@ class HttpSession(httpx.AsyncClient):
         super().__init__(transport=httpx.AsyncBaseTransport(), trust_env=False)
         self._connections = connections
         self._timeouts = timeouts
+        self._limits = Limits(timeouts.total)
         self._session: aiohttp.ClientSession | None = None
         self._shut = False
 
@@ -77,14 +87,12 @@ class HttpSession(httpx.AsyncClient):
     ) -> httpx.Response:
         """Send one request; give a JsonText for a success, and PostgREST's own error as it is."""
         target = str(httpx.URL(url, params=params)) if params else str(url)
-        async with (
-            asyncio.timeout(self._timeouts.total),
-            self._opened().request(
+        with self._limits.limit():
+            async with self._opened().request(
                 method, target, data=content, headers=headers, allow_redirects=False
-            ) as answer,
-        ):
-            body = await answer.read()
-            return _response(answer.status, answer.headers, body)
+            ) as answer:
+                body = await answer.read()
+                return _response(answer.status, answer.headers, body)
 
     async def aclose(self) -> None:
         """Cut all connections; requests under way fail."""
@@ -126,7 +134,7 @@ class _Connector(aiohttp.TCPConnector):
 def _response(status: int, headers: Mapping[str, str], body: bytes) -> httpx.Response:
     json = headers.get("Content-Type", "").startswith("application/json")
     if json and HTTPStatus.OK <= status < HTTPStatus.MULTIPLE_CHOICES:
-        return JsonText(status, content=body, request=_SENT)
+        return JsonText(status, body.decode())
     if status < HTTPStatus.BAD_REQUEST or not (json and _is_postgrests(body)):
         raise ForeignAnswerError(status, _retry_after(headers))
     return httpx.Response(status, content=body, request=_SENT)
