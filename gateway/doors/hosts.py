@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Collection
+from collections.abc import Awaitable, Collection
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
-from gateway.doors.asgi import Application, Receive, Scope, Send
+from gateway.doors.asgi import Answering, RawHeaders, Receive, Scope, Send
+
+if TYPE_CHECKING:
+    from gateway.transcoding.responder import Response
+    from gateway.transcoding.unary import WholeRequest
 
 _PORT = re.compile(r":[0-9]*\Z")
 _REMEMBERED = 256
@@ -26,7 +31,7 @@ class AllowedHosts:
     addresses without ports, `*.example.com` any name below that one.
     """
 
-    def __init__(self, application: Application, hosts: Collection[str]) -> None:
+    def __init__(self, application: Answering, hosts: Collection[str]) -> None:
         self._application = application
         names = {host.lower() for host in hosts}
         self._names = frozenset(name for name in names if not name.startswith("*."))
@@ -35,13 +40,19 @@ class AllowedHosts:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
-        host = next((value for name, value in scope["headers"] if name == b"host"), b"")
-        if self._allows(host) or scope["path"].startswith(_OPEN):
+        if self._is_asked_by_name(scope["headers"]) or scope["path"].startswith(_OPEN):
             await self._application(scope, receive, send)
             return
         headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(_BODY))]
         await send({"type": "http.response.start", "status": 421, "headers": headers})
         await send({"type": "http.response.body", "body": _BODY})
+
+    def answer(self, request: WholeRequest) -> Awaitable[Response] | None:
+        """The application's own answer, if it is asked by a name that is allowed."""
+        return self._application.answer(request) if self._is_asked_by_name(request.headers) else None
+
+    def _is_asked_by_name(self, headers: RawHeaders) -> bool:
+        return self._allows(next((value for name, value in headers if name == b"host"), b""))
 
     def _look_up(self, value: bytes) -> bool:
         name = _PORT.sub("", value.decode("latin-1").lower())

@@ -7,15 +7,21 @@ import contextlib
 import ssl
 from collections.abc import Awaitable, Collection, Iterable, Iterator
 from functools import partial
+from typing import TYPE_CHECKING
 
 import uvicorn
+from starlette.datastructures import MutableHeaders
 from starlette.middleware.cors import CORSMiddleware
 
-from gateway.doors.asgi import Application, Receive, Scope, Send
+from gateway.doors.asgi import Answering, Application, Receive, Scope, Send
 from gateway.doors.docs import FIRST_SEGMENTS, documentation
 from gateway.doors.hosts import AllowedHosts
 from gateway.doors.http_protocol import BoundedHttpProtocol, Bounds, Pending
 from gateway.doors.listening import listen
+
+if TYPE_CHECKING:
+    from gateway.transcoding.responder import Response
+    from gateway.transcoding.unary import WholeRequest
 
 _EXPOSED_HEADERS = (
     "grpc-status",
@@ -42,12 +48,12 @@ _OVER_TLS = [("strict-transport-security", "max-age=31536000")]
 
 def http_application(
     connect: Application,
-    rest: Application,
+    rest: Answering,
     *,
     services: Collection[str],
     cors_origins: Collection[str],
     allowed_hosts: Collection[str] = (),
-) -> Application:
+) -> Answering:
     """Send `/package.Service/…` to the Connect door, and what is no documentation to the REST door.
 
     `/` itself leads to the documentation.
@@ -55,30 +61,70 @@ def http_application(
     Pages of `cors_origins` may call. `allowed_hosts` are the names by which it may be asked, any when
     there are none.
     """
-    doors = dict.fromkeys(services, connect) | dict.fromkeys(FIRST_SEGMENTS, documentation)
+    application: Answering = _ByPath(connect, rest, services)
+    if allowed_hosts:
+        application = AllowedHosts(application, allowed_hosts)
+    return _CrossOrigin(application, cors_origins) if cors_origins else application
 
-    def dispatch(scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+
+class _ByPath:
+    """The door that a path belongs to."""
+
+    def __init__(self, connect: Application, rest: Answering, services: Collection[str]) -> None:
+        self._connect = connect
+        self._rest = rest
+        self._doors = dict.fromkeys(services, connect) | dict.fromkeys(FIRST_SEGMENTS, documentation)
+        self._others = {b"", *(segment.encode() for segment in self._doors)}
+
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         path: str = scope["path"]
         segment = path[1:].partition("/")[0]
-        door = doors.get(segment)
+        door = self._doors.get(segment)
         if door is None:
             if path == "/":
                 door = documentation
             else:
-                door = connect if "." in segment and _is_rpc(scope["headers"]) else rest
+                door = self._connect if "." in segment and _is_rpc(scope["headers"]) else self._rest
         return door(scope, receive, send)
 
-    application: Application = AllowedHosts(dispatch, allowed_hosts) if allowed_hosts else dispatch
-    if not cors_origins:
-        return application
-    return CORSMiddleware(
-        application,
-        allow_origins=list(cors_origins),
-        allow_methods=["GET", "POST", "PUT", "PATCH", "DELETE"],
-        allow_headers=["*"],
-        expose_headers=_EXPOSED_HEADERS,
-        max_age=7200,
-    )
+    def answer(self, request: WholeRequest) -> Awaitable[Response] | None:
+        """The REST door's answer, for a path that is no other's at first sight."""
+        segment = request.raw_path[1:].partition(b"/")[0]
+        if segment in self._others or b"." in segment or b"%" in segment:
+            return None
+        return self._rest.answer(request)
+
+
+class _CrossOrigin:
+    """The rules of CORS, for requests that say which page they come from."""
+
+    def __init__(self, application: Answering, origins: Collection[str]) -> None:
+        self._application = application
+        self._with_rules = CORSMiddleware(
+            application,
+            allow_origins=list(origins),
+            allow_methods=["GET", "POST", "PUT", "PATCH", "DELETE"],
+            allow_headers=["*"],
+            expose_headers=_EXPOSED_HEADERS,
+            max_age=7200,
+        )
+
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        return self._with_rules(scope, receive, send)
+
+    def answer(self, request: WholeRequest) -> Awaitable[Response] | None:
+        """The application's own answer where no page asks, which caches must not give to one that does."""
+        if any(name == b"origin" for name, _ in request.headers):
+            return None
+        answering = self._application.answer(request)
+        return None if answering is None else _varied(answering)
+
+
+async def _varied(answering: Awaitable[Response]) -> Response:
+    response = await answering
+    headers = MutableHeaders(raw=response.headers)
+    headers["vary"] = ", ".join([*headers.getlist("vary"), "Origin"])
+    return response
 
 
 def _is_rpc(headers: Iterable[tuple[bytes, bytes]]) -> bool:

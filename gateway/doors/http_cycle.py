@@ -11,11 +11,18 @@ import asyncio
 import re
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.parse import unquote
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
+from gateway.transcoding.watch import ClientWatch
+
 if TYPE_CHECKING:
-    from gateway.doors.asgi import Event
+    from collections.abc import Awaitable
+
+    from gateway.doors.asgi import Event, RawHeaders
+    from gateway.transcoding.responder import Response
+    from gateway.transcoding.unary import WholeRequest
 
 _is_plain_name = re.compile(rb"(?!connection$|transfer-encoding$)[a-z0-9!#$%&'*+.^_`|~-]+").fullmatch
 """Whether uvicorn sends a field of this name as it is, and it says nothing of the connection."""
@@ -76,8 +83,41 @@ class Signal:
             await waiter
 
 
+def _layout_of(fields: RawHeaders) -> _Layout | None:
+    return _layout(tuple([name for name, _ in fields]))
+
+
+def whole_scope(request: WholeRequest, connection: HttpToolsProtocol) -> Any:
+    """The request's ASGI scope, as uvicorn makes it."""
+    http_method, raw_path, query, headers, client, _ = request
+    path = raw_path.decode("ascii")
+    return {
+        "type": "http",
+        "asgi": {"version": connection.asgi_version, "spec_version": "2.3"},
+        "http_version": "1.1",
+        "server": connection.server,
+        "client": client,
+        "scheme": connection.scheme,
+        "root_path": "",
+        "headers": headers,
+        "state": {},
+        "method": http_method,
+        "path": unquote(path) if "%" in path else path,
+        "raw_path": raw_path,
+        "query_string": query,
+    }
+
+
+def _nothing() -> None:
+    """What an exchange that has ended is to its connection."""
+
+
 class WholeRequestCycle(RequestResponseCycle):
-    """The ASGI side of a request whose head and body are there. Its connection is to be kept alive."""
+    """Serves a request whose head and body are there, on a connection that is to be kept alive.
+
+    An application that answers whole requests is asked for that first. For any other, and for what it does
+    not answer so, this is the server's side of ASGI.
+    """
 
     access_log = False
     disconnected = False
@@ -89,18 +129,21 @@ class WholeRequestCycle(RequestResponseCycle):
     chunked_encoding = None
     expected_content_length = 0
     _start: Any = None
-    _layout: _Layout | None = None
-    _values: tuple[bytes, ...] = ()
     _event: Signal | None = None
+    _task: asyncio.Task[Any] | None = None
+    _is_watched = False
+    _has_left = False
+    _clients = ClientWatch()
 
-    def __init__(self, protocol: HttpToolsProtocol, body: bytes) -> None:
-        self.scope = protocol.scope
+    def __init__(self, protocol: HttpToolsProtocol, request: WholeRequest) -> None:
         self.transport = protocol.transport
         self.flow = protocol.flow
         self.logger = protocol.logger
         self.default_headers = protocol.server_state.default_headers
         self.on_response = protocol.on_response_complete
-        self._request: Event | None = {"type": "http.request", "body": body, "more_body": False}
+        self._protocol = protocol
+        self._whole = request
+        self._request: Event | None = None
 
     @property
     def message_event(self) -> Signal:  # type: ignore[override]
@@ -108,6 +151,47 @@ class WholeRequestCycle(RequestResponseCycle):
         if self._event is None:
             self._event = Signal()
         return self._event
+
+    async def run_asgi(self, app: Any) -> None:
+        """Serve the request."""
+        answer = getattr(app, "answer", None)
+        answering: Awaitable[Response] | None = None if answer is None else answer(self._whole)
+        if answering is None:
+            self.scope = whole_scope(self._whole, self._protocol)
+            self._request = {"type": "http.request", "body": self._whole.body, "more_body": False}
+            await super().run_asgi(app)
+            return
+        try:
+            await self._respond(answering)
+        except BaseException:
+            if not self._has_left:
+                self.logger.exception("Exception in ASGI application\n")
+                await self.send_500_response()
+        finally:
+            self.on_response = _nothing
+
+    async def _respond(self, answering: Awaitable[Response]) -> None:
+        self._task = asyncio.current_task()
+        self._clients.add(self)
+        try:
+            status, fields, body, _ = await answering
+        finally:
+            self._clients.discard(self)
+        if not self.disconnected and not self._send_whole(status, fields, body):
+            await super().send({"type": "http.response.start", "status": status, "headers": fields})
+            await super().send({"type": "http.response.body", "body": body, "more_body": False})
+
+    def watch_client(self) -> None:
+        """From now on, end the call when its client goes away."""
+        self._is_watched = True
+        if self.disconnected:
+            self.leave()
+
+    def leave(self) -> None:
+        """The client has gone."""
+        if self._is_watched and not self.response_complete and self._task is not None:
+            self._has_left = True
+            self._task.cancel()
 
     async def receive(self) -> Any:
         """The whole request, and then the end of the exchange."""
@@ -120,37 +204,33 @@ class WholeRequestCycle(RequestResponseCycle):
         """Hold the head of an answer until its body comes, if that is announced."""
         if not self.response_started and not self.disconnected:
             if message["type"] == "http.response.start":
-                fields = message["headers"]
-                if fields:
-                    names, self._values = zip(*fields, strict=False)
-                    self._layout = _layout(names)
-                    if self._layout is not None:
-                        self._start = message
-                        return
+                if _layout_of(message["headers"]) is not None:
+                    self._start = message
+                    return
             elif self._start is not None:
                 start, self._start = self._start, None
-                if self._send_whole(start["status"], message):
+                if not message.get("more_body") and self._send_whole(
+                    start["status"], start["headers"], message.get("body", b"")
+                ):
                     return
                 await super().send(start)
         await super().send(message)
 
-    def _send_whole(self, status: int, message: Event) -> bool:
+    def _send_whole(self, status: int, fields: RawHeaders, body: bytes) -> bool:
         """Write head and body at once. False, and nothing is written, for what is not plain."""
-        body: bytes = message.get("body", b"")
-        layout, values = self._layout, self._values
+        layout = _layout_of(fields)
         if (
             layout is None
-            or message.get("more_body")
             or self.flow.write_paused
             or not self.keep_alive
-            or self.scope["method"] == "HEAD"
-            or values[layout.length] != b"%d" % len(body)
+            or self._whole.http_method == "HEAD"
+            or fields[layout.length][1] != b"%d" % len(body)
         ):
             return False
-        fields = layout.template % values
-        if len(fields.translate(None, _CONTROLS)) != len(fields) - layout.controls:
+        lines = layout.template % tuple([value for _, value in fields])
+        if len(lines.translate(None, _CONTROLS)) != len(lines) - layout.controls:
             return False
-        self.transport.write(b"".join((STATUS_LINE[status], _lines(*self.default_headers), fields, body)))
+        self.transport.write(b"".join((STATUS_LINE[status], _lines(*self.default_headers), lines, body)))
         self.response_started = self.response_complete = True
         if self._event is not None:
             self._event.set()

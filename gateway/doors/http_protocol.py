@@ -16,13 +16,13 @@ from dataclasses import dataclass
 from functools import lru_cache
 from math import inf
 from typing import Any, NoReturn
-from urllib.parse import unquote
 
 import httptools
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from gateway.doors.http_cycle import Signal, WholeRequestCycle
+from gateway.doors.http_cycle import Signal, WholeRequestCycle, whole_scope
+from gateway.transcoding.unary import WholeRequest
 
 _BYTES_PER_CHUNK = 16
 """What the head and the end of a chunk may take, for each byte in it."""
@@ -34,7 +34,6 @@ _ASKING_TO_STAY = {b"connection", b"proxy-connection"}
 _UNUSUAL = _ASKING_TO_STAY | {b"expect", b"transfer-encoding"}
 """Fields that say something of the connection, or of how the body comes."""
 
-_ASGI = {"version": "3.0", "spec_version": "2.3"}
 
 _CODES = {400: 3, 408: 4, 431: 8, 503: 14, 505: 12}
 """The code of google.rpc.Status for each HTTP status that is answered here."""
@@ -179,6 +178,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._alarm.close()
         self._free()
         super().connection_lost(exc)
+        if isinstance(self.cycle, WholeRequestCycle):
+            self.cycle.leave()
 
     def data_received(self, data: bytes) -> None:
         """Parse, as long as the request stays within its bounds."""
@@ -223,13 +224,9 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self.expect_100_continue = not is_usual and fields.get(b"expect", b"").lower() == b"100-continue"
         self._in_head = self._is_new = False
         if version == "1.1" and self._is_plain():
-            self.scope = self._scope(*self._target())
             self._held = b""
         else:
-            self.scope = self._scope("", b"", b"")
-            super().on_headers_complete()
-            self.cycle.keep_alive &= not self.parser.should_upgrade()
-            self._alarm.set(self._bounds.body_seconds)
+            self._start_in_parts()
 
     def on_body(self, body: bytes) -> None:
         """A part of the body is there."""
@@ -252,7 +249,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             super().on_message_complete()
         else:
             body, self._held = self._held, None
-            self.cycle = WholeRequestCycle(self, body)
+            self.cycle = WholeRequestCycle(self, self._whole(body))
             self._start_asgi_task(self.cycle, self.app)
 
     def on_response_complete(self) -> None:
@@ -298,38 +295,27 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     def _let_go(self) -> None:
         """The rest of the request is still to come: uvicorn takes it over."""
         body, self._held = self._held, None
-        super().on_headers_complete()
-        self._alarm.set(self._bounds.body_seconds)
+        self._start_in_parts()
         if body:
             super().on_body(body)
 
-    def _target(self) -> tuple[str, bytes, bytes]:
-        """Path, path as sent, and query, as uvicorn reads them."""
+    def _start_in_parts(self) -> None:
+        """Leave the request, of which there may be more to come, to uvicorn."""
+        scope: Any = whole_scope(WholeRequest("", b"", b"", self.headers, self.client, b""), self)
+        self.scope = scope
+        super().on_headers_complete()
+        self.cycle.keep_alive &= not self.parser.should_upgrade()
+        self._alarm.set(self._bounds.body_seconds)
+
+    def _whole(self, body: bytes) -> WholeRequest:
         target = self.url
         if target.startswith(b"/") and b"#" not in target:
             raw_path, _, query = target.partition(b"?")
         else:
             url = httptools.parse_url(target)
             raw_path, query = url.path, url.query or b""
-        path = raw_path.decode("ascii")
-        return unquote(path) if "%" in path else path, raw_path, query
-
-    def _scope(self, path: str, raw_path: bytes, query: bytes) -> Any:
-        return {
-            "type": "http",
-            "asgi": _ASGI,
-            "http_version": "1.1",
-            "server": self.server,
-            "client": self.client,
-            "scheme": self.scheme,
-            "root_path": "",
-            "headers": self.headers,
-            "state": {},
-            "method": self.parser.get_method().decode("ascii"),
-            "path": path,
-            "raw_path": raw_path,
-            "query_string": query,
-        }
+        method = self.parser.get_method().decode("ascii")
+        return WholeRequest(method, raw_path, query, self.headers, self.client, body)
 
     def _head_size(self) -> int:
         return len(self.url) + sum(len(name) + len(value) for name, value in self.headers)

@@ -23,11 +23,13 @@ from gateway.transcoding.json_encoder import json_encoder
 from gateway.transcoding.metadata import Headers, RequestMetadata
 from gateway.transcoding.options import Options
 from gateway.transcoding.outgoing import Outgoing
+from gateway.transcoding.responder import Response
 from gateway.transcoding.route import LazyRequest
 from gateway.transcoding.router import Match, Router
 from gateway.transcoding.status import HTTP_STATUS
 from gateway.transcoding.template import Template, Variable
 from gateway.transcoding.transcoder import Transcoder
+from gateway.transcoding.unary import WholeRequest
 from gateway.transcoding.uri import UriError
 
 __all__ = [
@@ -48,6 +50,7 @@ __all__ = [
     "Options",
     "Outgoing",
     "RequestMetadata",
+    "Response",
     "RouteConflict",
     "Router",
     "StatusError",
@@ -57,6 +60,7 @@ __all__ = [
     "TranscodingError",
     "UriError",
     "Variable",
+    "WholeRequest",
     "encode_request",
     "is_deeper",
     "json_encoder",

@@ -20,7 +20,7 @@ from gateway.transcoding.negotiation import accepts_gzip, is_json, is_ndjson, ne
 from gateway.transcoding.options import Options
 from gateway.transcoding.outgoing import Outgoing
 from gateway.transcoding.responder import Receive, Responder, Response, Scope, Send
-from gateway.transcoding.response import compressed, error_response, unary_response
+from gateway.transcoding.response import compressed, failure, unary_response
 from gateway.transcoding.route import LazyRequest, Route
 from gateway.transcoding.router import Match, Router
 from gateway.transcoding.status import status_json
@@ -233,12 +233,7 @@ class Exchange:
             if responder.trailers:
                 await responder.send_trailers([])
             return
-        try:
-            response = error_response(error, options)
-        except Exception:
-            _logger.exception("an error of a handler cannot be sent as it is")
-            plain = StatusError(Code.INTERNAL, "internal error", http_status=500)
-            response = error_response(plain, options)
+        response = failure(error, options)
         if not self._is_http1:
             response.headers[:] = [pair for pair in response.headers if pair[0] != b"connection"]
         await responder.respond(response)

@@ -48,6 +48,10 @@ class Headers(Mapping[str, str]):
     def __len__(self) -> int:
         return len(self._first)
 
+    def has_none(self, names: Collection[bytes]) -> bool:
+        """Whether no header has one of the names."""
+        return self._first.keys().isdisjoint(names)
+
     def items_all(self) -> list[tuple[str, str]]:
         """Every name and value, in the order sent."""
         return [

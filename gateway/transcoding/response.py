@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import zlib
 from functools import lru_cache
 from typing import Final
@@ -10,7 +11,7 @@ from typing import Final
 from protobuf import Message
 
 from gateway.transcoding.conditional import entity_tag, none_match
-from gateway.transcoding.errors import StatusError
+from gateway.transcoding.errors import Code, StatusError
 from gateway.transcoding.metadata import Headers, RequestMetadata
 from gateway.transcoding.negotiation import JSON
 from gateway.transcoding.options import Options
@@ -26,6 +27,8 @@ _IN_THREAD: Final = 256 * 1024
 """Bodies of this many bytes are compressed beside the event loop."""
 _GZIP: Final = 31
 """zlib's window bits for the gzip format."""
+
+_logger = logging.getLogger("gateway.transcoding")
 
 
 def unary_response(
@@ -81,6 +84,16 @@ def error_response(error: StatusError, options: Options) -> Response:
     sent = raw_headers(fixed, error.headers.items())
     sent.append((b"content-length", b"%d" % len(body)))
     return Response(http_status(error, options), sent, body)
+
+
+def failure(error: StatusError, options: Options) -> Response:
+    """The response of an error; of one that cannot be sent as it is, that of an internal error."""
+    try:
+        return error_response(error, options)
+    except Exception:
+        _logger.exception("an error of a handler cannot be sent as it is")
+        plain = StatusError(Code.INTERNAL, "internal error", http_status=500)
+        return error_response(plain, options)
 
 
 def http_status(error: StatusError, options: Options) -> int:

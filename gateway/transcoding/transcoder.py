@@ -16,9 +16,10 @@ from gateway.transcoding.gen.google.api.http_pb import HttpRule
 from gateway.transcoding.json_check import MessageCheck
 from gateway.transcoding.metadata import RequestMetadata
 from gateway.transcoding.options import Options
-from gateway.transcoding.responder import Receive, Scope, Send
+from gateway.transcoding.responder import Receive, Response, Scope, Send
 from gateway.transcoding.route import LazyRequest, Route
 from gateway.transcoding.router import Router
+from gateway.transcoding.unary import WholeRequest, answer
 
 
 class Transcoder:
@@ -75,6 +76,13 @@ class Transcoder:
         if options.registry is None:
             options = replace(options, registry=registry)
         return cls(services, handler, options, rules=rules, lazy=lazy)
+
+    def answer(self, request: WholeRequest) -> Awaitable[Response] | None:
+        """What a server may ask for first that has all of an HTTP/1.1 request: it spares both the events.
+
+        None for a request that is to be served over ASGI, where nothing has been done for it yet.
+        """
+        return answer(self._service, request)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one ASGI connection scope."""

@@ -6,16 +6,22 @@ import pytest
 
 from gateway.doors.asgi import Event, Receive, Scope, Send
 from gateway.doors.hosts import AllowedHosts
+from gateway.transcoding import Response, WholeRequest
 
 HOSTS = ["localhost", "api.Example.com", "*.example.org", "[::1]"]
+
+
+class Served:
+    async def __call__(self, _scope: Scope, _receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200})
+
+    async def answer(self, _request: WholeRequest) -> Response:
+        return Response(200, [], b"")
 
 
 async def status(host: bytes | None, path: str = "/api/v1/workflows", hosts: Collection[str] = HOSTS) -> int:
     """How a request for a host is answered; 200 by the application behind."""
     sent: list[Event] = []
-
-    async def application(_scope: Scope, _receive: Receive, send: Send) -> None:
-        await send({"type": "http.response.start", "status": 200})
 
     async def receive() -> Event:
         raise AssertionError
@@ -24,7 +30,10 @@ async def status(host: bytes | None, path: str = "/api/v1/workflows", hosts: Col
         sent.append(event)
 
     headers = [(b"accept", b"*/*")] + ([] if host is None else [(b"host", host)])
-    await AllowedHosts(application, hosts)({"headers": headers, "path": path}, receive, send)
+    application = AllowedHosts(Served(), hosts)
+    await application({"headers": headers, "path": path}, receive, send)
+    answering = application.answer(WholeRequest("GET", path.encode(), b"", headers, None, b""))
+    assert answering is None or (await answering).status == sent[0]["status"]
     return int(sent[0]["status"])
 
 

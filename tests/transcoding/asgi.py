@@ -9,7 +9,7 @@ from typing import Any
 
 import orjson
 
-from gateway.transcoding import Transcoder
+from gateway.transcoding import Transcoder, WholeRequest
 
 
 @dataclass
@@ -30,6 +30,12 @@ class Answer:
         return [violation["field"] for detail in details for violation in detail.get("field_violations", [])]
 
 
+class Way:
+    """How requests that are there as a whole are sent: in events, or whole where they are taken so."""
+
+    is_whole = False
+
+
 async def call(
     app: Transcoder,
     method: str,
@@ -46,7 +52,7 @@ async def call(
     """
     chunks = _chunks(body)
     path, _, query = (target.encode() if isinstance(target, str) else target).partition(b"?")
-    scope = {
+    scope: dict[str, Any] = {
         "type": "http",
         "http_version": "1.1",
         "method": method,
@@ -58,6 +64,15 @@ async def call(
         **extra,
     }
     answer, never = answer or Answer(), asyncio.Event()
+    if Way.is_whole and len(chunks) == 1 and not extra:
+        request = WholeRequest(method, path, query, scope["headers"], scope["client"], chunks[0])
+        answering = app.answer(request)
+        if answering is not None:
+            response = await answering
+            answer.status, fields, answer.body, _ = response
+            answer.headers = {name.decode(): value.decode("latin-1") for name, value in fields}
+            answer.parts, answer.complete = [answer.body], True
+            return answer
 
     async def receive() -> MutableMapping[str, Any]:
         if chunks:

@@ -19,6 +19,8 @@ from gateway.transcoding.request import RequestDecoder
 from tests.transcoding.asgi import call
 from tests.transcoding.library import Library
 
+pytestmark = pytest.mark.usefixtures("way")
+
 
 @pytest.fixture
 def library(library_set: bytes) -> Library:

@@ -15,10 +15,12 @@ import pytest
 from protobuf import Message, Registry
 from protobuf.wkt.google.protobuf import any_pb, duration_pb, struct_pb
 
-from gateway.transcoding import Code, LazyRequest, Options, StatusError, Transcoder
+from gateway.transcoding import Code, LazyRequest, Options, StatusError, Template, Transcoder, WholeRequest
 from gateway.transcoding.gen.google.rpc.error_details_pb import ErrorInfo, RetryInfo
 from tests.transcoding.asgi import call
 from tests.transcoding.library import Library, fail
+
+pytestmark = pytest.mark.usefixtures("way")
 
 BOOK = "/v1/shelves/1/books/2"
 BOOKS = "/v1/shelves/1/books"
@@ -594,3 +596,42 @@ async def test_an_error_of_the_handler_has_its_headers(library: Library) -> None
     answer = await call(library.app, "GET", BOOK)
     assert (answer.status, answer.headers["x-hint"]) == (404, "other shelf")
     assert json.loads(answer.body)["message"] == "no such book"
+
+
+@pytest.mark.parametrize(
+    ("http_method", "target", "headers", "body", "is_plain"),
+    [
+        ("GET", BOOK, {}, b"", True),
+        ("POST", BOOKS, {"content-type": "application/json"}, b"{}", True),
+        ("POST", BOOKS, {"accept": "text/html, */*;q=0.1"}, b"{", True),
+        ("GET", f"{BOOK}?unknown=1", {"accept-encoding": "gzip"}, b"", True),
+        ("HEAD", BOOK, {}, b"", False),
+        ("PUT", "/nothing", {}, b"", False),
+        ("TRACE", BOOK, {}, b"", False),
+        ("GET", "/%zz", {}, b"", False),
+        ("GET", f"{BOOK}?{'x' * 20_000}", {}, b"", False),
+        ("GET", BOOK, {"accept": "text/html"}, b"", False),
+        ("GET", BOOK, {"grpc-timeout": "1S"}, b"", False),
+        ("GET", BOOK, {"connect-timeout-ms": "1000"}, b"", False),
+        ("POST", BOOKS, {"content-type": "text/plain"}, b"{}", False),
+        ("POST", BOOKS, {"content-encoding": "gzip"}, b"{}", False),
+        ("POST", BOOKS, {"transfer-encoding": "chunked"}, b"{}", False),
+        ("POST", BOOKS, {}, b" " * 5_000_000, False),
+    ],
+)
+async def test_plain_unary_requests_are_answered_whole(
+    library: Library, http_method: str, target: str, headers: dict[str, str], body: bytes, *, is_plain: bool
+) -> None:
+    path, _, query = target.encode().partition(b"?")
+    fields = [(name.encode(), value.encode()) for name, value in headers.items()]
+    answering = library.app.answer(WholeRequest(http_method, path, query, fields, None, body))
+    assert (answering is not None) == is_plain
+    if answering is not None:
+        assert (await answering).body
+
+
+async def test_streams_are_not_answered_whole(library: Library) -> None:
+    for binding in library.app.bindings:
+        if binding.server_streaming or binding.client_streaming:
+            path = str(Template(binding.template.segments, binding.template.verb, ())).encode()
+            assert library.app.answer(WholeRequest(binding.http_method, path, b"", [], None, b"")) is None

@@ -29,6 +29,8 @@ from gateway.transcoding import (
 from gateway.transcoding.gen.google.api.http_pb import CustomHttpPattern, HttpRule
 from tests.transcoding.asgi import Answer, call
 
+pytestmark = pytest.mark.usefixtures("way")
+
 DOCUMENT = json.loads((Path(__file__).parent / "data" / "vectors.json").read_text())
 CASES = DOCUMENT["cases"]
 STANDARD = ("get", "put", "post", "delete", "patch")
