@@ -55,7 +55,9 @@ def test_the_platform_adds_credits_once_for_a_key(client: Client, world: World) 
     assert (entry["kind"], entry["amount"]) == ("CREDIT_ENTRY_KIND_GRANT", 7)
     assert (entry["description"], entry["created_by"]) == ("November", "platform")
     assert added["balance"]["balance"] >= 7
-    assert grant(client, world, 7, idempotency_key=key)["entry"] == entry
+    assert not added.get("added_before")
+    again = grant(client, world, 7, idempotency_key=key)
+    assert (again["entry"], again["added_before"]) == (entry, True)
     reused = of(world, amount=8, idempotency_key=key)
     outcome = call(client, world, "AddCredits", reused, headers=platform(world))
     assert (outcome.code, outcome.reason) == (Code.ABORTED, "IDEMPOTENCY_KEY_REUSED")

@@ -194,7 +194,9 @@ type AddCreditsResponse struct {
 	// The line that this key made, now or before.
 	Entry *CreditEntry `protobuf:"bytes,1,opt,name=entry,proto3" json:"entry,omitempty"`
 	// The balance now.
-	Balance       *CreditBalance `protobuf:"bytes,2,opt,name=balance,proto3" json:"balance,omitempty"`
+	Balance *CreditBalance `protobuf:"bytes,2,opt,name=balance,proto3" json:"balance,omitempty"`
+	// Whether the key had been used before: nothing was added now.
+	AddedBefore   bool `protobuf:"varint,3,opt,name=added_before,json=addedBefore,proto3" json:"added_before,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -241,6 +243,13 @@ func (x *AddCreditsResponse) GetBalance() *CreditBalance {
 		return x.Balance
 	}
 	return nil
+}
+
+func (x *AddCreditsResponse) GetAddedBefore() bool {
+	if x != nil {
+		return x.AddedBefore
+	}
+	return false
 }
 
 // What to give back.
@@ -858,10 +867,11 @@ const file_n8ngateway_v1_credit_service_proto_rawDesc = "" +
 	"\x0forganization_id\x18\x01 \x01(\tB\x00R\x0eorganizationId\x12\x18\n" +
 	"\x06amount\x18\x02 \x01(\x05B\x00R\x06amount\x12)\n" +
 	"\x0fidempotency_key\x18\x03 \x01(\tB\x00R\x0eidempotencyKey\x12\"\n" +
-	"\vdescription\x18\x04 \x01(\tB\x00R\vdescription\"~\n" +
+	"\vdescription\x18\x04 \x01(\tB\x00R\vdescription\"\xa1\x01\n" +
 	"\x12AddCreditsResponse\x120\n" +
 	"\x05entry\x18\x01 \x01(\v2\x1a.n8ngateway.v1.CreditEntryR\x05entry\x126\n" +
-	"\abalance\x18\x02 \x01(\v2\x1c.n8ngateway.v1.CreditBalanceR\abalance\"\xb6\x01\n" +
+	"\abalance\x18\x02 \x01(\v2\x1c.n8ngateway.v1.CreditBalanceR\abalance\x12!\n" +
+	"\fadded_before\x18\x03 \x01(\bR\vaddedBefore\"\xb6\x01\n" +
 	"\x16RefundExecutionRequest\x12)\n" +
 	"\x0forganization_id\x18\x01 \x01(\tB\x00R\x0eorganizationId\x12#\n" +
 	"\fexecution_id\x18\x02 \x01(\tB\x00R\vexecutionId\x12\x1d\n" +

@@ -39,12 +39,14 @@ class AddCreditsRequest(_message.Message):
     def __init__(self, organization_id: _Optional[str] = ..., amount: _Optional[int] = ..., idempotency_key: _Optional[str] = ..., description: _Optional[str] = ...) -> None: ...
 
 class AddCreditsResponse(_message.Message):
-    __slots__ = ("entry", "balance")
+    __slots__ = ("entry", "balance", "added_before")
     ENTRY_FIELD_NUMBER: _ClassVar[int]
     BALANCE_FIELD_NUMBER: _ClassVar[int]
+    ADDED_BEFORE_FIELD_NUMBER: _ClassVar[int]
     entry: _credit_pb2.CreditEntry
     balance: _credit_pb2.CreditBalance
-    def __init__(self, entry: _Optional[_Union[_credit_pb2.CreditEntry, _Mapping]] = ..., balance: _Optional[_Union[_credit_pb2.CreditBalance, _Mapping]] = ...) -> None: ...
+    added_before: bool
+    def __init__(self, entry: _Optional[_Union[_credit_pb2.CreditEntry, _Mapping]] = ..., balance: _Optional[_Union[_credit_pb2.CreditBalance, _Mapping]] = ..., added_before: _Optional[bool] = ...) -> None: ...
 
 class RefundExecutionRequest(_message.Message):
     __slots__ = ("organization_id", "execution_id", "amount", "description")
