@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 
 from gateway.platform import DatabaseUrl, Organization, call
+from gateway.rpc.resource_json import time_json
 
 application = typer.Typer(help="Credits: add them, show them, prove them.", no_args_is_help=True)
 
@@ -37,7 +38,7 @@ def add(
     if added["added_before"]:
         entry = added["entry"]
         Console(highlight=False, soft_wrap=True).print(
-            f"This reference was added before, at {entry['created_at']}: nothing was added now."
+            f"This reference was added before, at {time_json(entry['created_at'])}: nothing was added now."
         )
     _balance(added["balance"])
 
