@@ -94,7 +94,8 @@ class StubN8n:
     """Serves on a loopback port of its own, in a thread of its own.
 
     `calls` counts the requests to each webhook path. The path `gated` streams one item
-    and holds the rest back until `open_gate`; `hang` never answers; `endless` streams
+    and holds the rest back until `open_gate`; `cut` ends inside a stream, `cut-once` at the first
+    attempt of each run; `hang` never answers; `endless` streams
     one item and never ends; `flood` streams FLOOD_LINES items. `sent` counts the bytes of what `zeros`,
     `zeros-line` (the second line of a stream) and `zeros-gzip` got rid of.
     """
@@ -105,6 +106,7 @@ class StubN8n:
         self.sent: Counter[str] = Counter()
         self.headers: dict[str, dict[str, str]] = {}
         self.bodies: dict[str, bytes] = {}
+        self._cut_runs: set[str] = set()
         self._loop = asyncio.new_event_loop()
         self._gate = asyncio.Event()
         self._server: asyncio.Server | None = None
@@ -186,6 +188,7 @@ class StubN8n:
             "hang": self._hang,
             "endless": self._endless,
             "cut": self._cut,
+            "cut-once": self._cut_once,
             "flood": self._flood,
             "zeros": self._zeros,
             "zeros-line": self._zeros_line,
@@ -259,3 +262,11 @@ class StubN8n:
         writer.write(_STREAM_HEAD + _chunk(line("item", "A", "first!")))
         await writer.drain()
         writer.transport.abort()
+
+    async def _cut_once(self, writer: asyncio.StreamWriter) -> None:
+        run = self.headers["cut-once"]["x-gateway-execution-id"]
+        if run not in self._cut_runs:
+            self._cut_runs.add(run)
+            await self._cut(writer)
+        else:
+            writer.write(_json("200 OK", {"again": True}))

@@ -115,7 +115,7 @@ class Services:
         channels = around.channels
         publisher = Publisher(streams, replica)
         limits = Limits(total=settings.execution_timeout_seconds)
-        credentials = StoredCredentials(database, vault)
+        credentials = StoredCredentials(database, vault, replica)
         caller = Caller(around.n8n_instances.of, limits, credentials, around.tokens)
         runner = Runner(database, caller, publisher, replica=replica, lease_seconds=lease)
         watcher = Watcher(runner.runs, streams, channels)

@@ -36,16 +36,20 @@ class Credentials(Protocol):
         ...
 
     async def handle(self, execution_id: str) -> str:
-        """A new handle, by which this execution can redeem its credentials once within 5 minutes."""
+        """A new handle, by which this execution can redeem its credentials once within 5 minutes.
+
+        The one before opens nothing any more. Raises FailedPrecondition where another replica has the run.
+        """
         ...
 
 
 class StoredCredentials:
-    """Credentials in the vault; see `Credentials`."""
+    """Credentials in the vault, for the runs of one replica; see `Credentials`."""
 
-    def __init__(self, database: Database, vault: Vault) -> None:
+    def __init__(self, database: Database, vault: Vault, replica: str) -> None:
         self._database = database
         self._vault = vault
+        self._replica = replica
 
     async def of(self, organization_id: str) -> dict[str, str]:
         """See `Credentials.of`."""
@@ -61,6 +65,7 @@ class StoredCredentials:
             None,
             p_execution_id=execution_id,
             p_handle_hash=hash_of(handle),
+            p_runner=self._replica,
         )
         return handle
 

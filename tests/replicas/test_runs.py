@@ -13,7 +13,7 @@ import pytest
 import uuid_utils
 
 from gateway.rpc.errors import Code
-from tests.replicas.conftest import SECONDS, CallDirectly, Replica, StartReplica, register
+from tests.replicas.conftest import INTERNAL_SECRET, SECONDS, CallDirectly, Replica, StartReplica, register
 from tests.replicas.test_watch import kinds
 from tests.stub_n8n import StubN8n
 
@@ -223,6 +223,47 @@ def test_a_run_that_may_be_repeated_is_taken_up(
     assert kinds(end) == ["chunk", "completed"]
     assert [event["sequence"] for event in second.events(run)] == [1, 2, 3, 4, 5, 6]
     assert stub_n8n.calls["gated"] == before + 2
+    assert until(second, run, COMPLETED)["credits_used"] == 1
+
+
+BY_HANDLE_AND_AGAIN = {
+    "credential_mode": "CREDENTIAL_MODE_HANDLE",
+    "is_idempotent": True,
+    "unknown_outcome_policy": "UNKNOWN_OUTCOME_POLICY_RETRY",
+}
+
+
+def redeem(replica: Replica, run: str, handle: str) -> int:
+    """The status that n8n gets for the handle of a run."""
+    headers = {"X-N8N-Internal-Auth": INTERNAL_SECRET, "X-Gateway-Execution-Id": run}
+    url = f"{replica.url}/internal/credentials/redeem"
+    return httpx.post(url, json={"handle": handle}, headers=headers, timeout=SECONDS).status_code
+
+
+def test_a_run_with_a_handle_is_sent_again(first: Replica, stub_n8n: StubN8n) -> None:
+    workflow_id = register(first, "cut-once", **BY_HANDLE_AND_AGAIN)
+    before = stub_n8n.calls["cut-once"]
+    answer = first.post("/execute", {"workflow_id": workflow_id})
+    assert (answer.status_code, answer.json().get("data")) == (200, {"again": True})
+    assert stub_n8n.calls["cut-once"] == before + 2
+
+
+def test_a_run_that_is_taken_up_has_a_handle_of_its_own(
+    start_replica: StartReplica, second: Replica, stub_n8n: StubN8n
+) -> None:
+    """The one that the dead replica sent opens nothing any more, whether it was used or not."""
+    workflow_id = register(second, "gated", **BY_HANDLE_AND_AGAIN)
+    doomed = start_replica()
+    with doomed.stream({"workflow_id": workflow_id}) as lines:
+        run = [next(lines), next(lines)][0]["execution_id"]
+        left = stub_n8n.headers["gated"]["x-gateway-credential-handle"]
+        doomed.kill()
+    with second.watch(run, 2) as rest:
+        assert kinds([next(rest), next(rest)]) == ["started", "chunk"]
+        handle = stub_n8n.headers["gated"]["x-gateway-credential-handle"]
+        assert [redeem(second, run, used) for used in (left, handle, handle)] == [403, 200, 403]
+        stub_n8n.open_gate()
+        assert kinds(list(rest)) == ["chunk", "completed"]
     assert until(second, run, COMPLETED)["credits_used"] == 1
 
 

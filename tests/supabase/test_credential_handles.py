@@ -11,17 +11,25 @@ import pytest
 from gateway.adapters.postgres import PostgresDatabase
 from gateway.adapters.vault import SealedVault
 from gateway.executions.credentials import StoredCredentials, hash_of
-from gateway.rpc.errors import PermissionDenied
+from gateway.rpc.errors import FailedPrecondition, PermissionDenied
 from tests.adapters.databases import Tenant, new_tenant
+
+REPLICA = "replica-1"
 
 
 class Begun:
     """A run of a tenant with a credential, and its handle."""
 
-    def __init__(self, tenant: Tenant, execution_id: str, handle: str) -> None:
+    def __init__(self, tenant: Tenant, vault: SealedVault, execution_id: str, handle: str) -> None:
         self.tenant = tenant
         self.execution_id = execution_id
         self.handle = handle
+        self._vault = vault
+
+    async def again(self, replica: str = REPLICA) -> str:
+        """The handle of another attempt, of this replica."""
+        credentials = StoredCredentials(self.tenant.database, self._vault, replica)
+        return await credentials.handle(self.execution_id)
 
     async def redeem(self, execution_id: str = "", handle: str = "", **arguments: Any) -> Any:
         text = await self.tenant.database.call(
@@ -42,8 +50,9 @@ async def begun(database: PostgresDatabase) -> Begun:
         name: vault.seal(tenant.organization_id, f"credential/{name}", "value") for name in ("A", "AB")
     }
     await tenant.call("store_credentials", p_organization_id=tenant.organization_id, p_credentials=envelopes)
-    execution_id = (await tenant.begin())["execution_id"]
-    return Begun(tenant, execution_id, await StoredCredentials(database, vault).handle(execution_id))
+    execution_id = (await tenant.begin(p_runner=REPLICA))["execution_id"]
+    handle = await StoredCredentials(database, vault, REPLICA).handle(execution_id)
+    return Begun(tenant, vault, execution_id, handle)
 
 
 async def refused(begun: Begun, **arguments: Any) -> None:
@@ -99,6 +108,29 @@ async def test_after_5_minutes_it_is_too_late(begun: Begun, superuser: Any) -> N
 async def test_a_run_that_has_ended_is_refused(begun: Begun) -> None:
     await begun.tenant.settle(begun.execution_id)
     await refused(begun)
+
+
+async def test_each_attempt_of_a_run_has_a_handle_of_its_own(begun: Begun) -> None:
+    """Whether the one before was used or not, it opens nothing any more."""
+    second = await begun.again()
+    await refused(begun)
+    assert await begun.redeem(handle=second)
+    third = await begun.again()
+    await refused(begun, handle=second)
+    assert await begun.redeem(handle=third)
+
+
+async def test_a_replica_that_has_lost_a_run_takes_its_handle_from_nobody(begun: Begun) -> None:
+    with pytest.raises(FailedPrecondition) as raised:
+        await begun.again("replica-2")
+    assert raised.value.reason == "LEASE_LOST"
+    assert await begun.redeem()
+
+
+async def test_a_run_that_has_ended_gets_no_handle(begun: Begun) -> None:
+    await begun.tenant.settle(begun.execution_id)
+    with pytest.raises(FailedPrecondition):
+        await begun.again()
 
 
 async def test_the_handle_itself_is_not_stored(begun: Begun, superuser: Any) -> None:
