@@ -7,7 +7,7 @@ import contextlib
 import signal
 import sys
 import time
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterator
 from enum import StrEnum
 from importlib.metadata import version
 from pathlib import Path
@@ -25,6 +25,9 @@ from gateway.adapters.migrations import MigrationError
 from gateway.credits import application as credits_application
 from gateway.rpc.errors import RpcError
 from gateway.settings import Settings, SettingsError
+from gateway.workers import CANNOT_SERVE, WorkerError, Workers, stop_with_parent
+
+_MOST_WORKERS = 256
 
 application = typer.Typer(
     name="n8n-gateway",
@@ -70,14 +73,18 @@ class Failure(Exception):
 
 
 @application.command()
-def serve() -> None:
+def serve(
+    workers: Annotated[
+        int, typer.Option(min=1, max=_MOST_WORKERS, help="Processes that share the ports: one for each core.")
+    ] = 1,
+) -> None:
     """Serve, as the environment says (or `.env`). Stop with SIGTERM: running calls may finish.
 
     "Serving for real" in README.md lists the settings, docs/setup.md goes through them step by step.
     """
     settings = Settings.load()
     logs.configure(settings.log_level, settings.log_format)
-    _run(_serve(settings))
+    _run(_serve(settings) if workers == 1 else _serve_by(workers, settings))
 
 
 @application.command()
@@ -203,11 +210,17 @@ def sign(  # noqa: PLR0913 - one parameter for each option
 
 def main() -> None:
     """Entry point. Exits with 1 and one message when something is to be mended by the user."""
-    try:
+    with _telling():
         application()
+
+
+@contextlib.contextmanager
+def _telling() -> Iterator[None]:
+    try:
+        yield
     except (Failure, SettingsError, MigrationError, RpcError) as error:
         Console(stderr=True).print(f"[red]error:[/] {escape(_told(error))}", highlight=False, soft_wrap=True)
-        sys.exit(1)
+        sys.exit(CANNOT_SERVE)
 
 
 def _told(error: Exception) -> str:
@@ -234,11 +247,26 @@ def _run(work: Coroutine[Any, Any, T]) -> T:
     return uvloop.run(work)
 
 
-async def _serve(settings: Settings) -> None:
+async def _serve_by(workers: int, settings: Settings) -> None:
+    try:
+        await Workers(_work, settings, workers).run(_on_signals())
+    except (OSError, WorkerError) as error:
+        raise Failure(str(error)) from None
+
+
+def _work(settings: Settings) -> None:
+    """Be one of several that serve."""
+    with _telling():
+        logs.configure(settings.log_level, settings.log_format)
+        _run(_serve(settings, shares_ports=True))
+
+
+async def _serve(settings: Settings, *, shares_ports: bool = False) -> None:
     from gateway.app import Gateway  # noqa: PLC0415 - takes seconds, which `sign` and others need not wait
 
-    gateway = Gateway(settings)
+    gateway = Gateway(settings, shares_ports=shares_ports)
     stopping = _on_signals()
+    stop_with_parent(stopping)
     try:
         await gateway.start()
     except OSError as error:

@@ -22,15 +22,12 @@ from typing import Any
 import asyncpg
 import grpc
 import httpx
-import jwt
 import pytest
 from yarl import URL
 
+from tests.command import ROOT, SECONDS, complaint, environment_of, run, serving
 from tests.conftest import RunningDev, start_dev, stop_dev
 from tests.stub_n8n import StubN8n
-
-ROOT = Path(__file__).parents[1]
-SECONDS = 60
 
 
 def descendants(pid: int) -> set[int]:
@@ -54,28 +51,6 @@ def lives(pid: int) -> bool:
     except OSError:
         return False
     return state not in {"Z", "X"}
-
-
-def run(*arguments: str, directory: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run the command to its end, in an environment that holds nothing else."""
-    return subprocess.run(
-        [sys.executable, "-m", "gateway", *arguments],
-        cwd=directory,
-        env={"PATH": os.environ["PATH"], "HOME": str(directory), "PYTHONPATH": str(ROOT), **environment},
-        capture_output=True,
-        text=True,
-        timeout=SECONDS,
-        check=False,
-    )
-
-
-def complaint(ended: subprocess.CompletedProcess[str]) -> str:
-    """What a command that failed tells its user, which is no traceback."""
-    assert ended.returncode == 1, ended.stderr
-    assert "Traceback" not in ended.stderr
-    _, _, text = ended.stderr.partition("error: ")
-    assert text
-    return text
 
 
 def execute(dev: RunningDev, name: str = "echo") -> Any:
@@ -267,23 +242,6 @@ def test_serve_without_an_environment_names_every_fault_at_once(tmp_path: Path) 
     assert named <= {line.split()[0] for line in told}
 
 
-def environment_of(dev: RunningDev, n8n_url: str) -> dict[str, str]:
-    """What `serve` is told to stand on the parts of a `dev`."""
-    issuer = jwt.decode(dev.ready["token"], options={"verify_signature": False})["iss"]
-    return {
-        "ENVIRONMENT": "staging",  # for the database's superuser
-        "DATABASE_URL": dev.ready["database_url"],
-        "REDIS_URL": dev.ready["redis_url"],
-        "CLERK_JWT_ISSUER": issuer,
-        "CLERK_JWKS_URL": f"{issuer}/.well-known/jwks.json",
-        "N8N_BASE_URL": n8n_url,
-        "N8N_INTERNAL_AUTH_SECRET": "s" * 64,
-        "VAULT_KEY": dev.ready["settings"]["VAULT_KEY"],
-        "HTTP_PORT": "0",
-        "GRPC_PORT": "0",
-    }
-
-
 @pytest.mark.parametrize(
     ("setting", "door", "url"), [("HTTP_PORT", "HTTP", "http_url"), ("GRPC_PORT", "gRPC", "grpc_url")]
 )
@@ -383,25 +341,6 @@ def test_serve_ends_when_the_http_port_is_served_no_longer(
         check=False,
     )
     assert "the HTTP port is served no longer: RuntimeError('a fault of the server')" in complaint(ended)
-
-
-@contextlib.contextmanager
-def serving(directory: Path, environment: dict[str, str]) -> Iterator[tuple[subprocess.Popen[str], Any, Any]]:
-    """A `serve`, the lines of its log, and the one that tells its ports."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "gateway", "serve"],
-        cwd=directory,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)} | environment,
-    )
-    assert process.stderr is not None
-    lines = map(json.loads, process.stderr)
-    try:
-        yield process, lines, next(line for line in lines if line["event"] == "serving")
-    finally:
-        process.kill()
-        process.wait()
 
 
 def test_serve_listens_on_ipv6(dev: RunningDev, stub_n8n: StubN8n, tmp_path: Path) -> None:

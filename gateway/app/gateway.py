@@ -21,13 +21,16 @@ _YOUNG = 10_000
 
 
 class Gateway:
-    """The whole gateway in one process. `start` it, then `stop` it; the ports are known in between."""
+    """The whole gateway in one process. `start` it, then `stop` it; the ports are known in between.
 
-    def __init__(self, settings: Settings) -> None:
+    With `shares_ports` other processes may serve on the same ports.
+    """
+
+    def __init__(self, settings: Settings, *, shares_ports: bool = False) -> None:
         self._settings = settings
         self._parts = AsyncExitStack()
         self._stop_by = 0.0
-        self._ports = Ports(settings)
+        self._ports = Ports(settings, shared=shares_ports)
 
     @property
     def http_port(self) -> int:

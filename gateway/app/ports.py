@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from typing import TYPE_CHECKING
 
 import structlog
@@ -34,8 +35,9 @@ MAX_MESSAGE_BYTES = 4 << 20
 class Ports:
     """The ports that the gateway serves once they are open; 0 before, and for one that is not wanted."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, *, shared: bool) -> None:
         self._settings = settings
+        self._shared = shared
         self._server: HttpServer | None = None
         self.http = self.grpc = self.metrics = 0
 
@@ -60,6 +62,7 @@ class Ports:
             grace=settings.shutdown_grace_seconds,
             bounds=self._bounds(),
             tls=tls.http if tls else None,
+            shares_port=self._shared,
         )
         parts.push_async_callback(lambda: _close(http, grpc_door, grace_left))
         credentials = tls.grpc() if tls else None
@@ -73,7 +76,7 @@ class Ports:
                 "METRICS_PORT", watchers.start(settings.metrics_host, settings.metrics_port)
             )
         parts.callback(health.drain)
-        log.info("serving", http_port=self.http, grpc_port=self.grpc)
+        log.info("serving", http_port=self.http, grpc_port=self.grpc, pid=os.getpid())
 
     def _grpc_door(self, methods: MethodTable, chain: Chain, health: HealthService) -> GrpcDoor:
         settings = self._settings
@@ -89,6 +92,7 @@ class Ports:
             ),
             is_ready=health.is_ready,
             channelz=settings.grpc_channelz,
+            shares_port=self._shared,
         )
 
     def _http_application(self, methods: MethodTable, chain: Chain) -> ASGIApp:

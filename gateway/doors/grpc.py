@@ -98,14 +98,16 @@ class GrpcDoor:
         connections: Connections | None = None,
         is_ready: IsReady | None = None,
         channelz: bool = False,
+        shares_port: bool = False,
     ) -> None:
         self._chain = chain
+        self._shares_port = shares_port
         options = [
             ("grpc.max_receive_message_length", max_message_bytes),
             ("grpc.max_metadata_size", _METADATA_BYTES),
             ("grpc.absolute_max_metadata_size", _METADATA_BYTES),
             ("grpc.default_compression_level", _COMPRESSION_LEVEL),
-            ("grpc.so_reuseport", 0),
+            ("grpc.so_reuseport", int(shares_port)),
             ("grpc.server_handshake_timeout_ms", _HANDSHAKE_SECONDS * 1000),
             *(connections or Connections()).options(),
         ]
@@ -120,7 +122,7 @@ class GrpcDoor:
         """
         address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         # gRPC core says nothing of what is wrong but to standard error.
-        listen("gRPC", host, port).close()
+        listen("gRPC", host, port, shared=self._shares_port).close()
         try:
             if credentials is None:
                 port = self._server.add_insecure_port(address)

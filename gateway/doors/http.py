@@ -146,6 +146,7 @@ class HttpServer:
         grace: float,
         bounds: Bounds | None = None,
         tls: ssl.SSLContext | None = None,
+        shares_port: bool = False,
     ) -> None:
         bounds = bounds or Bounds()
         config = uvicorn.Config(
@@ -165,11 +166,12 @@ class HttpServer:
         config.load()
         config.ssl = tls
         self._server = _Server(config)
+        self._shares_port = shares_port
         self._serving: asyncio.Task[None] | None = None
 
     async def start(self, host: str, port: int) -> int:
         """Listen on `host:port` (port 0 for a free one) and return the port. Raises OSError."""
-        listener = listen("HTTP", host, port)
+        listener = listen("HTTP", host, port, shared=self._shares_port)
         self._serving = asyncio.create_task(self._server.serve(sockets=[listener]))
         while not self._server.started:
             if self._serving.done():

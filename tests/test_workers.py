@@ -1,0 +1,93 @@
+"""`serve --workers`: several processes on the same ports, as operators see them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+from pathlib import Path
+from typing import Any
+
+import grpc
+import httpx
+import pytest
+
+from tests.command import SECONDS, complaint, environment_of, run, serving
+from tests.conftest import RunningDev
+from tests.stub_n8n import StubN8n
+
+
+@pytest.fixture
+def environment(dev: RunningDev, stub_n8n: StubN8n) -> dict[str, str]:
+    return environment_of(dev, stub_n8n.url)
+
+
+def event(lines: Any, name: str) -> dict[str, Any]:
+    return dict(next(line for line in lines if line["event"] == name))
+
+
+def two_free_ports() -> int:
+    """A port that is free, as is the one behind it."""
+    while True:
+        with socket.create_server(("127.0.0.1", 0)) as free, contextlib.suppress(OSError):
+            port = int(free.getsockname()[1])
+            with socket.create_server(("127.0.0.1", port + 1)):
+                return port
+
+
+def test_all_serve_on_the_same_ports_and_one_that_dies_is_replaced(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
+    metrics = two_free_ports()
+    environment = environment | {"METRICS_PORT": str(metrics)}
+    with serving(tmp_path, environment, "--workers", "2") as (process, lines, first):
+        second = event(lines, "serving")
+        for port in (metrics, metrics + 1):
+            assert "n8n_gateway_part_away" in httpx.get(f"http://127.0.0.1:{port}/metrics").text
+        assert first["pid"] != second["pid"]
+        assert (first["http_port"], first["grpc_port"]) == (second["http_port"], second["grpc_port"])
+        os.kill(first["pid"], signal.SIGKILL)
+        assert event(lines, "worker died")["exit_code"] == -signal.SIGKILL
+        third = event(lines, "serving")
+        assert third["http_port"] == first["http_port"]
+        os.kill(second["pid"], signal.SIGKILL)
+        assert event(lines, "worker died")
+        # The one that replaced the first is alone now, until the second is replaced too.
+        url = f"http://127.0.0.1:{third['http_port']}/api/v1/health"
+        assert httpx.get(url, timeout=SECONDS).json()["status"] == "healthy"
+        with grpc.insecure_channel(f"127.0.0.1:{third['grpc_port']}") as channel:
+            grpc.channel_ready_future(channel).result(SECONDS)
+        fourth = event(lines, "serving")
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(SECONDS) == 0
+        for worker in (first, second, third, fourth):
+            with pytest.raises(ProcessLookupError):
+                os.kill(worker["pid"], 0)
+
+
+def test_workers_stop_when_the_process_that_keeps_them_is_killed(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
+    with serving(tmp_path, environment, "--workers", "2") as (process, lines, _):
+        event(lines, "serving")
+        process.kill()
+        # Their log ends with them.
+        assert sum(line["event"] == "stopping" for line in lines) == 2
+
+
+def test_a_port_in_use_is_told_before_any_worker_starts(environment: dict[str, str], tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        environment = environment | {"GRPC_PORT": str(taken.getsockname()[1])}
+        told = complaint(run("serve", "--workers", "2", directory=tmp_path, **environment))
+    assert "choose another port with GRPC_PORT" in told
+
+
+def test_what_keeps_a_worker_from_serving_ends_all(environment: dict[str, str], tmp_path: Path) -> None:
+    wrong = environment | {"VAULT_KEY": "d3Jvbmd3cm9uZ3dyb25nd3Jvbmd3cm9uZ3dyb25nd3I="}
+    ended = run("serve", "--workers", "2", directory=tmp_path, **wrong)
+    assert ended.returncode == 1
+    assert "VAULT_KEY" in ended.stderr
+    assert "a worker cannot serve: see above" in ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert "worker died" not in ended.stderr
