@@ -37,11 +37,12 @@ end
 
 -- Two cells of the window's length: the previous one counts as far as the window still reaches into it.
 local function look_at_counter(quota)
-    local kept = redis.call('HMGET', quota.key, 'cell', 'current', 'previous')
+    local kept = redis.call('GET', quota.key)
+    local cell, current, previous = string.match(kept or '-2 0 0', '(%S+) (%S+) (%S+)')
     quota.cell = math.floor(now / quota.window)
-    local age = quota.cell - (kept[1] or -2)
-    quota.current = (age <= 0 and tonumber(kept[2]) or 0) + quota.owed
-    quota.previous = age <= 0 and tonumber(kept[3]) or age == 1 and tonumber(kept[2]) or 0
+    local age = quota.cell - cell
+    quota.current = (age <= 0 and tonumber(current) or 0) + quota.owed
+    quota.previous = age <= 0 and tonumber(previous) or age == 1 and tonumber(current) or 0
     local gone = now % quota.window / quota.window
     quota.left = quota.limit - quota.current - math.ceil(quota.previous * (1 - gone))
     local after = quota.limit - 1 - quota.current -- what may be left of the previous cell for one more call
@@ -55,8 +56,8 @@ local function look_at_counter(quota)
 end
 
 local function add_to_counter(quota, calls)
-    redis.call('HSET', quota.key, 'cell', quota.cell, 'current', quota.current + calls, 'previous', quota.previous)
-    redis.call('PEXPIRE', quota.key, math.ceil(quota.window / 500))
+    local kept = string.format('%d %d %d', quota.cell, quota.current + calls, quota.previous)
+    redis.call('SET', quota.key, kept, 'PX', math.ceil(quota.window / 500))
 end
 
 local answer = {}

@@ -11,8 +11,9 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from importlib.resources import files
-from itertools import count
+from itertools import count, islice
 from typing import TYPE_CHECKING
 
 import structlog
@@ -20,6 +21,7 @@ from redis.exceptions import RedisError
 
 from gateway.adapters.redis_script import RedisScript
 from gateway.rpc.errors import Unavailable
+from gateway.rpc.limit import Limits
 from gateway.rpc.quota import Quota, Standing
 
 if TYPE_CHECKING:
@@ -34,9 +36,9 @@ LOGGED = 1000
 _MOST_CALLS = 64
 """In one batch, because Redis does nothing else meanwhile: about a millisecond."""
 _MICROSECONDS = 1_000_000
-_NOTHING = (0,)
+_REMEMBERED = 4096
 
-_Waiting = tuple[Sequence[Quota], Sequence[int], "asyncio.Future[tuple[Standing, ...]]"]
+_Waiting = tuple[tuple[Quota, ...], Sequence[int], "asyncio.Future[tuple[Standing, ...]]"]
 
 
 class RedisWindows:
@@ -51,7 +53,7 @@ class RedisWindows:
         self, redis: Redis, *, timeout: float = 0.1, clock: Callable[[], int | str] = lambda: ""
     ) -> None:
         self._script = RedisScript(redis, (files("gateway.adapters") / "rate_limit.lua").read_text())
-        self._timeout = timeout
+        self._limits = Limits(timeout)
         self._clock = clock
         self._waiting: list[_Waiting] = []
         self._sending: asyncio.Task[None] | None = None
@@ -65,7 +67,7 @@ class RedisWindows:
         been counted then.
         """
         counted: asyncio.Future[tuple[Standing, ...]] = asyncio.get_running_loop().create_future()
-        self._waiting.append((quotas, owed or _NOTHING * len(quotas), counted))
+        self._waiting.append((tuple(quotas), owed, counted))
         if self._sending is None:
             self._sending = asyncio.create_task(self._send())
         return await counted
@@ -87,18 +89,18 @@ class RedisWindows:
             self._sending = None
 
     async def _run(self, batch: Sequence[_Waiting]) -> None:
-        keys = [_key(quota) for quotas, _, _ in batch for quota in quotas]
+        keys: list[str] = []
         arguments: list[int | str] = [self._clock(), next(self._tokens)]
         for quotas, owed, _ in batch:
-            arguments.append(len(quotas))
-            for quota, calls in zip(quotas, owed, strict=True):
-                arguments += (quota.requests, quota.seconds * _MICROSECONDS, calls)
-        async with asyncio.timeout(self._timeout):
+            keys += _keys(quotas)
+            arguments += _arguments(quotas, owed) if any(owed) else _without_debts(quotas)
+        with self._limits.limit():
             numbers = iter(await self._script.run(keys, arguments))
+        standings = map(_standing, numbers, numbers)
         for quotas, _, counted in batch:
-            standings = tuple(_standing(next(numbers), next(numbers)) for _ in quotas)
+            found = tuple(islice(standings, len(quotas)))
             if not counted.done():
-                counted.set_result(standings)
+                counted.set_result(found)
 
     def _fail(self, batch: Sequence[_Waiting], why: str) -> None:
         """Whoever waits is told at once: a second try would make it wait again."""
@@ -109,10 +111,27 @@ class RedisWindows:
                 counted.set_exception(Unavailable(msg, reason="REDIS_UNREACHABLE", retry_after=1))
 
 
+@lru_cache(_REMEMBERED)
+def _keys(quotas: tuple[Quota, ...]) -> list[str]:
+    return [_key(quota) for quota in quotas]
+
+
 def _key(quota: Quota) -> str:
-    # The two forms are of different types, and cells of another length say nothing.
-    form = "log" if quota.requests <= LOGGED else f"cells:{quota.seconds}"
+    # The two forms are of different types, and a counter of another window says nothing.
+    form = "log" if quota.requests <= LOGGED else f"counter:{quota.seconds}"
     return f"{PREFIX}{quota.key}:{form}"
+
+
+def _arguments(quotas: tuple[Quota, ...], owed: Sequence[int]) -> list[int]:
+    arguments = [len(quotas)]
+    for quota, calls in zip(quotas, owed, strict=True):
+        arguments += (quota.requests, quota.seconds * _MICROSECONDS, calls)
+    return arguments
+
+
+@lru_cache(_REMEMBERED)
+def _without_debts(quotas: tuple[Quota, ...]) -> list[int]:
+    return _arguments(quotas, [0] * len(quotas))
 
 
 def _standing(remaining: int, reset: int) -> Standing:

@@ -98,5 +98,5 @@ class FailedAuthentications:
 
 def _credentials(call: Call) -> int | None:
     """What stands for the credentials of a call in memory; None without any."""
-    given = tuple(call.metadata.get(name) for name in _CREDENTIALS)
+    given = tuple([call.metadata.get(name) for name in _CREDENTIALS])
     return hash(given) if any(given) else None

@@ -68,9 +68,10 @@ class RateLimit:
         if principal is None or not (principal.kind in _LIMITED or _is_written_down(call, principal)):
             return
         decision = await self._limiter.take(tuple(self._quotas(call)))
+        is_admitted = decision.is_admitted
         call.response_metadata += _fields(decision)
-        _measure(decision)
-        if not decision.is_admitted:
+        _measure(decision, is_admitted=is_admitted)
+        if not is_admitted:
             raise _refusal(decision)
 
     def _quotas(self, call: Call) -> Iterator[Quota]:
@@ -135,11 +136,11 @@ def _policies(quotas: Sequence[Quota]) -> str:
     return ", ".join(f'"{quota.policy}";q={quota.requests};w={quota.seconds}' for quota in quotas)
 
 
-def _measure(decision: Decision) -> None:
+def _measure(decision: Decision, *, is_admitted: bool) -> None:
     mode = "shared" if decision.is_shared else "local"
-    outcome = "admitted" if decision.is_admitted else "refused"
+    outcome = "admitted" if is_admitted else "refused"
     for quota, standing in zip(decision.quotas, decision.standings, strict=True):
-        if standing.refused or outcome == "admitted":
+        if is_admitted or standing.refused:
             _decisions(quota.policy, outcome, mode).inc()
 
 

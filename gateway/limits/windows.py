@@ -85,10 +85,12 @@ class _Window:
 
     def turn_to(self, slot: int) -> None:
         """Forget the slots that have left the window by now."""
+        if slot <= self._slot:
+            return
         for passed in range(max(self._slot + 1, slot - _SLOTS), slot + 1):
             self.total -= self._counts[passed % _KEPT]
             self._counts[passed % _KEPT] = 0
-        self._slot = max(self._slot, slot)
+        self._slot = slot
 
     def add(self, calls: int) -> None:
         """Count so many more."""

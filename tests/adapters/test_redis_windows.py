@@ -99,7 +99,7 @@ async def test_the_counter_stays_close_to_its_quota(redis: Redis) -> None:
     assert most_in_a_window(admitted, 60 * SECOND) < 2 * quota.requests
     steady = [t for t in admitted if t >= admitted[0] + 180 * SECOND]
     assert 0.95 * quota.requests <= most_in_a_window(steady, 60 * SECOND) <= 1.05 * quota.requests
-    assert await redis.memory_usage(f"{PREFIX}cells:cells:60") < 300
+    assert await redis.memory_usage(f"{PREFIX}cells:counter:60") < 300
 
 
 async def test_nothing_is_counted_where_one_quota_refuses(redis: Redis) -> None:
@@ -149,7 +149,7 @@ async def test_what_nobody_calls_any_more_is_forgotten(redis: Redis) -> None:
     windows = RedisWindows(redis)
     await windows.take([Quota("organization", "log", 5, 60), Quota("address", "cells", 5000, 60)])
     assert 0 < await redis.pttl(f"{PREFIX}log:log") <= 60_000
-    assert 0 < await redis.pttl(f"{PREFIX}cells:cells:60") <= 120_000
+    assert 0 < await redis.pttl(f"{PREFIX}cells:counter:60") <= 120_000
 
 
 async def test_a_server_that_lost_the_script_is_told_it_again(redis: Redis) -> None:
