@@ -16,6 +16,9 @@ Send = Callable[[Event], Awaitable[None]]
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 RawHeaders = list[tuple[bytes, bytes]]
 
+CACHE_CONTROL = "private, no-cache"
+"""Of answers to GET: no cache keeps one caller's for another, and each is asked for again by its ETag."""
+
 
 class Answering(Protocol):
     """An ASGI application that can be asked for the whole answer to a whole request, without events."""

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from gateway.doors.asgi import Application, Event, RawHeaders, Receive, Scope, Send
+from gateway.doors.asgi import CACHE_CONTROL, Application, Event, RawHeaders, Receive, Scope, Send
 from gateway.doors.gzip import WORTHWHILE, compress
 from gateway.transcoding.conditional import entity_tag, none_match
 from gateway.transcoding.negotiation import accepts_gzip
@@ -151,7 +151,7 @@ class _Answer:
         headers = [pair for pair in self._start["headers"] if pair[0] != b"content-encoding"]
         if status == 200 and self._request.is_read:  # noqa: PLR2004 (OK)
             tag = entity_tag(body)
-            headers.append((b"etag", tag))
+            headers += [(b"etag", tag), (b"cache-control", CACHE_CONTROL.encode())]
             if none_match(self._request.if_none_match, tag):
                 status, body = 304, b""
         if len(body) >= WORTHWHILE and accepts_gzip(self._request.accept_encoding):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from protobuf import Registry
 
+from gateway.doors.asgi import CACHE_CONTROL
 from gateway.rpc.call import Call
 from gateway.rpc.errors import BY_CODE, Code, RpcError
 from gateway.rpc.status import DETAIL_TYPES, details_of
@@ -39,7 +40,11 @@ class RestDoor:
         self._methods = methods
         self._chain = chain
         files = {service.file.name: service.file for service in methods.services}.values()
-        options = Options(max_body=max_message_bytes, registry=Registry(DETAIL_TYPES, *files))
+        options = Options(
+            max_body=max_message_bytes,
+            registry=Registry(DETAIL_TYPES, *files),
+            cache_control=CACHE_CONTROL,
+        )
         self.application = Transcoder(methods.services, self._handle, options, lazy=True)
 
     async def _handle(

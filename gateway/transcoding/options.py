@@ -30,6 +30,7 @@ class Options:
     Responses: `emit_defaults` prints fields that are not set, `proto_names`
     prints snake_case names, `enums_as_numbers` prints numbers.
     `compression_minimum` is the smallest body in bytes that is compressed.
+    `cache_control` goes with answers that have an ETag, unless the handler sets it.
     `heartbeat` is seconds of silence after which an event stream gets a
     comment line; None for never.
 
@@ -50,6 +51,7 @@ class Options:
     proto_names: bool = True
     enums_as_numbers: bool = False
     compression_minimum: int = 1024
+    cache_control: str | None = None
     heartbeat: float | None = 15.0
     http_status: StatusRefiner | None = None
     registry: Registry | None = None

@@ -54,6 +54,8 @@ def unary_response(
         if not tag:
             tag = entity_tag(body)
             sent.append((b"etag", tag))
+        if options.cache_control and all(name != b"cache-control" for name, _ in sent):
+            sent.append((b"cache-control", options.cache_control.encode()))
         wanted = headers.joined(b"if-none-match")
         if wanted and none_match(wanted, tag):
             return _without_body(_NOT_MODIFIED, sent)

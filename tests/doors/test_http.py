@@ -148,6 +148,11 @@ async def test_answers_and_errors_are_exposed_to_the_origin(
     assert answer.headers["x-request-id"]
 
 
+async def test_no_shared_cache_keeps_what_one_caller_got(connection: Http1) -> None:
+    answer = await connection.request("GET", "/api/v1/executions", {})
+    assert (answer.status, answer.headers["cache-control"]) == (200, "private, no-cache")
+
+
 async def test_a_connect_get_can_be_cached_and_asked_for_again(connection: Http1) -> None:
     first = await connection.request("GET", get_path(SMALL), {})
     assert first.status == 200
@@ -155,6 +160,7 @@ async def test_a_connect_get_can_be_cached_and_asked_for_again(connection: Http1
     again = await connection.request("GET", get_path(SMALL), {"if-none-match": first.headers["etag"]})
     assert (again.status, again.body) == (304, b"")
     assert again.headers["etag"] == first.headers["etag"]
+    assert first.headers["cache-control"] == again.headers["cache-control"] == "private, no-cache"
     other = await connection.request("GET", get_path(SMALL + 1), {"if-none-match": first.headers["etag"]})
     assert other.status == 200
 

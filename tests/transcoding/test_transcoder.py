@@ -332,6 +332,19 @@ async def test_a_handler_may_tag_its_answer_itself(library: Library) -> None:
     assert (await call(library.app, "GET", BOOK, headers={"if-none-match": '"v7"'})).status == 304
 
 
+async def test_what_caches_may_do_is_said_of_tagged_answers(library_set: bytes) -> None:
+    library = Library(library_set, Options(cache_control="private"))
+    assert (await call(library.app, "GET", BOOK)).headers["cache-control"] == "private"
+    assert "cache-control" not in (await call(library.app, "GET", BOOKS)).headers
+
+    async def get(_request: Any, metadata: Any) -> Any:
+        metadata.response_headers.append(("Cache-Control", "max-age=60"))
+        return library.make("Book")
+
+    library.answers["GetBook"] = get
+    assert (await call(library.app, "GET", BOOK)).headers["cache-control"] == "max-age=60"
+
+
 @pytest.mark.parametrize("size", [2_000, 400_000])
 async def test_large_answers_are_compressed(library: Library, size: int) -> None:
     async def get(_request: Any, _metadata: Any) -> Any:
