@@ -227,7 +227,8 @@ def _told(error: Exception) -> str:
     """An error's message, and below it the fields and facts that come with it."""
     lines = [str(error)]
     if isinstance(error, RpcError):
-        lines += [f"{field} {problem}" for field, problem in error.fields.items()]
+        fields = error.fields.items()
+        lines += [f"{field} {problem}" for field, problem in fields if not lines[0].startswith(f"{field}: ")]
         lines += [f"{name} {value}" for name, value in error.metadata.items()]
     return "\n  ".join(lines)
 

@@ -9,7 +9,8 @@ from uuid import UUID
 import typer
 from rich.console import Console
 
-from gateway.platform import DatabaseUrl, Organization, call
+from gateway.gen.n8ngateway.v1.credit_service_pb import AddCreditsRequest
+from gateway.platform import DatabaseUrl, Organization, call, hold
 from gateway.rpc.resource_json import time_json
 
 application = typer.Typer(help="Credits: add them, show them, prove them.", no_args_is_help=True)
@@ -27,6 +28,14 @@ def add(
     database_url: DatabaseUrl,
 ) -> None:
     """Add credits, once for a reference, and say so when they were added before."""
+    hold(
+        AddCreditsRequest,
+        {"idempotency_key": "--reference"},
+        organization_id=str(organization),
+        amount=amount,
+        idempotency_key=reference,
+        description=description,
+    )
     added = call(
         database_url,
         "add_credits",

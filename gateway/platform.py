@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Mapping
 from enum import StrEnum
 from typing import Annotated, Any
 from uuid import UUID
@@ -11,7 +12,7 @@ from uuid import UUID
 import orjson
 import typer
 import uvloop
-from protobuf import Message, message_from_json_value
+from protobuf import Message
 from protovalidate import Validator
 from rich.console import Console
 
@@ -27,6 +28,7 @@ from gateway.gen.n8ngateway.v1.workflow_service_pb import RegisterWorkflowReques
 from gateway.rpc.errors import Internal, InvalidArgument
 from gateway.rpc.resource_json import resource_json
 from gateway.settings import parse_rate
+from gateway.transcoding import JsonDecoder, JsonError
 
 application = typer.Typer(
     help="Settings of the whole platform, and what it keeps to itself by them.", no_args_is_help=True
@@ -35,6 +37,8 @@ application = typer.Typer(
 _NO_SCHEMA = (
     "the schema is missing or of an older version: run `n8n-gateway migrate --database-url URL`, as its owner"
 )
+
+_OPTIONS = {"credits_per_execution": "--credits"}
 
 DatabaseUrl = Annotated[str, typer.Option(help="The database, as its owner or the gateway's own login.")]
 Organization = Annotated[UUID, typer.Option(help="The organization's id.")]
@@ -98,7 +102,7 @@ def create_organization(
 ) -> None:
     """Create an organization for a user."""
     organization = {"name": name, "clerk_organization_id": clerk_organization}
-    _check(CreateOrganizationRequest, organization=organization)
+    hold(CreateOrganizationRequest, organization=organization)
     created = call(database_url, "create_organization_for", p_organization=organization, p_owner=owner)
     _print(OrganizationMessage, created)
 
@@ -125,7 +129,7 @@ def register_workflow(  # noqa: PLR0913 - one parameter for each option
         "credits_per_execution": credits_,
         **_modes(credits_per_unit, pricing_mode, response_mode),
     }
-    _check(RegisterWorkflowRequest, workflow=workflow)
+    hold(RegisterWorkflowRequest, _OPTIONS, workflow=workflow)
     _print(Workflow, call(database_url, "register_workflow", p_workflow=workflow))
 
 
@@ -145,7 +149,7 @@ def update_workflow(
     given = {"webhook_path": webhook_path, "credits_per_execution": credits_}
     changes = {name: value for name, value in given.items() if value is not None}
     changes |= _modes(credits_per_unit, pricing_mode, response_mode)
-    _check(UpdateWorkflowRequest, workflow={"id": str(workflow), **changes})
+    hold(UpdateWorkflowRequest, _OPTIONS, workflow={"id": str(workflow), **changes})
     changed = call(database_url, "update_workflow", p_id=workflow, p_changes=changes)
     if active is not None:
         changed = call(database_url, "set_workflow_active", p_id=workflow, p_active=active)
@@ -230,15 +234,22 @@ def _settings(settings: dict[str, Any]) -> None:
         console.print(f"  {name} {value}" + (" (by default)" if name in undecided else ""))
 
 
-def _check(request: type[Message], **fields: Any) -> None:
-    """Hold the options to the rules that the API's request has. Raises BadParameter for a wrong one."""
+def hold(request: type[Message], options: Mapping[str, str] | None = None, /, **fields: Any) -> None:
+    """Hold options to the rules that the API's request has. Raises BadParameter for a wrong one.
+
+    An option has the name of its field, unless `options` names it.
+    """
     try:
-        validate.check(Validator(), message_from_json_value(request, fields))
+        validate.check(Validator(), JsonDecoder(request.desc()).from_value(fields))
     except InvalidArgument as error:
         path, problem = next(iter(error.fields.items()))
-        field = path.rpartition(".")[2]
-        option = "--credits" if field == "credits_per_execution" else f"--{field.replace('_', '-')}"
-        raise typer.BadParameter(problem, param_hint=option) from None
+    except JsonError as error:
+        path, problem = error.field, error.problem
+    else:
+        return
+    field = path.rpartition(".")[2]
+    option = (options or {}).get(field, f"--{field.replace('_', '-')}")
+    raise typer.BadParameter(problem, param_hint=option)
 
 
 def _print(resource: type[Message], row: dict[str, Any]) -> None:

@@ -568,6 +568,7 @@ def test_every_option_of_a_workflow_is_what_the_api_then_tells(dev: RunningDev, 
     [
         ("--webhook-path", "http://localhost:5678/webhook/summarise", "give summarise"),
         ("--credits", "-1", "must be greater than or equal to 0"),
+        ("--credits", "99999999999", "expected an integer in the range of int32"),
         ("--name", "", "is required"),
         ("--pricing-mode", "monthly", "fixed"),
         ("--response-mode", "lines", "streaming"),
@@ -637,17 +638,13 @@ def test_credits_are_added_shown_and_proved(dev: RunningDev, tmp_path: Path) -> 
     for share in ((), ("--amount", "1")):
         assert _available(credit(*refund, *share)) == ran["credits_remaining"] + 1
     assert "Another amount of this charge" in complaint(credit(*refund, "--amount", "2"))
-    take = (
-        "add",
-        "--organization",
-        organization_id,
-        "--amount",
-        "-2000000000",
-        "--reference",
-        uuid.uuid4().hex,
-    )
-    told = complaint(credit(*take))
-    assert re.fullmatch(r".*enough credits\.\n  price 2000000000\n  balance \d+\n", told)
+    taken = ("--amount", "-1000000000", "--reference", uuid.uuid4().hex)
+    told = complaint(credit("add", "--organization", organization_id, *taken))
+    for amount in ("0", "99999999999"):
+        wrong = credit("add", "--organization", organization_id, "--amount", amount, "--reference", reference)
+        assert wrong.returncode == 2
+        assert "--amount" in wrong.stderr
+    assert re.fullmatch(r".*enough credits\.\n  price 1000000000\n  balance \d+\n", told)
     assert re.fullmatch(r"\d+ accounts are right\.\n", credit("check").stdout)
     assert credit("check", "--organization", organization_id).stdout == "1 accounts are right.\n"
     assert "no such organization" in complaint(
@@ -685,4 +682,7 @@ def test_a_database_that_is_away_is_told(tmp_path: Path) -> None:
         port = bound.getsockname()[1]
     url = f"postgresql://me:hunter2@127.0.0.1:{port}/postgres"
     told = complaint(run("migrate", "--database-url", url, directory=tmp_path))
+    assert "hunter2" not in told
+    told = complaint(run("migrate", "--database-url", "mysql://me:hunter2@host/db", directory=tmp_path))
+    assert told.endswith("it must look like postgresql://user:password@host:5432/postgres\n")
     assert "hunter2" not in told

@@ -35,6 +35,7 @@ _NOT_SUPABASE = (
     "the schema auth is missing, so this is not a database of Supabase: for plain Postgres add"
     " --plain-postgres, as a superuser, and set VAULT_KEY for the gateway (see docs/setup.md)"
 )
+_FORM = "it must look like postgresql://user:password@host:5432/postgres"
 _IS_SUPABASE = (
     "this is a database of Supabase, which has its own roles and functions: leave --plain-postgres out"
 )
@@ -179,7 +180,9 @@ async def _connected(url: str) -> AsyncIterator[Connection]:
     try:
         connection = await asyncpg.connect(url, timeout=_CONNECT_SECONDS, statement_cache_size=0)
     except ValueError as error:
-        msg = "the database's URL cannot be read: is a character of its password not percent-encoded?"
+        is_of_postgres = url.startswith(("postgresql://", "postgres://"))
+        wrong = "is a character of its password not percent-encoded?" if is_of_postgres else _FORM
+        msg = f"the database's URL cannot be read: {wrong}"
         raise MigrationError(msg) from error
     except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
         msg = f"the database cannot be reached: {error}"
