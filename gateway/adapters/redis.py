@@ -19,7 +19,6 @@ log = structlog.get_logger("gateway.redis")
 
 _NONCE = "n8n-gateway:nonce:"
 _NONCE_SECONDS = 2.0
-_CANCEL_SECONDS = 0.1
 
 
 async def ping(redis: Redis) -> None:
@@ -33,14 +32,6 @@ async def ping(redis: Redis) -> None:
 def unavailable() -> Unavailable:
     """The error of everything that needs Redis while it is away."""
     return Unavailable("Redis does not answer.", reason="REDIS_UNREACHABLE", retry_after=1)
-
-
-async def stop(task: asyncio.Task[None] | None) -> None:
-    """Cancel a task that would go on for ever, and wait for its end."""
-    # redis-py loses a cancellation that comes while it connects.
-    while task is not None and not task.done():
-        task.cancel()
-        await asyncio.wait([task], timeout=_CANCEL_SECONDS)
 
 
 class Nonces:

@@ -12,7 +12,7 @@ import structlog
 from redis.exceptions import RedisError
 
 from gateway import metrics
-from gateway.adapters.redis import stop
+from gateway.rpc.periodic import stop
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis

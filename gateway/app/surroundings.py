@@ -16,13 +16,13 @@ from gateway.adapters.clerk import SigningKeys, signing_keys
 from gateway.adapters.n8n import Circuit, N8n, N8nInstances
 from gateway.adapters.postgres import PostgresDatabase
 from gateway.adapters.redis import ping as ping_redis
-from gateway.adapters.redis import stop
 from gateway.adapters.redis_replicas import Replicas
 from gateway.adapters.supabase import SupabaseDatabase
 from gateway.adapters.vault import SealedVault, SupabaseVault, Vault
 from gateway.adapters.watched_database import WatchedDatabase
 from gateway.executions.token import ExecutionTokens
 from gateway.rpc.degraded import Part, Parts
+from gateway.rpc.periodic import stop
 from gateway.services.health import Check
 from gateway.settings import Environment, Settings, plain
 from gateway.start_checks import check_database, check_migrations, check_platform, check_vault

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from gateway.rpc.errors import RpcError, Unavailable
+from gateway.rpc.periodic import Periodic
 
 if TYPE_CHECKING:
     from gateway.adapters.database import Database, Json
@@ -70,7 +71,7 @@ class _Counted:
         return self.count > 0 and (self.not_before <= now or self.event.status == BASELINE)
 
 
-class SecurityLog:
+class SecurityLog(Periodic):
     """Writes events in the background: the first of a kind at once, the same ones once a minute, counted.
 
     A baseline is written at once each time: the last one of a subject is what others compare with.
@@ -85,23 +86,16 @@ class SecurityLog:
         pause: float = _PAUSE_SECONDS,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        super().__init__(log, "security events not written", retry=pause)
         self._database = database
         self._pause = pause
         self._clock = clock
         self._kinds: OrderedDict[tuple[str, ...], _Counted] = OrderedDict()
         self._dropped = 0
-        self._some = asyncio.Event()
-        self._writing: asyncio.Task[None] | None = None
-
-    def start(self) -> None:
-        """Write, from now on, what is recorded."""
-        self._writing = asyncio.create_task(self._go_on())
 
     async def close(self) -> None:
         """Write what is left, if the database takes it at once."""
-        if self._writing is not None:
-            self._writing.cancel()
-            await asyncio.wait([self._writing])
+        await super().close()
         for counted in self._kinds.values():
             counted.not_before = 0
         try:
@@ -113,6 +107,8 @@ class SecurityLog:
 
     def record(self, event: SecurityEvent) -> None:
         """Take note of an event. Returns at once and never raises."""
+        if not self._kinds:
+            self.wake()
         counted, now = self._kinds.get(event.kind), self._clock()
         if counted is not None:
             counted.count += 1
@@ -121,19 +117,11 @@ class SecurityLog:
             self._kinds[event.kind] = _Counted(event, 1, now, 0)
         else:
             self._dropped += 1
-        self._some.set()
 
-    async def _go_on(self) -> None:
-        while True:
-            await self._some.wait()
-            if not self._kinds:
-                self._some.clear()
-                continue
-            try:
-                await self._write()
-            except Exception:
-                log.exception("writing security events failed")
-            await asyncio.sleep(self._pause)
+    async def turn(self) -> float | None:
+        """Write what is due, and go on for as long as anything is remembered."""
+        await self._write()
+        return self._pause if self._kinds else None
 
     async def _write(self) -> bool:
         """Write a batch of those whose time has come. False when there is none, or the database is away."""

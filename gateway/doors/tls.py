@@ -16,6 +16,8 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 from cryptography.x509 import Certificate, load_pem_x509_certificates
 
+from gateway.rpc.periodic import Periodic
+
 CHECK_SECONDS = 5.0
 """How often the files are looked at."""
 
@@ -45,7 +47,7 @@ class _Material:
     expires_at: datetime
 
 
-class Tls:
+class Tls(Periodic):
     """The certificate that both ports show, read anew when its files change.
 
     New connections get the new one, those that are open keep theirs. Files that cannot be used when they
@@ -54,26 +56,16 @@ class Tls:
     """
 
     def __init__(self, files: TlsFiles, *, check_seconds: float = CHECK_SECONDS) -> None:
+        super().__init__(log, "looking at the TLS files failed", retry=check_seconds)
         self._files = files
         self._check_seconds = check_seconds
         self._seen = self._signs()
         self._material = _read(files)
         self._generation = 0
-        self._watching: asyncio.Task[None] | None = None
         self.http = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self.http.minimum_version = ssl.TLSVersion.TLSv1_2
         self.http.set_alpn_protocols(["http/1.1"])
         self._show()
-
-    def start(self) -> None:
-        """Look at the files from now on."""
-        self._watching = asyncio.create_task(self._watch())
-
-    async def close(self) -> None:
-        """Look no more."""
-        if self._watching is not None:
-            self._watching.cancel()
-            await asyncio.wait([self._watching])
 
     def grpc(self) -> grpc.ServerCredentials:
         """Credentials of a gRPC port, which follow the files."""
@@ -102,15 +94,13 @@ class Tls:
 
         return fetch
 
-    async def _watch(self) -> None:
-        while True:
-            await asyncio.sleep(self._check_seconds)
-            try:
-                await asyncio.to_thread(self._look)
-            except TlsError as error:
-                log.warning("TLS files not taken: the old certificate serves on", problem=str(error))
-            except Exception:
-                log.exception("looking at the TLS files failed")
+    async def turn(self) -> float:
+        """Look at the files."""
+        try:
+            await asyncio.to_thread(self._look)
+        except TlsError as error:
+            log.warning("TLS files not taken: the old certificate serves on", problem=str(error))
+        return self._check_seconds
 
     def _look(self) -> None:
         signs = self._signs()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import Counter
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
@@ -10,13 +11,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 import orjson
 import structlog
 
-from gateway.adapters.redis import stop
 from gateway.executions.output import Output
 from gateway.executions.run import Job
 from gateway.executions.runner import may_repeat
 from gateway.executions.settlement import Outcome, settle
 from gateway.gen.n8ngateway.v1.workflow_pb import Workflow
 from gateway.rpc.errors import DataLoss, ResourceExhausted, RpcError, Unavailable
+from gateway.rpc.periodic import Periodic
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -68,7 +69,7 @@ class Queue(Protocol):
         ...
 
 
-class Dispatcher:
+class Dispatcher(Periodic):
     """Takes runs from the queue and starts them, `capacity` at one time, of one organization half as many.
 
     The database decides whether a run may start; one that may not goes back and its workflow rests, until
@@ -85,6 +86,7 @@ class Dispatcher:
         *,
         capacity: int,
     ) -> None:
+        super().__init__(log, "queue not read", retry=LOOK_SECONDS)
         self._database = database
         self._queue = queue
         self._endings = endings
@@ -97,17 +99,11 @@ class Dispatcher:
         """By organization: of one, runs start one after the other, as the database wants them in order."""
         self._waiting: set[str] = set()
         """Organizations whose runs may be waiting for the end of others."""
-        self._wake = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
         runner.ended = self._ended
-
-    def start(self) -> None:
-        """Take runs from now on."""
-        self._task = asyncio.create_task(self._run())
 
     async def close(self) -> None:
         """Take no more runs: others will."""
-        await stop(self._task)
+        await super().close()
         if self._starting:
             await asyncio.wait(self._starting.values())
 
@@ -115,7 +111,7 @@ class Dispatcher:
         """A run of this organization may be taken; None when that may have been told unheard."""
         if told is not None:
             self._waiting.add(told.decode())
-        self._wake.set()
+        self.wake()
 
     async def check(self) -> None:
         """Raises Unavailable while nothing can be queued."""
@@ -162,20 +158,11 @@ class Dispatcher:
         except Unavailable:
             log.info("payload not dropped", execution_id=execution_id)
 
-    async def _run(self) -> None:
-        while True:
-            self._wake.clear()
-            try:
-                await self._take_all()
-            except Unavailable:
-                pass  # Redis is away, as others have said
-            except Exception:
-                log.exception("queue not read")
-            try:
-                async with asyncio.timeout(LOOK_SECONDS):
-                    await self._wake.wait()
-            except TimeoutError:
-                pass
+    async def turn(self) -> float:
+        """Take what there is room for."""
+        with contextlib.suppress(Unavailable):  # Redis is away, as others have said
+            await self._take_all()
+        return LOOK_SECONDS
 
     async def _take_all(self) -> None:
         while len(self._starting) < STARTS_AT_ONCE and self._running.total() < self._capacity:
@@ -190,7 +177,7 @@ class Dispatcher:
 
     def _started(self, organization_id: str, _task: asyncio.Task[None]) -> None:
         del self._starting[organization_id]
-        self._wake.set()
+        self.wake()
 
     async def _start(self, taken: Taken) -> None:
         is_running = False
@@ -268,7 +255,7 @@ class Dispatcher:
         self._running[organization_id] -= 1
         if self._running[organization_id] <= 0:
             del self._running[organization_id]
-        self._wake.set()
+        self.wake()
 
     async def _release(self, organization_id: str) -> None:
         try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import time
 from typing import TYPE_CHECKING, Protocol
@@ -10,8 +9,8 @@ from typing import TYPE_CHECKING, Protocol
 import orjson
 import structlog
 
-from gateway.adapters.redis import stop
-from gateway.rpc.errors import RpcError, Unavailable
+from gateway.rpc.errors import Unavailable
+from gateway.rpc.periodic import Periodic
 
 if TYPE_CHECKING:
     from gateway.adapters.database import Database
@@ -28,39 +27,25 @@ class Lives(Protocol):
         ...
 
 
-class Leases:
+class Leases(Periodic):
     """Renews the leases of all runs in one call, three times before they run out; `start`, then `close`.
 
     The answer tells which of them other replicas have taken, and which are to be cancelled.
     """
 
     def __init__(self, database: Database, runner: Runner, lives: Lives) -> None:
+        self._every = runner.lease_seconds / 3
+        super().__init__(log, "leases not renewed", retry=self._every)
         self._database = database
         self._runner = runner
         self._lives = lives
-        self._every = runner.lease_seconds / 3
-        self._task: asyncio.Task[None] | None = None
 
-    def start(self) -> None:
-        """Renew from now on."""
-        self._task = asyncio.create_task(self._run())
-
-    async def close(self) -> None:
-        """Stop renewing."""
-        await stop(self._task)
-
-    async def _run(self) -> None:
-        while True:
-            begun = time.monotonic()
-            with contextlib.suppress(Unavailable):  # readers elsewhere will ask the database
-                await self._lives.beat(self._runner.replica, self._runner.lease_seconds)
-            try:
-                await self._renew()
-            except RpcError as error:
-                log.warning("leases not renewed", reason=error.reason)
-            except Exception:
-                log.exception("leases not renewed")
-            await asyncio.sleep(max(0.0, self._every - (time.monotonic() - begun)))
+    async def turn(self) -> float:
+        """Tell that this replica lives, and renew."""
+        with contextlib.suppress(Unavailable):  # readers elsewhere will ask the database
+            await self._lives.beat(self._runner.replica, self._runner.lease_seconds)
+        await self._renew()
+        return self._every
 
     async def _renew(self) -> None:
         """Renew what is old enough to need it: most runs are over before."""

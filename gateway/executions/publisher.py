@@ -22,9 +22,9 @@ from typing import Protocol
 import structlog
 
 from gateway.adapters.event_streams import Batch
-from gateway.adapters.redis import stop
 from gateway.executions.log import EventLog
 from gateway.rpc.errors import Unavailable
+from gateway.rpc.periodic import stop
 
 log = structlog.get_logger("gateway.executions")
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import random
 from typing import TYPE_CHECKING
 
 import orjson
 import structlog
 
-from gateway.adapters.redis import stop
-from gateway.rpc.errors import RpcError
+from gateway.rpc.periodic import Periodic
 
 if TYPE_CHECKING:
     from gateway.adapters.database import Database
@@ -22,7 +20,7 @@ log = structlog.get_logger("gateway.executions")
 AT_ONCE = 100
 
 
-class Sweeper:
+class Sweeper(Periodic):
     """Looks for leases that have run out, at random times so that replicas seldom meet.
 
     The database gives each such run to one sweeper, and ends it by its workflow's policy or has it sent
@@ -32,30 +30,17 @@ class Sweeper:
     def __init__(
         self, database: Database, dispatcher: Dispatcher, endings: Endings, lease_seconds: int
     ) -> None:
+        super().__init__(log, "runs not swept", retry=lease_seconds / 4)
         self._database = database
         self._dispatcher = dispatcher
         self._endings = endings
         self._lease_seconds = lease_seconds
-        self._task: asyncio.Task[None] | None = None
 
-    def start(self) -> None:
-        """Sweep from now on."""
-        self._task = asyncio.create_task(self._run())
-
-    async def close(self) -> None:
-        """Stop sweeping."""
-        await stop(self._task)
-
-    async def _run(self) -> None:
-        while True:
-            await asyncio.sleep(self._lease_seconds * random.uniform(0.15, 0.4))  # noqa: S311 - no secret
-            try:
-                while await self.sweep() == AT_ONCE:
-                    pass
-            except RpcError as error:
-                log.warning("runs not swept", reason=error.reason)
-            except Exception:
-                log.exception("runs not swept")
+    async def turn(self) -> float:
+        """Take up all there are."""
+        while await self.sweep() == AT_ONCE:
+            pass
+        return self._lease_seconds * random.uniform(0.15, 0.4)  # noqa: S311 - no secret
 
     async def sweep(self) -> int:
         """Take up the runs whose lease has run out; the answer is how many there were."""

@@ -7,7 +7,6 @@ the same delivery again, under the same `webhook-id`: each event is delivered at
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import random
 import time
 from dataclasses import dataclass, field
@@ -16,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 import orjson
 import structlog
 
-from gateway.rpc.errors import Aborted, FailedPrecondition, RpcError, Unavailable
+from gateway.rpc.errors import Aborted, FailedPrecondition, Unavailable
+from gateway.rpc.periodic import Periodic
 from gateway.webhooks.event import body_of
 from gateway.webhooks.signature import SecretError, signed_headers
 
@@ -75,26 +75,20 @@ def retry_seconds(attempts: int, asked: float = 0.0) -> int:
     return round(max(spread, min(asked, LONGEST_RETRY_SECONDS)))
 
 
-class Deliverer:
+class Deliverer(Periodic):
     """`start` it, then `close` it. Runs never wait for it: it reads what they have left in the database."""
 
     def __init__(self, database: Database, vault: Vault, sender: WebhookSender) -> None:
+        super().__init__(log, "deliveries not taken", retry=AWAY_SECONDS)
         self._database = database
         self._vault = vault
         self._sender = sender
-        self._looking: asyncio.Task[None] | None = None
         self._under_way: dict[asyncio.Task[None], Delivery] = {}
-        self._came_free = asyncio.Event()
-
-    def start(self) -> None:
-        """Deliver from now on."""
-        self._looking = asyncio.create_task(self._look())
+        self._gathering: asyncio.TimerHandle | None = None
 
     async def close(self, grace: float = 0.0) -> None:
         """Take no more, let what is under way end for `grace` seconds, leave the rest to other replicas."""
-        if self._looking is not None:
-            self._looking.cancel()
-            await asyncio.wait([self._looking])
+        await super().close()
         if self._under_way:
             await asyncio.wait(self._under_way, timeout=grace)
         for task in [*self._under_way]:
@@ -120,28 +114,11 @@ class Deliverer:
             self._begin(Delivery(**row))
         return int(taken["planned"]) + len(taken["deliveries"])
 
-    async def _look(self) -> None:
-        while True:
-            self._came_free.clear()
-            try:
-                there_is_more = await self.deliver_due() > 0
-            except RpcError as error:
-                log.warning("deliveries not taken", reason=error.reason)
-                await asyncio.sleep(AWAY_SECONDS)
-            except Exception:
-                log.exception("deliveries not taken")
-                await asyncio.sleep(AWAY_SECONDS)
-            else:
-                if not there_is_more:
-                    await self._pause()
-
-    async def _pause(self) -> None:
-        """Until there may be something to do again: a delivery has ended, or it is time for another look."""
-        spread = random.uniform(0.8, 1.2)  # noqa: S311 - so that replicas do not look at the same time
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(LOOK_SECONDS * spread):
-                await self._came_free.wait()
-            await asyncio.sleep(GATHER_SECONDS)
+    async def turn(self) -> float:
+        """Begin what is due, and say when to look again: at once where there may be more."""
+        if await self.deliver_due() > 0:
+            return 0
+        return LOOK_SECONDS * random.uniform(0.8, 1.2)  # noqa: S311 - so that replicas do not look together
 
     def _begin(self, delivery: Delivery) -> None:
         task = asyncio.create_task(self._deliver(delivery))
@@ -150,9 +127,14 @@ class Deliverer:
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         del self._under_way[task]
-        self._came_free.set()
+        if self._gathering is None:
+            self._gathering = asyncio.get_running_loop().call_later(GATHER_SECONDS, self._gathered)
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("delivery broke", exc_info=error)
+
+    def _gathered(self) -> None:
+        self._gathering = None
+        self.wake()
 
     async def _deliver(self, delivery: Delivery) -> None:
         bound = {"webhook_id": delivery.webhook_id, "delivery_id": delivery.id, "attempt": delivery.attempt}
