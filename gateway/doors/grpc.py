@@ -8,7 +8,7 @@ them: grpcio never answers a unary call whose request does not come whole.
 from __future__ import annotations
 
 from base64 import b64decode, b64encode
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import aclosing
 from dataclasses import dataclass
 from functools import partial
@@ -237,16 +237,17 @@ def _encode(message: Outgoing) -> bytes:
     return message.to_binary()
 
 
-def _text(metadata: Iterable[tuple[str, str | bytes]]) -> Iterator[tuple[str, str]]:
+def _text(metadata: Iterable[tuple[str, str | bytes]]) -> list[tuple[str, str]]:
     """Metadata as it is on the wire: values of `-bin` names in base64."""
-    for name, value in metadata:
-        yield name, value if isinstance(value, str) else b64encode(value).decode()
+    return [
+        (name, value if isinstance(value, str) else b64encode(value).decode()) for name, value in metadata
+    ]
 
 
 def _wire(metadata: Iterable[tuple[str, str]]) -> tuple[tuple[str, str | bytes], ...]:
     """Metadata as grpcio wants it: values of `-bin` names in bytes."""
     return tuple(
-        (name, b64decode(value + "==") if name.endswith("-bin") else value) for name, value in metadata
+        [(name, b64decode(value + "==") if name.endswith("-bin") else value) for name, value in metadata]
     )
 
 
