@@ -21,6 +21,7 @@ from yarl import URL
 from gateway.adapters.database import Database
 from gateway.adapters.postgres import PostgresDatabase
 from gateway.adapters.supabase import SupabaseDatabase
+from gateway.app.surroundings import JOINED
 from gateway.rpc.call import current_request_id
 from gateway.rpc.errors import (
     AlreadyExists,
@@ -471,7 +472,7 @@ async def test_200_calls_of_two_tenants_at_once_never_mix(way: Way) -> None:
 
 async def test_reads_of_two_tenants_that_go_together_never_mix(url: URL) -> None:
     """Also when some of them fail, after which all are made again."""
-    async with Way("direct", url).open(max_connections=4, joined=["list_workflows"]) as side:
+    async with Way("direct", url).open(max_connections=4, joined=JOINED) as side:
         tenants = [await new_tenant(side.database, side.user()) for _ in range(2)]
 
         async def listed(number: int) -> list[str]:
@@ -483,8 +484,18 @@ async def test_reads_of_two_tenants_that_go_together_never_mix(url: URL) -> None
                 return []
             return [workflow["id"] for workflow in json.loads(text)["workflows"]]
 
+        async def got(number: int) -> bool:
+            tenant, wanted = tenants[number % 2], tenants[number // 2 % 2]
+            try:
+                text = await side.database.call("get_workflow", tenant.owner, p_id=wanted.workflow_id)
+            except NotFound:
+                return False
+            return bool(json.loads(text)["id"] == wanted.workflow_id)
+
         seen = await asyncio.gather(*(listed(number) for number in range(200)))
         assert seen == [[tenants[n % 2].workflow_id] if n % 7 else [] for n in range(200)]
+        found = await asyncio.gather(*(got(number) for number in range(200)))
+        assert found == [n % 2 == n // 2 % 2 for n in range(200)]
 
 
 async def test_a_cancelled_call_ends_at_once_and_disturbs_nobody(

@@ -9,6 +9,7 @@ from collections import Counter
 from typing import Any
 
 from gateway.adapters.migrations import migrations
+from gateway.app.surroundings import JOINED
 
 OURS = "('public', 'gateway')"
 # Inlined by Postgres, which it does only with functions that have no settings.
@@ -121,6 +122,16 @@ async def test_functions_have_an_empty_search_path(superuser: Any) -> None:
         )
         == INLINED
     )
+
+
+async def test_what_is_called_for_several_callers_at_once_is_never_inlined(superuser: Any) -> None:
+    """A policy that became part of the statement would be evaluated once, for the first of them."""
+    languages = await superuser.fetch(
+        "select p.proname, l.lanname from pg_proc p join pg_language l on l.oid = p.prolang"
+        " where p.pronamespace = 'public'::regnamespace and p.proname = any ($1)",
+        JOINED,
+    )
+    assert sorted(map(tuple, languages)) == sorted((name, "plpgsql") for name in JOINED)
 
 
 async def test_what_each_call_needs_is_planned_by_index(superuser: Any) -> None:
