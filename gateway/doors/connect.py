@@ -160,14 +160,16 @@ class ConnectDoor(ConnectASGIApplication[None]):
         context: RequestContext[Any, Any],
     ) -> AsyncIterator[bytes]:
         call = _call(method, request, context)
+        encode = request.encoding.encode
+        enveloped = self._chain.stream(call, lambda messages: in_envelopes(map(encode, messages)))
         try:
-            async with aclosing(self._chain.stream(call, request.encoding.encode)) as batches:
+            async with aclosing(enveloped) as batches:
                 first = True
-                async for messages in batches:
+                async for envelopes in batches:
                     if first:
                         _respond(call, context)
                         first = False
-                    yield in_envelopes(messages)
+                    yield envelopes
         except RpcError as error:
             raise _connect_error(error, call) from None
         finally:

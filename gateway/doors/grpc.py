@@ -164,7 +164,7 @@ class GrpcDoor:
             await context.abort(grpc.StatusCode.UNIMPLEMENTED, "The call has more than one request message.")
         call = _call(method, body, context)
         try:
-            async with aclosing(self._chain.stream(call, _encode)) as batches:
+            async with aclosing(self._chain.stream(call, _encode_all)) as batches:
                 async for messages in batches:
                     if call.leading_metadata:
                         await context.send_initial_metadata(_wire(call.leading_metadata))
@@ -235,6 +235,10 @@ async def _abort(context: Context, call: Call, error: RpcError) -> NoReturn:
 
 def _encode(message: Outgoing) -> bytes:
     return message.to_binary()
+
+
+def _encode_all(messages: Iterable[Outgoing]) -> list[bytes]:
+    return [message.to_binary() for message in messages]
 
 
 def _text(metadata: Iterable[tuple[str, str | bytes]]) -> list[tuple[str, str]]:

@@ -201,7 +201,11 @@ class WholeRequestCycle(RequestResponseCycle):
         return await super().receive()
 
     async def send(self, message: Any) -> None:
-        """Hold the head of an answer until its body comes, if that is announced."""
+        """Hold the head of an answer until its body comes, if that is announced; write parts of others."""
+        if self.chunked_encoding and message.get("more_body") and self._can_stream():
+            if body := message.get("body"):
+                self.transport.write(b"".join((b"%x\r\n" % len(body), body, b"\r\n")))
+            return
         if not self.response_started and not self.disconnected:
             if message["type"] == "http.response.start":
                 if _layout_of(message["headers"]) is not None:
@@ -215,6 +219,11 @@ class WholeRequestCycle(RequestResponseCycle):
                     return
                 await super().send(start)
         await super().send(message)
+
+    def _can_stream(self) -> bool:
+        """Whether a part of the body can be written now, as it is."""
+        refused = self.flow.write_paused or self.disconnected or self.response_complete
+        return not refused and self._whole.http_method != "HEAD"
 
     def _send_whole(self, status: int, fields: RawHeaders, body: bytes) -> bool:
         """Write head and body at once. False, and nothing is written, for what is not plain."""

@@ -77,7 +77,7 @@ class RestDoor:
 
     async def _stream(self, call: Call) -> AsyncIterator[list[Outgoing]]:
         try:
-            async with aclosing(self._chain.stream(call, _unencoded)) as batches:
+            async with aclosing(self._chain.stream(call, list)) as batches:
                 async for messages in batches:
                     yield messages
         except RpcError as error:

@@ -92,9 +92,9 @@ class Chain:
             self._observe(call, outcome)
 
     async def stream(
-        self, call: Call, encode: Callable[[Outgoing], Encoded]
-    ) -> AsyncGenerator[list[Encoded], None]:
-        """Answer one request with a stream, in batches: messages that are there at one time.
+        self, call: Call, encode: Callable[[Sequence[Outgoing]], Encoded]
+    ) -> AsyncGenerator[Encoded, None]:
+        """Answer one request with a stream, in batches: `encode` is given what is there at one time.
 
         Raises RpcError, and nothing else but cancellation.
         """
@@ -115,7 +115,7 @@ class Chain:
                             batch = await anext(batches, None)
                         if batch is None:
                             return
-                        yield [encode(message) for message in batch]
+                        yield encode(batch)
                         sent += len(batch)
                         if sent >= _BURST:
                             sent = 0

@@ -179,8 +179,8 @@ async def send_stream(
         beat = _Heartbeat(metadata, responder, heartbeat)
     try:
         async for ready in answer:
-            messages = ready if isinstance(ready, list) else [ready]
-            encoded = b"".join([frames.message(message) for message in messages])
+            messages = ready if isinstance(ready, list) else (ready,)
+            encoded = b"".join(map(frames.message, messages))
             if beat is not None and not beat.idle.is_set():
                 await beat.idle.wait()
             if not responder.started and frames.content_type:

@@ -94,7 +94,7 @@ async def test_an_answer_leaves_encoded_and_is_observed_once() -> None:
 async def test_a_stream_leaves_encoded_and_is_observed_once_at_its_end() -> None:
     told: Told = []
     call = stream_call(three)
-    stream = chain(told).stream(call, lambda message: message.to_binary())
+    stream = chain(told).stream(call, lambda batch: [message.to_binary() for message in batch])
     received = []
     async for batch in stream:
         assert not told
