@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import unquote
 
@@ -145,6 +145,11 @@ class WholeRequestCycle(RequestResponseCycle):
         self._whole = request
         self._request: Event | None = None
 
+    @cached_property
+    def scope(self) -> Any:  # type: ignore[override] # which uvicorn asks for when it writes an answer
+        """The request's ASGI scope."""
+        return whole_scope(self._whole, self._protocol)
+
     @property
     def message_event(self) -> Signal:  # type: ignore[override]
         """Set when something happens that `receive` waits for."""
@@ -157,7 +162,6 @@ class WholeRequestCycle(RequestResponseCycle):
         answer = getattr(app, "answer", None)
         answering: Awaitable[Response] | None = None if answer is None else answer(self._whole)
         if answering is None:
-            self.scope = whole_scope(self._whole, self._protocol)
             self._request = {"type": "http.request", "body": self._whole.body, "more_body": False}
             await super().run_asgi(app)
             return

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import re
+from collections.abc import Awaitable
 from typing import Any
 
 import pytest
@@ -13,6 +15,8 @@ from gateway.doors.asgi import Receive, Scope, Send
 from gateway.doors.http import HttpServer
 from gateway.doors.http_cycle import WholeRequestCycle
 from gateway.gen.n8ngateway.v1.execution_service_pb import ExecuteRequest
+from gateway.transcoding.responder import Response
+from gateway.transcoding.unary import WholeRequest
 from tests.doors.conftest import EXECUTIONS, ORIGIN, Doors
 from tests.doors.wire import SECONDS, connect, frame, request_bytes
 
@@ -146,6 +150,63 @@ async def test_every_answer_is_the_same(case: str) -> None:
         assert short == await exchange(port, request, short=False)
     finally:
         await server.stop()
+
+
+class Whole:
+    """Answers whole requests as it is told, once it is let."""
+
+    def __init__(self, *fields: tuple[bytes, bytes]) -> None:
+        self.fields = fields
+        self.asked, self.may = asyncio.Event(), asyncio.Event()
+
+    async def __call__(self, _scope: Scope, _receive: Receive, _send: Send) -> None:
+        raise AssertionError("the request is not whole")
+
+    def answer(self, _request: WholeRequest) -> Awaitable[Response]:
+        return self._answer()
+
+    async def _answer(self) -> Response:
+        self.asked.set()
+        await self.may.wait()
+        return Response(200, [(b"content-length", b"5"), *self.fields], b"whole")
+
+
+async def refuses(port: int) -> None:
+    """Wait until new connections are refused."""
+    with contextlib.suppress(OSError):
+        while True:
+            async with connect(port):
+                await asyncio.sleep(0)
+
+
+async def test_the_answer_to_a_whole_request_is_whole_when_the_server_stops() -> None:
+    application = Whole()
+    server = HttpServer(application, grace=SECONDS)
+    port = await server.start("127.0.0.1", 0)
+    async with connect(port) as connection:
+        connection.writer.write(request_bytes("GET", "/", {}))
+        await application.asked.wait()
+        stopping = asyncio.create_task(server.stop())
+        await refuses(port)
+        application.may.set()
+        answer = await connection.answer()
+        await stopping
+    assert (answer.status, answer.body, answer.headers["connection"]) == (200, b"whole", "close")
+
+
+@pytest.mark.parametrize("field", [(b"X-A", b"1"), (b"connection", b"close")])
+async def test_the_answer_to_a_whole_request_may_be_any(field: tuple[bytes, bytes]) -> None:
+    application = Whole(field)
+    application.may.set()
+    server = HttpServer(application, grace=1)
+    port = await server.start("127.0.0.1", 0)
+    try:
+        async with connect(port) as connection:
+            connection.writer.write(request_bytes("GET", "/", {}))
+            answer = await connection.answer()
+    finally:
+        await server.stop()
+    assert (answer.status, answer.body) == (200, b"whole")
 
 
 async def test_a_request_in_pieces_is_served_whole(doors: Doors) -> None:
