@@ -76,10 +76,10 @@ class Gateway:
         methods = await services.methods()
         chain = callers.chain(methods)
         await self._ports.open(parts, methods, chain, services.health, self._grace_left)
-        settle_memory()
+        _settle_memory()
 
 
-def settle_memory() -> None:
+def _settle_memory() -> None:
     """Keep the collector from what is there to stay, which it would walk through again and again."""
     gc.collect()
     gc.freeze()

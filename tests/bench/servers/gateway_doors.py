@@ -19,7 +19,6 @@ from bench.v1.bench_pb import CreateTaskRequest, Line, ListLinesRequest, Task
 
 from gateway import logs
 from gateway.adapters.clerk import ClerkTokens
-from gateway.app.gateway import settle_memory
 from gateway.chain.access_log import log_access
 from gateway.chain.authenticate import Authenticate, BearerToken
 from gateway.chain.context import establish_context
@@ -88,9 +87,7 @@ async def main() -> None:
         grace=1,
     )
     grpc_port = await grpc_door.start("127.0.0.1", 0)
-    http_port = await http.start("127.0.0.1", 0)
-    settle_memory()
-    serving.announce({"http": http_port, "grpc": grpc_port})
+    serving.announce({"http": await http.start("127.0.0.1", 0), "grpc": grpc_port})
     await asyncio.Event().wait()
 
 
