@@ -15,6 +15,7 @@ from urllib.parse import unquote
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
+from gateway.transcoding.unary import WholeRequest
 from gateway.transcoding.watch import ClientWatch
 
 if TYPE_CHECKING:
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 
     from gateway.doors.asgi import Event, RawHeaders
     from gateway.transcoding.responder import Response
-    from gateway.transcoding.unary import WholeRequest
 
 _is_plain_name = re.compile(rb"(?!connection$|transfer-encoding$)[a-z0-9!#$%&'*+.^_`|~-]+").fullmatch
 """Whether uvicorn sends a field of this name as it is, and it says nothing of the connection."""
@@ -108,6 +108,10 @@ def whole_scope(request: WholeRequest, connection: HttpToolsProtocol) -> Any:
     }
 
 
+_GONE = WholeRequest("", b"", b"", [], None, b"")
+"""In place of a request that has been served: its body is held no longer."""
+
+
 def _nothing() -> None:
     """What an exchange that has ended is to its connection."""
 
@@ -129,8 +133,8 @@ class WholeRequestCycle(RequestResponseCycle):
     chunked_encoding = None
     expected_content_length = 0
     _start: Any = None
+    _layout: _Layout | None = None
     _event: Signal | None = None
-    _task: asyncio.Task[Any] | None = None
     _is_watched = False
     _has_left = False
     _clients = ClientWatch()
@@ -143,12 +147,19 @@ class WholeRequestCycle(RequestResponseCycle):
         self.on_response = protocol.on_response_complete
         self._protocol = protocol
         self._whole = request
+        self._is_head = request.http_method == "HEAD"
         self._request: Event | None = None
 
     @cached_property
     def scope(self) -> Any:  # type: ignore[override] # which uvicorn asks for when it writes an answer
         """The request's ASGI scope."""
         return whole_scope(self._whole, self._protocol)
+
+    def start(self, app: Any) -> None:
+        """Serve the request in a task of its own, which the server waits for when it stops."""
+        protocol = self._protocol
+        self._task = protocol.loop.create_task(self.run_asgi(app))
+        protocol.tasks.add(self._task)
 
     @property
     def message_event(self) -> Signal:  # type: ignore[override]
@@ -160,28 +171,42 @@ class WholeRequestCycle(RequestResponseCycle):
     async def run_asgi(self, app: Any) -> None:
         """Serve the request."""
         answer = getattr(app, "answer", None)
-        answering: Awaitable[Response] | None = None if answer is None else answer(self._whole)
-        if answering is None:
-            self._request = {"type": "http.request", "body": self._whole.body, "more_body": False}
-            await super().run_asgi(app)
-            return
         try:
-            await self._respond(answering)
+            answering: Awaitable[Response] | None = None if answer is None else answer(self._whole)
+            if answering is None:
+                self._turn_to_events()
+                await super().run_asgi(app)
+            else:
+                await self._respond(answering)
         except BaseException:
             if not self._has_left:
                 self.logger.exception("Exception in ASGI application\n")
-                await self.send_500_response()
+                await self._break_off()
         finally:
+            self._protocol.tasks.discard(self._task)
             self.on_response = _nothing
+            self._whole = _GONE
+            del self._protocol
+
+    def _turn_to_events(self) -> None:
+        """Make the request what ASGI has of it. The body is held no longer than until it is received."""
+        self.scope = whole_scope(self._whole, self._protocol)
+        self._request = {"type": "http.request", "body": self._whole.body, "more_body": False}
+        self._whole = _GONE
+
+    async def _break_off(self) -> None:
+        if self.response_started:
+            self.transport.close()
+        else:
+            await self.send_500_response()
 
     async def _respond(self, answering: Awaitable[Response]) -> None:
-        self._task = asyncio.current_task()
         self._clients.add(self)
         try:
             status, fields, body, _ = await answering
         finally:
             self._clients.discard(self)
-        if not self.disconnected and not self._send_whole(status, fields, body):
+        if not self.disconnected and not self._send_whole(status, _layout_of(fields), fields, body):
             await super().send({"type": "http.response.start", "status": status, "headers": fields})
             await super().send({"type": "http.response.body", "body": body, "more_body": False})
 
@@ -193,7 +218,7 @@ class WholeRequestCycle(RequestResponseCycle):
 
     def leave(self) -> None:
         """The client has gone."""
-        if self._is_watched and not self.response_complete and self._task is not None:
+        if self._is_watched and not self.response_complete:
             self._has_left = True
             self._task.cancel()
 
@@ -212,13 +237,14 @@ class WholeRequestCycle(RequestResponseCycle):
             return
         if not self.response_started and not self.disconnected:
             if message["type"] == "http.response.start":
-                if _layout_of(message["headers"]) is not None:
+                self._layout = _layout_of(message["headers"])
+                if self._layout is not None:
                     self._start = message
                     return
             elif self._start is not None:
                 start, self._start = self._start, None
                 if not message.get("more_body") and self._send_whole(
-                    start["status"], start["headers"], message.get("body", b"")
+                    start["status"], self._layout, start["headers"], message.get("body", b"")
                 ):
                     return
                 await super().send(start)
@@ -227,16 +253,15 @@ class WholeRequestCycle(RequestResponseCycle):
     def _can_stream(self) -> bool:
         """Whether a part of the body can be written now, as it is."""
         refused = self.flow.write_paused or self.disconnected or self.response_complete
-        return not refused and self._whole.http_method != "HEAD"
+        return not refused and not self._is_head
 
-    def _send_whole(self, status: int, fields: RawHeaders, body: bytes) -> bool:
+    def _send_whole(self, status: int, layout: _Layout | None, fields: RawHeaders, body: bytes) -> bool:
         """Write head and body at once. False, and nothing is written, for what is not plain."""
-        layout = _layout_of(fields)
         if (
             layout is None
             or self.flow.write_paused
             or not self.keep_alive
-            or self._whole.http_method == "HEAD"
+            or self._is_head
             or fields[layout.length][1] != b"%d" % len(body)
         ):
             return False

@@ -249,8 +249,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             super().on_message_complete()
         else:
             body, self._held = self._held, None
-            self.cycle = WholeRequestCycle(self, self._whole(body))
-            self._start_asgi_task(self.cycle, self.app)
+            self.cycle = cycle = WholeRequestCycle(self, self._whole(body))
+            cycle.start(self.app)
 
     def on_response_complete(self) -> None:
         """The answer has been sent: the next request's turn, or the wait for it."""
