@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import base64
+import hmac
 import json
+import time
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import jwt
 import pytest
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 
+from gateway.adapters.clerk import LEEWAY_SECONDS
 from gateway.rpc.errors import Code
+from tests.adapters.identity_provider import forged
 from tests.stub_n8n import STREAM, STREAM_FAIL
 from tests.wire.clients import Client
 from tests.wire.conftest import METHODS, World, call
@@ -192,6 +199,48 @@ def test_a_token_that_does_not_hold_is_refused(
     headers = {"Authorization": f"Bearer {mint('user_dev', **claims)}"}
     outcome = call(client, world, "Execute", world.request("echo"), headers=headers)
     assert (outcome.code, outcome.reason) == (Code.UNAUTHENTICATED, reason)
+
+
+def _unsigned(claims: dict[str, Any], key_id: str, _key: bytes) -> str:
+    return jwt.encode(claims, None, "none", {"kid": key_id})
+
+
+def _signed_with_the_public_key(claims: dict[str, Any], key_id: str, key: bytes) -> str:
+    """As if it were a shared secret, which PyJWT would not do."""
+    public = load_pem_private_key(key, None).public_key()
+    secret = public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    head = forged({"alg": "HS256", "typ": "JWT", "kid": key_id}, claims).rpartition(".")[0]
+    signature = hmac.digest(secret, head.encode(), "sha256")
+    return f"{head}.{base64.urlsafe_b64encode(signature).rstrip(b'=').decode()}"
+
+
+def _with_a_path_for_a_key(claims: dict[str, Any], _key_id: str, key: bytes) -> str:
+    return jwt.encode(claims, key, "RS256", {"kid": "../../../../dev/null"})
+
+
+def _just_expired(claims: dict[str, Any], key_id: str, key: bytes) -> str:
+    """By a second more than clocks may differ."""
+    return jwt.encode(claims | {"exp": int(time.time()) - LEEWAY_SECONDS - 1}, key, "RS256", {"kid": key_id})
+
+
+@pytest.mark.parametrize(
+    ("forge", "reason"),
+    [
+        (_unsigned, "TOKEN_INVALID"),
+        (_signed_with_the_public_key, "TOKEN_INVALID"),
+        (_with_a_path_for_a_key, "TOKEN_INVALID"),
+        (_just_expired, "TOKEN_EXPIRED"),
+    ],
+)
+def test_a_forged_token_is_refused(client: Client, world: World, forge: Any, reason: str) -> None:
+    token = world.dev.ready["token"]
+    claims = jwt.decode(token, options={"verify_signature": False})
+    key = (world.dev.data_dir / "issuer-key.pem").read_bytes()
+    bad = forge(claims, jwt.get_unverified_header(token)["kid"], key)
+    headers = {"Authorization": f"Bearer {bad}"}
+    outcome = call(client, world, "Execute", world.request("echo"), headers=headers)
+    assert (outcome.code, outcome.reason) == (Code.UNAUTHENTICATED, reason)
+    assert outcome.http_status in (None, 401)
 
 
 @pytest.mark.parametrize("version", [1, 2])
