@@ -14,6 +14,8 @@ FLOOD_LINES, FLOOD_LINE = 3200, 1 << 14
 """What `flood` streams: 50 MiB, more than is kept of a run and on its way to a reader."""
 ZEROS = 1 << 30
 """How many zero bytes `zeros`, `zeros-line` and `zeros-gzip` answer with, as far as they are read."""
+ZERO_LINES, ZERO_LINE = 1 << 10, 1 << 18
+"""What `zeros-lines` streams: a quarter of that, which is read to its end."""
 
 
 def _answer(status: str, body: bytes, content_type: str | None = JSON) -> bytes:
@@ -88,6 +90,7 @@ def _zipped_zeros() -> Iterator[bytes]:
 
 
 _MANY_ZEROS = bytes(1 << 20)
+_LINE_OF_ZEROS = line("item", "A", "0" * ZERO_LINE)
 
 
 class StubN8n:
@@ -97,7 +100,7 @@ class StubN8n:
     and holds the rest back until `open_gate`; `cut` ends inside a stream, `cut-once` at the first
     attempt of each run; `hang` never answers; `endless` streams
     one item and never ends; `flood` streams FLOOD_LINES items. `sent` counts the bytes of what `zeros`,
-    `zeros-line` (the second line of a stream) and `zeros-gzip` got rid of.
+    `zeros-line` (the second line of a stream), `zeros-lines` and `zeros-gzip` got rid of.
     """
 
     def __init__(self) -> None:
@@ -193,6 +196,7 @@ class StubN8n:
             "zeros": self._zeros,
             "zeros-line": self._zeros_line,
             "zeros-gzip": self._zeros_gzip,
+            "zeros-lines": self._zeros_lines,
         }
         if path in scripts:
             await scripts[path](writer)
@@ -237,6 +241,12 @@ class StubN8n:
         writer.write(_STREAM_HEAD + _chunk(line("item", "A", "first!") + b'{"type":"item","content":"'))
         for _ in range(ZEROS // len(_MANY_ZEROS)):
             await self._send("zeros-line", _chunk(_MANY_ZEROS), writer)
+
+    async def _zeros_lines(self, writer: asyncio.StreamWriter) -> None:
+        writer.write(_STREAM_HEAD)
+        for _ in range(ZERO_LINES):
+            await self._send("zeros-lines", _chunk(_LINE_OF_ZEROS), writer)
+        writer.write(b"0\r\n\r\n")
 
     async def _zeros_gzip(self, writer: asyncio.StreamWriter) -> None:
         writer.write(_STREAM_HEAD.replace(b"Connection:", b"Content-Encoding: gzip\r\nConnection:"))

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 STEPS = 8
 _LONG_LINES, _LONG_LINE_BYTES = 512, 8 << 10
-_FLOOD_BYTES = 64 << 20
+_FLOOD_BYTES = 1 << 30
 _HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json; charset=utf-8\r\n"
 
 
@@ -41,13 +41,15 @@ class FaultyN8n:
     `calls` counts the requests by the `key` in their payload, `served` has those that were answered.
     """
 
-    WORKFLOWS = ("quick", "steps", "long", "hang", "half", "twice", "flood", "gated")
+    WORKFLOWS = ("quick", "steps", "long", "hang", "half", "twice", "flood", "gated", "handled")
 
     def __init__(self) -> None:
         self.calls: Counter[str] = Counter()
         self.served: list[Served] = []
         self.gate = asyncio.Event()
         """What `gated` waits for."""
+        self.asked = asyncio.Event()
+        """Set when `gated` is called."""
         self._port = 0
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -102,6 +104,7 @@ class FaultyN8n:
             "twice": self._twice,
             "flood": self._flood,
             "gated": self._gated,
+            "handled": self._quick,
         }
         begun = time.monotonic()
         await behave[name](key, writer)
@@ -112,6 +115,7 @@ class FaultyN8n:
         writer.write(_document({"key": key}))
 
     async def _gated(self, key: str, writer: asyncio.StreamWriter) -> None:
+        self.asked.set()
         await self.gate.wait()
         writer.write(_document({"key": key}))
 

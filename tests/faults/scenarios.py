@@ -12,6 +12,12 @@ from tests.faults.system import LEASE_SECONDS, System
 
 Strike = Callable[[System], Awaitable[None]]
 
+_CUT_OFF = ("OUTCOME_UNKNOWN", "SHUTTING_DOWN")
+_N8N_AWAY = ("N8N_CONNECTION_LOST", "N8N_UNREACHABLE", "N8N_CIRCUIT_OPEN")
+
+_WAITING = "select pid from pg_stat_activity where usename = 'authenticator' and wait_event_type = 'Lock'"
+_END_WAITING = f"select pg_terminate_backend(pid) from ({_WAITING}) as waiting"
+
 
 @dataclass(frozen=True)
 class Fault:
@@ -19,6 +25,8 @@ class Fault:
 
     `workflows` are run in turns, by callers of each of the kinds in `callers`. `strikes` is how often it
     strikes for a hundred runs. With `cuts`, callers reach the gateways over connections that break.
+
+    Of all runs at least the share `success` must succeed, and the callers of others be told one of `reasons`.
     """
 
     name: str
@@ -27,6 +35,8 @@ class Fault:
     workflows: tuple[str, ...] = ("quick", "steps")
     callers: tuple[type[Caller], ...] = (ExecuteCaller, StreamCaller)
     cuts: bool = False
+    success: float = 1.0
+    reasons: tuple[str, ...] = ()
 
 
 async def _kill_gateway(system: System) -> None:
@@ -76,23 +86,74 @@ async def _shift_clock(system: System) -> None:
         await gateway.start()
 
 
+async def _kill_before_sending(system: System) -> None:
+    """Kill the gateways while runs that were begun wait for their handles, and so are not sent."""
+    async with system.transaction() as held:
+        await held.execute("lock table credential_handles in access exclusive mode")
+        await _kill_waiting(system)
+    await _start_again(system)
+
+
+async def _kill_before_settling(system: System) -> None:
+    """Kill the gateways when n8n has answered, and before the database knows of it."""
+    system.n8n.gate.clear()
+    system.n8n.asked.clear()
+    await system.n8n.asked.wait()
+    async with system.transaction() as held:
+        await held.fetch("select from reservations where state = 'HELD' for update")
+        system.n8n.gate.set()
+        await _kill_waiting(system)
+    await _start_again(system)
+
+
+async def _kill_waiting(system: System) -> None:
+    """Kill all gateways as soon as one waits for a lock; what they have asked for is not done."""
+    while not await system.rows(_WAITING):  # noqa: ASYNC110 - another process's
+        await asyncio.sleep(0.01)
+    await asyncio.gather(*(gateway.kill() for gateway in system.gateways))
+    while await system.rows(_END_WAITING):  # noqa: ASYNC110 - another process's
+        await asyncio.sleep(0.01)
+
+
+async def _start_again(system: System) -> None:
+    await asyncio.gather(*(gateway.start() for gateway in system.gateways))
+
+
 FAULTS = (
     Fault("nothing"),
-    Fault("gateway killed", _kill_gateway, strikes=4),
-    Fault("gateway paused", _pause_gateway, strikes=1),
-    Fault("gateway deployed", _deploy_gateway, strikes=2),
-    Fault("Postgres restarted", _restart_postgres, strikes=2),
-    Fault("Valkey restarted", _restart_valkey, strikes=2),
-    Fault("n8n restarted", _restart_n8n, strikes=4),
+    Fault("gateway killed", _kill_gateway, strikes=4, success=0.4, reasons=_CUT_OFF),
+    Fault(
+        "gateways killed before sending",
+        _kill_before_sending,
+        strikes=1,
+        workflows=("handled",),
+        success=0.3,
+        # Of a run that was not queued, what is to be sent is kept in Redis a moment after it was begun.
+        reasons=("PAYLOAD_LOST",),
+    ),
+    Fault(
+        "gateways killed before settling",
+        _kill_before_settling,
+        strikes=1,
+        workflows=("gated",),
+        success=0.3,
+        reasons=_CUT_OFF,
+    ),
+    Fault("gateway paused", _pause_gateway, strikes=1, success=0.6, reasons=_CUT_OFF),
+    Fault("gateway deployed", _deploy_gateway, strikes=2, success=0.9, reasons=_CUT_OFF),
+    Fault("Postgres restarted", _restart_postgres, strikes=2, success=0.9, reasons=_CUT_OFF),
+    Fault("Valkey restarted", _restart_valkey, strikes=2, success=0.9, reasons=_CUT_OFF),
+    # While n8n is away callers are told so at once: all of them may be before it is back.
+    Fault("n8n restarted", _restart_n8n, strikes=4, success=0, reasons=_N8N_AWAY),
     Fault("connections cut", cuts=True),
     Fault("clients vanish", workflows=("steps",), callers=(VanishingCaller,)),
     Fault("clients read slowly", workflows=("long",), callers=(SlowCaller,)),
-    Fault("n8n hangs", workflows=("hang",)),
-    Fault("n8n ends in a line", workflows=("half",)),
+    Fault("n8n hangs", workflows=("hang",), success=0, reasons=("N8N_TIMEOUT",)),
+    Fault("n8n ends in a line", workflows=("half",), success=0, reasons=("N8N_CONNECTION_LOST",)),
     Fault("n8n answers twice", workflows=("twice",)),
-    Fault("n8n floods", workflows=("flood",)),
+    Fault("n8n floods", workflows=("flood",), success=0, reasons=("N8N_RESPONSE_TOO_LARGE",)),
     # The last: the clocks stay as they are then.
-    Fault("clocks a minute off", _shift_clock, strikes=1),
+    Fault("clocks a minute off", _shift_clock, strikes=1, success=0.9, reasons=_CUT_OFF),
 )
 
 

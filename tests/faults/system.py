@@ -11,7 +11,8 @@ import socket
 import subprocess
 import sys
 import time
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
@@ -37,6 +38,11 @@ TENANTS = 2
 _PASSWORD = "the authenticator's, for faults"
 _INTERNAL_SECRET = "n8n and the gateways share this secret of more than sixty-four characters"
 _VAULT_KEY = "a2V5IHRoYXQgc2VhbHMgc2VjcmV0cyBvZiBhIHRlc3Q="
+_BY_HANDLE_AND_AGAIN = {
+    "credential_mode": "CREDENTIAL_MODE_HANDLE",
+    "is_idempotent": True,
+    "unknown_outcome_policy": "UNKNOWN_OUTCOME_POLICY_RETRY",
+}
 _OTHER_CLOCK = """
 import sys, time
 real, off = time.time, float(sys.argv.pop(1))
@@ -171,6 +177,16 @@ class System:
         finally:
             await connection.close()
 
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[asyncpg.Connection]:
+        """A transaction of the superuser, whose locks are held as long."""
+        connection = await asyncpg.connect(self.postgres.superuser_url)
+        try:
+            async with connection.transaction():
+                yield connection
+        finally:
+            await connection.close()
+
     async def platform(self, function: str, **arguments: Any) -> Any:
         """Call a function of the database as the platform."""
         database = PostgresDatabase(self.postgres.superuser_url, max_connections=1)
@@ -238,7 +254,7 @@ async def _tenant(database: PostgresDatabase, issuer: Issuer, number: int) -> Te
             "webhook_path": name,
             "credits_per_execution": 1,
             "timeout_seconds": 3 if name == "hang" else 60,
-        }
+        } | (_BY_HANDLE_AND_AGAIN if name == "handled" else {})
         workflows[name] = str((await call("register_workflow", owner, p_workflow=workflow))["id"])
     # Valid for gateways whose clocks are behind, too.
     early = int(time.time()) - 300

@@ -10,7 +10,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from itertools import cycle
 
-from tests.faults.callers import Answer
+from tests.faults.callers import Answer, ExecuteCaller
 from tests.faults.scenarios import Fault, strikes_of
 from tests.faults.system import System
 
@@ -57,6 +57,7 @@ async def attempt(system: System, fault: Fault, runs: int) -> Result:
     result = Result(fault.name, runs)
     trial = _Trial(system, fault, runs)
     system.cuts = fault.cuts
+    system.n8n.gate.set()
     strikes = asyncio.create_task(trial.strike())
     answers = await trial.load()
     result.strikes = await strikes
@@ -64,11 +65,23 @@ async def attempt(system: System, fault: Fault, runs: int) -> Result:
     result.attempts = sum(answer.attempts for answer in answers)
     result.succeeded = sum(answer.success is True for answer in answers)
     result.refusals = Counter(answer.reason for answer in answers if answer.success is False)
+    result.problems += unexpected(fault, result)
+    await _recover(system, result)
     result.unresolved = await _unresolved(system)
     await _compare(system, answers, result)
     _check_ledger(system, result)
     result.seconds = time.monotonic() - started
     return result
+
+
+def unexpected(fault: Fault, result: Result) -> list[str]:
+    """What nobody should have been told, and too few successes."""
+    told = [
+        f"{count} times {reason}" for reason, count in result.refusals.items() if reason not in fault.reasons
+    ]
+    if result.succeeded < fault.success * result.runs:
+        told.append(f"{result.succeeded} of {result.runs} succeeded")
+    return told
 
 
 class _Trial:
@@ -104,6 +117,20 @@ class _Trial:
             assert self._fault.strike is not None
             await self._fault.strike(self._system)
         return len(points)
+
+
+async def _recover(system: System, result: Result) -> None:
+    """Wait until every gateway runs workflows again: breakers are closed, Redis and Postgres are found."""
+    give_up = time.monotonic() + RESOLVED_WITHIN_SECONDS
+    for gateway in system.gateways:
+        for tenant in system.tenants:
+            caller = ExecuteCaller(system, tenant, "quick")
+            while not await caller.succeeds(gateway.url):
+                if time.monotonic() > give_up:
+                    result.problems.append(f"no run since at {gateway.url}: {caller.answer.reason}")
+                    return
+                await asyncio.sleep(0.2)
+                caller = ExecuteCaller(system, tenant, "quick")
 
 
 async def _unresolved(system: System) -> int:
