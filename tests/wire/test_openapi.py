@@ -136,8 +136,9 @@ SCHEMA.config.phases.coverage.enabled = False
 HELD_TO = CHECKS.get_by_names(
     ["response_schema_conformance", "content_type_conformance", "status_code_conformance"]
 )
-UNAVAILABLE = {501, 502, 503, 504}
-"""Documented: parts of the contract that are not served yet, and what n8n or the database does."""
+RUNNING = re.compile(r"/execute|/executions$|ExecutionService/(Execute|ExecuteStream|StartExecution)$")
+UNAVAILABLE = {502, 503, 504}
+"""What n8n does, to the operations that call it."""
 
 
 @pytest.fixture(scope="module")
@@ -169,7 +170,7 @@ def point_at(case: schemathesis.Case, known: dict[str, str]) -> None:
 
 @SCHEMA.parametrize()
 @settings(
-    max_examples=3,
+    max_examples=8,
     deadline=None,
     derandomize=True,
     database=None,
@@ -182,5 +183,6 @@ def test_answers_are_as_described(
     headers = {**own_dev.bearer, "X-N8N-Internal-Auth": own_dev.ready["internal_secret"]}
     point_at(case, known)
     response = case.call(base_url=own_dev.ready["http_url"], headers=headers, timeout=30)
-    assert response.status_code < 500 or response.status_code in UNAVAILABLE, response.text
+    may_fail = response.status_code in UNAVAILABLE and RUNNING.search(case.path)
+    assert response.status_code < 500 or may_fail, response.text
     case.validate_response(response, checks=HELD_TO)
