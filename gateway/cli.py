@@ -72,6 +72,10 @@ class Failure(Exception):
     """Something that the user has to mend; shown without a traceback."""
 
 
+class _EndedError(Failure):
+    """A gateway that served, and does no longer. To start it again may help."""
+
+
 @application.command()
 def serve(
     workers: Annotated[
@@ -215,12 +219,12 @@ def main() -> None:
 
 
 @contextlib.contextmanager
-def _telling() -> Iterator[None]:
+def _telling(status: int = 1) -> Iterator[None]:
     try:
         yield
     except (Failure, SettingsError, MigrationError, RpcError) as error:
         Console(stderr=True).print(f"[red]error:[/] {escape(_told(error))}", highlight=False, soft_wrap=True)
-        sys.exit(CANNOT_SERVE)
+        sys.exit(1 if isinstance(error, _EndedError) else status)
 
 
 def _told(error: Exception) -> str:
@@ -257,7 +261,7 @@ async def _serve_by(workers: int, settings: Settings) -> None:
 
 def _work(settings: Settings) -> None:
     """Be one of several that serve."""
-    with _telling():
+    with _telling(CANNOT_SERVE):
         logs.configure(settings.log_level, settings.log_format)
         _run(_serve(settings, shares_ports=True))
 
@@ -278,7 +282,7 @@ async def _serve(settings: Settings, *, shares_ports: bool = False) -> None:
     structlog.get_logger("gateway").info("stopping", grace_seconds=settings.shutdown_grace_seconds)
     await gateway.stop()
     if interrupted not in done:
-        raise Failure(f"the HTTP port is served no longer: {died.result()!r}")
+        raise _EndedError(f"the HTTP port is served no longer: {died.result()!r}")
 
 
 async def _dev(options: Any, ready_file: Path | None) -> None:

@@ -17,8 +17,11 @@ if TYPE_CHECKING:
 
     from gateway.settings import Settings
 
-CANNOT_SERVE = 1
-"""How a worker exits that has told what is to be mended; to start it again would not help."""
+CANNOT_SERVE = 78
+"""How a worker exits that has told what is to be mended; to start it again would not help.
+
+It is EX_CONFIG of sysexits.h: with 1 exits every Python process that an unforeseen exception ends.
+"""
 _AGAIN_SECONDS = 1.0
 
 log = structlog.get_logger("gateway")

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import signal
 import socket
+import threading
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +16,8 @@ import grpc
 import httpx
 import pytest
 
+from gateway.settings import Settings
+from gateway.workers import Workers
 from tests.command import SECONDS, complaint, environment_of, run, serving
 from tests.conftest import RunningDev
 from tests.stub_n8n import StubN8n
@@ -91,3 +96,30 @@ def test_what_keeps_a_worker_from_serving_ends_all(environment: dict[str, str], 
     assert "a worker cannot serve: see above" in ended.stderr
     assert "Traceback" not in ended.stderr
     assert "worker died" not in ended.stderr
+
+
+def fail_once(failed: Path, replaced: Path, _settings: Settings) -> None:
+    """A worker's work that ends by an exception the first time, and does not end the second time."""
+    if not failed.exists():
+        failed.touch()
+        raise RuntimeError("nobody foresaw this")
+    replaced.write_text("serves")
+    threading.Event().wait()
+
+
+async def test_one_that_an_unforeseen_exception_ends_is_replaced(
+    environment: dict[str, str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    replaced, stopping = tmp_path / "replaced", asyncio.Event()
+    os.mkfifo(replaced)
+    work = partial(fail_once, tmp_path / "failed", replaced)
+    running = asyncio.create_task(Workers(work, Settings.load(), 1).run(stopping))
+    told = asyncio.create_task(asyncio.to_thread(replaced.read_text))
+    done, _ = await asyncio.wait([running, told], return_when=asyncio.FIRST_COMPLETED)
+    if told not in done:
+        os.close(os.open(replaced, os.O_RDWR))  # nobody writes: let go of who reads
+    stopping.set()
+    await running
+    assert await told == "serves"
