@@ -68,6 +68,19 @@ class LogLevel(StrEnum):
     ERROR = "ERROR"
 
 
+class ClerkRole(StrEnum):
+    """What a user is in a Clerk organization."""
+
+    ADMIN = "admin"
+    MEMBER = "member"
+
+
+def _not_empty(value: str) -> str:
+    if not value.strip():
+        raise typer.BadParameter("must not be empty")
+    return value
+
+
 class Failure(Exception):
     """Something that the user has to mend; shown without a traceback."""
 
@@ -84,7 +97,7 @@ def serve(
 ) -> None:
     """Serve, as the environment says (or `.env`). Stop with SIGTERM: running calls may finish.
 
-    "Serving for real" in README.md lists the settings, docs/setup.md goes through them step by step.
+    docs/settings.md lists the settings, docs/setup.md goes through them step by step.
     """
     settings = Settings.load()
     logs.configure(settings.log_level, settings.log_format)
@@ -125,12 +138,15 @@ def dev(  # noqa: PLR0917 - one parameter for each option
 
 @application.command()
 def token(
-    user: Annotated[str, typer.Option(help="Who the token is for: any name, such as user_two.")],
+    user: Annotated[
+        str,
+        typer.Option(help="Who the token is for: any name, such as user_two.", callback=_not_empty),
+    ],
     *,
     clerk_organization: Annotated[
         str | None, typer.Option(help="The Clerk organization that it names, such as org_dev.")
     ] = None,
-    role: Annotated[str, typer.Option(help="The user's role there, admin or member.")] = "member",
+    role: Annotated[ClerkRole, typer.Option(help="The user's role there.")] = ClerkRole.MEMBER,
     data_dir: Annotated[Path, typer.Option(help="Where the data of that `dev` lives.")] = Path(
         ".n8n-gateway"
     ),
@@ -327,6 +343,10 @@ async def _dev(options: Any, ready_file: Path | None) -> None:
 
 
 def _forget(ready_file: Path) -> None:
+    from gateway.local.dev import Ready  # noqa: PLC0415 - the embedded parts are an optional dependency
+
+    if Ready.lives(ready_file):
+        raise Failure(f"{ready_file} is of a `dev` that is running: stop that one, or name another file")
     try:
         ready_file.unlink(missing_ok=True)
     except OSError as error:

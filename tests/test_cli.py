@@ -220,6 +220,31 @@ def _works_in(process: Path, directory: Path) -> bool:
         return False
 
 
+def test_the_ready_file_of_a_dev_that_runs_is_left_alone(dev: RunningDev, tmp_path: Path) -> None:
+    ready_file = tmp_path / "ready.json"
+    ready_file.write_text(json.dumps(dev.ready))
+    told = complaint(run("dev", "--ready-file", str(ready_file), directory=tmp_path))
+    assert "is of a `dev` that is running" in told
+    assert json.loads(ready_file.read_text()) == dev.ready
+
+
+@pytest.mark.parametrize(
+    "options", [["--user", ""], ["--user", " "], ["--user", "user_two", "--role", "boss"]], ids=str
+)
+def test_a_token_for_nobody_is_a_usage_error(tmp_path: Path, options: list[str]) -> None:
+    ended = run("token", *options, directory=tmp_path)
+    assert (ended.returncode, ended.stdout) == (2, "")
+
+
+@pytest.mark.parametrize("option", [[], ["--plan"], ["--status"]], ids=str)
+def test_migrate_with_the_gateways_own_login_says_whose_is_needed(
+    dev: RunningDev, tmp_path: Path, option: list[str]
+) -> None:
+    url = dev.ready["settings"]["DATABASE_URL"]
+    told = complaint(run("migrate", *option, "--database-url", url, directory=tmp_path))
+    assert "log in as the owner of the schema" in told
+
+
 @pytest.mark.parametrize("name", ["missing/ready.json", "[red]/ready.json"])
 def test_a_ready_file_that_cannot_be_written_is_told_before_anything_starts(
     tmp_path: Path, name: str

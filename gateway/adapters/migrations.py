@@ -40,6 +40,11 @@ _IS_SUPABASE = (
     "this is a database of Supabase, which has its own roles and functions: leave --plain-postgres out"
 )
 
+_NOT_OWNER = (
+    "this login may not see which migrations the database has: log in as the owner of the schema (postgres on"
+    " Supabase), not with the gateway's own login"
+)
+
 # As Supabase CLI makes it.
 _TABLE = """
     create schema if not exists supabase_migrations;
@@ -189,6 +194,8 @@ async def _connected(url: str) -> AsyncIterator[Connection]:
         raise MigrationError(msg) from error
     try:
         yield connection
+    except asyncpg.InsufficientPrivilegeError as error:
+        raise MigrationError(_NOT_OWNER) from error
     finally:
         await connection.close()
 

@@ -104,6 +104,15 @@ class Ready:
             json.dump(asdict(self), file, indent=2)
         partial.replace(path)
 
+    @staticmethod
+    def lives(path: Path) -> bool:
+        """Whether a file is one that `write` has written for a gateway that still serves."""
+        try:
+            port = URL(json.loads(path.read_bytes())["http_url"]).port
+        except (OSError, ValueError, TypeError, KeyError):
+            return False
+        return port is not None and not ports.is_free(port)
+
 
 class Dev:
     """Embedded parts, database schema, seed data and the gateway, as one."""
@@ -250,10 +259,15 @@ def _of_a_replica(settings: Settings) -> dict[str, str]:
         "n8n_base_url",
         "n8n_internal_auth_secret",
         "vault_key",
+        "platform_token",
+        "n8n_allowed_networks",
+        "webhook_allowed_networks",
     )
     shared = {name.upper(): _plain(getattr(settings, name)) for name in names}
     return {"ENVIRONMENT": settings.environment.value, **shared}
 
 
 def _plain(value: object) -> str:
+    if isinstance(value, tuple):
+        return ",".join(value)
     return value.get_secret_value() if isinstance(value, SecretStr) else str(value)

