@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from gateway.settings import Settings
 
 CANNOT_SERVE = 78
-"""How a worker exits that has told what is to be mended; to start it again would not help.
+"""How a worker exits that has told what is to be mended. At the start, to start it again would not help.
 
 It is EX_CONFIG of sysexits.h: with 1 exits every Python process that an unforeseen exception ends.
 """
@@ -34,8 +34,8 @@ class WorkerError(Exception):
 class Workers:
     """Keeps `count` processes at `work`, which serves by the settings it is given until SIGTERM.
 
-    A worker that dies is replaced. Each is a replica of its own: it has its own connections to the parts,
-    and its metrics on the port behind that of the one before.
+    A worker that dies is replaced, and a replacement that cannot serve is tried again. Each is a replica of
+    its own, with its own connections to the parts, and its metrics on the port behind that of the one before.
     """
 
     def __init__(self, work: Callable[[Settings], None], settings: Settings, count: int) -> None:
@@ -49,7 +49,7 @@ class Workers:
     async def run(self, stopping: asyncio.Event) -> None:
         """Serve until `stopping` is set and every worker has drained.
 
-        Raises OSError when a port cannot be had, WorkerError when a worker cannot serve.
+        Raises OSError when a port cannot be had, WorkerError when one of the first workers cannot serve.
         """
         shared = self._shared()
         keepers = [
@@ -85,6 +85,7 @@ class Workers:
         return shared.model_copy(update={"metrics_port": port + number}) if port else shared
 
     async def _keep(self, number: int, settings: Settings) -> None:
+        is_replacement = False
         while not self._is_stopping:
             process = self._context.Process(target=self._work, args=(settings,), name=f"worker {number}")
             process.start()
@@ -93,10 +94,11 @@ class Workers:
             del self._running[number]
             if self._is_stopping:
                 return
-            if process.exitcode == CANNOT_SERVE:
+            if process.exitcode == CANNOT_SERVE and not is_replacement:
                 raise WorkerError("a worker cannot serve: see above")
             log.warning("worker died", worker=number, exit_code=process.exitcode)
             await asyncio.sleep(_AGAIN_SECONDS)
+            is_replacement = True
 
 
 async def _ended(process: BaseProcess) -> None:

@@ -7,6 +7,7 @@ import contextlib
 import os
 import signal
 import socket
+import sys
 import threading
 from functools import partial
 from pathlib import Path
@@ -17,7 +18,7 @@ import httpx
 import pytest
 
 from gateway.settings import Settings
-from gateway.workers import Workers
+from gateway.workers import CANNOT_SERVE, Workers
 from tests.command import SECONDS, complaint, environment_of, run, serving
 from tests.conftest import RunningDev
 from tests.stub_n8n import StubN8n
@@ -98,23 +99,27 @@ def test_what_keeps_a_worker_from_serving_ends_all(environment: dict[str, str], 
     assert "worker died" not in ended.stderr
 
 
-def fail_once(failed: Path, replaced: Path, _settings: Settings) -> None:
-    """A worker's work that ends by an exception the first time, and does not end the second time."""
-    if not failed.exists():
-        failed.touch()
+def fail_twice(attempts: Path, replaced: Path, _settings: Settings) -> None:
+    """A worker's work: it dies of an exception, then cannot serve, and the third time it goes on."""
+    attempts.mkdir(exist_ok=True)
+    attempt = len(list(attempts.iterdir()))
+    (attempts / str(attempt)).touch()
+    if attempt == 0:
         raise RuntimeError("nobody foresaw this")
+    if attempt == 1:
+        sys.exit(CANNOT_SERVE)
     replaced.write_text("serves")
     threading.Event().wait()
 
 
-async def test_one_that_an_unforeseen_exception_ends_is_replaced(
+async def test_one_that_an_unforeseen_exception_ends_is_replaced_until_it_serves(
     environment: dict[str, str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     replaced, stopping = tmp_path / "replaced", asyncio.Event()
     os.mkfifo(replaced)
-    work = partial(fail_once, tmp_path / "failed", replaced)
+    work = partial(fail_twice, tmp_path / "attempts", replaced)
     running = asyncio.create_task(Workers(work, Settings.load(), 1).run(stopping))
     told = asyncio.create_task(asyncio.to_thread(replaced.read_text))
     done, _ = await asyncio.wait([running, told], return_when=asyncio.FIRST_COMPLETED)
