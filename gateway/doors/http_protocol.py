@@ -19,7 +19,7 @@ from typing import Any, NoReturn
 
 import httptools
 from uvicorn.protocols.http.flow_control import FlowControl
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from gateway.doors.http_cycle import Signal, WholeRequestCycle, whole_scope
 from gateway.transcoding.unary import WholeRequest
@@ -146,6 +146,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         "_pending",
         "_received",
         "_refusal",
+        "_served",
     )
 
     def __init__(self, bounds: Bounds, pending: Pending, **options: Any) -> None:
@@ -158,6 +159,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._in_request = False
         self._is_new = False
         self._received = self._body = 0
+        self._served: RequestResponseCycle | None = None
+        """What is being answered; `cycle` is the newest, which may wait for its turn."""
         self._refusal: tuple[int, str] | None = None
         self._held: bytes | None = None
         """The body so far of a request that may come whole; None when uvicorn has the request."""
@@ -178,8 +181,12 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._alarm.close()
         self._free()
         super().connection_lost(exc)
-        if isinstance(self.cycle, WholeRequestCycle):
-            self.cycle.leave()
+        served = self._served
+        if served is not None and not served.response_complete:
+            served.disconnected = True
+            served.message_event.set()
+            if isinstance(served, WholeRequestCycle):
+                served.leave()
 
     def data_received(self, data: bytes) -> None:
         """Parse, as long as the request stays within its bounds."""
@@ -249,8 +256,12 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             super().on_message_complete()
         else:
             body, self._held = self._held, None
-            self.cycle = cycle = WholeRequestCycle(self, self._whole(body))
+            self.cycle = self._served = cycle = WholeRequestCycle(self, self._whole(body))
             cycle.start(self.app)
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._served = cycle
+        super()._start_asgi_task(cycle, app)
 
     def on_response_complete(self) -> None:
         """The answer has been sent: the next request's turn, or the wait for it."""

@@ -250,6 +250,20 @@ async def test_a_caller_that_goes_away_ends_its_call(doors: Doors, door: str) ->
 
 
 @pytest.mark.parametrize("door", FLOOD)
+async def test_a_reader_that_goes_away_ends_its_stream_though_another_request_waits(
+    doors: Doors, door: str
+) -> None:
+    async with connect(doors.http_port) as connection:
+        connection.writer.write(FLOOD[door] + request_bytes("GET", "/health/live", {}))
+        await connection.reader.readexactly(1024)
+        connection.writer.transport.abort()
+        async with asyncio.timeout(SECONDS):
+            await doors.service.ended.wait()
+            await doors.observed.wait()
+    assert isinstance(doors.outcomes[0], Cancelled)
+
+
+@pytest.mark.parametrize("door", FLOOD)
 async def test_a_reader_that_stops_reading_stops_the_stream(doors: Doors, door: str) -> None:
     async with connect(doors.http_port) as connection:
         connection.writer.write(FLOOD[door])
