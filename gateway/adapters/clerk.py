@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Collection
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -179,8 +180,7 @@ def _refusal(error: InvalidTokenError, token: str) -> Unauthenticated:
             reason, expired = "TOKEN_EXPIRED", _time(_signed(token)["exp"])
             msg = f"The token expired at {expired}: get a fresh one and try again."
         case ImmatureSignatureError():
-            reason, claims = "TOKEN_NOT_YET_VALID", _signed(token)
-            begins = _time(max(int(claims[name]) for name in ("iat", "nbf") if name in claims))
+            reason, begins = "TOKEN_NOT_YET_VALID", _time(_begins(_signed(token)))
             here = _time(time.time())
             msg = f"The token is not valid before {begins}, and here it is {here}: check the clocks."
         case InvalidIssuerError():
@@ -192,6 +192,15 @@ def _refusal(error: InvalidTokenError, token: str) -> Unauthenticated:
         case _:
             msg = _MALFORMED_CLAIMS
     return Unauthenticated(msg, reason=reason)
+
+
+def _begins(claims: dict[str, Any]) -> int:
+    """The latest time before which a token is not valid; only one of its claims need be a number."""
+    times = []
+    for name in ("iat", "nbf"):
+        with suppress(KeyError, TypeError, ValueError, OverflowError):
+            times.append(int(claims[name]))
+    return max(times, default=0)
 
 
 def _signed(token: str) -> dict[str, Any]:

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from gateway.rpc.principal import DatabaseRole
 
 _IDENTIFIER = re.compile(r"[a-z_][a-z0-9_]{0,62}")
-_LOCK_TIMEOUT = "200ms"
+_LOCK_TIMEOUT = "50ms"
 """For calls that go together: what one of them waits for keeps the others waiting."""
 
 PARAMETER_TYPES = """

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
+import structlog
+
 from gateway.gen.n8ngateway.v1.health_service_pb import (
     Dependency,
     GetHealthRequest,
@@ -24,6 +26,8 @@ from gateway.rpc.errors import RpcError, Unavailable
 if TYPE_CHECKING:
     from gateway.rpc.call import Call
     from gateway.rpc.degraded import Parts
+
+log = structlog.get_logger("gateway")
 
 CHECK_TIMEOUT_SECONDS = 2.0
 FRESH_SECONDS = 1.0
@@ -121,6 +125,9 @@ class HealthService:
             message = error.message
         except (TimeoutError, OSError):
             message = "It does not answer."
+        except Exception:
+            log.exception("a part cannot be looked at", part=name)
+            message = "It cannot be looked at."
         part = _part(name)
         if part is not None:
             self._parts.report(part, is_there=not message)

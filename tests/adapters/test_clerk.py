@@ -187,6 +187,7 @@ async def test_why_a_token_is_invalid_is_told(tokens: ClerkTokens, make: str, ca
         ({"exp": 1_700_000_000}, "expired at 2023-11-14T22:13:20Z"),
         ({"nbf": 4_000_000_000}, "not valid before 2096-10-02T07:06:40Z, and here it is 20"),
         ({"nbf": 10**18}, f"not valid before {10**18}, "),
+        ({"iat": 4_000_000_000, "nbf": "later"}, "not valid before 2096-10-02T07:06:40Z, and here it is 20"),
         ({"iss": f"{ISSUER}/"}, f'iss, "{ISSUER}/", is not what CLERK_JWT_ISSUER says'),
         ({"azp": "https://evil.example"}, 'CLERK_AUTHORIZED_PARTIES does not list its azp, "https://evil.'),
         ({"azp": None}, "CLERK_AUTHORIZED_PARTIES does not list its azp, null"),
