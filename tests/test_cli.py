@@ -151,8 +151,8 @@ def test_a_ready_file_of_before_does_not_outlive_a_new_start(directory: Path) ->
     stale = directory / "ready.json"
     stale.write_text("{}")
     ended = run(
-        "dev", "--data-dir", "data", "--n8n-url", "nowhere", "--ready-file", "ready.json",
-        directory=directory,
+        "dev", "--data-dir", "data", "--http-port", "0", "--grpc-port", "0", "--n8n-url", "nowhere",
+        "--ready-file", "ready.json", directory=directory,
     )  # fmt: skip
     assert complaint(ended).startswith("--n8n-url ")
     assert not stale.exists()
@@ -195,7 +195,8 @@ def test_two_at_once_do_not_meet(dev: RunningDev, directory: Path) -> None:
 
 
 def test_a_data_directory_in_use_is_told(dev: RunningDev, tmp_path: Path) -> None:
-    ended = run("dev", "--data-dir", str(dev.data_dir), "--http-port", "0", directory=tmp_path)
+    ports = ["--http-port", "0", "--grpc-port", "0"]
+    ended = run("dev", "--data-dir", str(dev.data_dir), *ports, directory=tmp_path)
     assert f"is in use by process {dev.process.pid}" in complaint(ended)
     assert httpx.get(f"{dev.ready['http_url']}/api/v1/health/ready").status_code == 200
 

@@ -264,7 +264,8 @@ def holds(row: Row, answer: bytes) -> bool:
     if not row.body:
         return [workflow["webhook_path"] for workflow in json.loads(answer)["workflows"]] == [row.tenants]
     if row.tenants in ("stream", "dripped"):
-        return answer.count(b"x" * LINE_BYTES) == LINES and b"credits_used" in answer
+        # Where a secret of this run begins with an x, the ends of chunks are in the events behind theirs.
+        return answer.count(b"x") >= LINES * LINE_BYTES and b"credits_used" in answer
     if row.tenants:
         return json.loads(answer)["data"]["answer"] == 42 and json.loads(answer)["credits_used"] == 1
     if row.path in (_LIST, "/v1/lines"):

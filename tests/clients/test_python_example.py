@@ -143,5 +143,5 @@ def test_no_arguments() -> None:
     result = run()
     assert (result.returncode, result.stderr) == (
         2,
-        "execute.py: give --ready-file, or --target, --token and --workflow\n",
+        "execute.py: give --ready-file, or --target, --workflow and --token\n",
     )
