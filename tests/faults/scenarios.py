@@ -27,6 +27,7 @@ class Fault:
     strikes for a hundred runs. With `cuts`, callers reach the gateways over connections that break.
 
     Of all runs at least the share `success` must succeed, and the callers of others be told one of `reasons`.
+    With `retried` the workflows are idempotent: runs whose outcome a strike has hidden are sent again.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Fault:
     cuts: bool = False
     success: float = 1.0
     reasons: tuple[str, ...] = ()
+    retried: bool = False
 
 
 async def _kill_gateway(system: System) -> None:
@@ -127,6 +129,7 @@ FAULTS = (
         _kill_before_sending,
         strikes=1,
         workflows=("handled",),
+        retried=True,
         success=0.3,
         # Of a run that was not queued, what is to be sent is kept in Redis a moment after it was begun.
         reasons=("PAYLOAD_LOST",),

