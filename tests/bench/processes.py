@@ -19,6 +19,7 @@ from tests.bench.servers import envoy
 from tests.bench.servers.parts import Parts
 
 START_SECONDS = 30.0
+STOP_SECONDS = 20.0
 SERVER_CORE, LOAD_CORE = 0, 1
 _UPSTREAMS = {"parts", "postgrest_alone"}
 
@@ -52,7 +53,7 @@ class Servers:
         for process in reversed(self._processes):
             process.terminate()
             try:
-                process.wait(timeout=5)
+                process.wait(timeout=STOP_SECONDS)
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()

@@ -68,7 +68,7 @@ def run(
 ) -> dict[str, list[Sample]]:
     """The samples of every row by its key. Raises BenchError."""
     samples: dict[str, list[Sample]] = {row.key: [] for row in rows}
-    with tempfile.TemporaryDirectory() as scratch:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
         bench = Bench(plan, generated, Path(scratch))
         with bench.servers:
             for row in rows:
