@@ -60,12 +60,11 @@ class Tls(Periodic):
         self._files = files
         self._check_seconds = check_seconds
         self._seen = self._signs()
-        self._material = _read(files)
         self._generation = 0
-        self.http = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        self.http.minimum_version = ssl.TLSVersion.TLSv1_2
-        self.http.set_alpn_protocols(["http/1.1"])
-        self._show()
+        self._show(_read(files))
+        self.http = _context()
+        # A certificate and its key are loaded one after the other: a handshake between the two would fail.
+        self.http.sni_callback = self._present
 
     def grpc(self) -> grpc.ServerCredentials:
         """Credentials of a gRPC port, which follow the files."""
@@ -107,20 +106,24 @@ class Tls(Periodic):
         if signs == self._seen:
             return
         self._seen = signs
-        self._material = _read(self._files)
-        self._show()
+        self._show(_read(self._files))
         self._generation += 1
 
-    def _show(self) -> None:
-        material = self._material
+    def _show(self, material: _Material) -> None:
+        shown = _context()
         try:
-            self.http.load_cert_chain(self._files.certificate, self._files.key, password=_no_passphrase)
+            shown.load_cert_chain(self._files.certificate, self._files.key, password=_no_passphrase)
         except (ssl.SSLError, OSError) as error:
             msg = f"TLS_CERT_FILE and TLS_KEY_FILE cannot be used: {error}"
             raise TlsError(msg) from None
+        self._material, self._shown = material, shown
         if material.expires_at <= datetime.now(UTC):
             log.warning("the TLS certificate has expired", expired_at=material.expires_at.isoformat())
         log.info("TLS certificate", expires_at=material.expires_at.isoformat())
+
+    def _present(self, handshake: ssl.SSLObject, _name: str | None, _context: ssl.SSLContext) -> None:
+        """What OpenSSL asks at each handshake, whether or not the client names a server."""
+        handshake.context = self._shown
 
     def _signs(self) -> list[tuple[int, ...] | None]:
         """What changes when a file does, also when another one takes its place."""
@@ -132,6 +135,13 @@ class Tls(Periodic):
                 found = None
             signs.append(found and (found.st_ino, found.st_size, found.st_mtime_ns))
         return signs
+
+
+def _context() -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_alpn_protocols(["http/1.1"])
+    return context
 
 
 def _read(files: TlsFiles) -> _Material:

@@ -128,6 +128,22 @@ async def test_a_new_certificate_is_shown_without_a_restart(
     await tls.close()
 
 
+async def test_no_handshake_fails_while_certificates_change(
+    authority: Authority, files: TlsFiles, tmp_path: Path
+) -> None:
+    tls = Tls(files, check_seconds=0)
+    tls.start()
+    seen: set[int] = set()
+    async with serve(Connections(), tls=tls) as doors:
+        for _ in range(40):
+            renewed = authority.issue()
+            renewed.write(tmp_path)
+            async with asyncio.timeout(SECONDS):
+                while renewed.serial not in seen:
+                    seen |= {*await asyncio.gather(*(shown(doors.http_port, authority) for _ in range(8)))}
+    await tls.close()
+
+
 async def test_files_that_cannot_be_used_leave_the_old_certificate(
     authority: Authority, files: TlsFiles, tmp_path: Path
 ) -> None:
@@ -137,7 +153,9 @@ async def test_files_that_cannot_be_used_leave_the_old_certificate(
     async with serve(Connections(), tls=tls) as doors:
         before = await shown(doors.http_port, authority)
         with capture_logs() as logs:
-            files.key.write_bytes(authority.issue().key)
+            stray = tmp_path / "stray.key"
+            stray.write_bytes(authority.issue().key)
+            stray.replace(files.key)
             async with asyncio.timeout(SECONDS):
                 while not logs:
                     assert await shown(doors.http_port, authority) == before
