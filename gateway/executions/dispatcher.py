@@ -118,9 +118,9 @@ class Dispatcher(Periodic):
         await self._queue.check()
 
     def keep(self, run: Run) -> None:
-        """Keep what a run has been sent if it may be sent again, by any replica."""
+        """Keep what a run is to be sent if it may be sent again, by any replica; it is sent after that."""
         if may_repeat(run.job.workflow):
-            self._runner.tasks.spawn(self._keep(run))
+            run.keeping = self._runner.tasks.spawn(self._keep(run))
 
     async def _keep(self, run: Run) -> None:
         try:
@@ -128,6 +128,8 @@ class Dispatcher(Periodic):
         except (Unavailable, ResourceExhausted):
             return
         run.is_stored = True
+        if not run.is_leased:  # it did not wait for this, and has ended
+            await self._forget(run)
 
     async def store(self, job: Job) -> None:
         """Keep what a run is to be sent. Raises Unavailable without Redis, ResourceExhausted without room."""
@@ -246,10 +248,14 @@ class Dispatcher(Periodic):
         organization_id = run.job.organization_id
         if run.is_queued:
             self._leave(organization_id)
-        if run.is_stored and not run.log.is_abandoned:
-            self._runner.tasks.spawn(self.drop(run.job.execution_id))
+        if run.is_stored:
+            self._runner.tasks.spawn(self._forget(run))
         if organization_id in self._waiting:
             self._runner.tasks.spawn(self._release(organization_id))
+
+    async def _forget(self, run: Run) -> None:
+        if not run.log.is_abandoned:  # or another replica sends it
+            await self.drop(run.job.execution_id)
 
     def _leave(self, organization_id: str) -> None:
         self._running[organization_id] -= 1
@@ -266,7 +272,8 @@ class Dispatcher(Periodic):
 
 
 def _lost() -> DataLoss:
-    return DataLoss("What the run was to be sent was lost.", reason="PAYLOAD_LOST")
+    msg = "What the run was to be sent was lost. It was not charged: ask again, with another idempotency key."
+    return DataLoss(msg, reason="PAYLOAD_LOST")
 
 
 def _name(execution_id: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from dataclasses import dataclass
 from enum import Enum
@@ -19,7 +20,6 @@ from gateway.rpc.errors import RpcError, Unavailable
 from gateway.rpc.status import status_of
 
 if TYPE_CHECKING:
-    import asyncio
     from collections.abc import Sequence
 
     from gateway.adapters.n8n import N8n
@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from gateway.executions.settlement import Outcome, Settlement
     from gateway.gen.n8ngateway.v1.workflow_pb import Workflow
 
+
+KEEP_SECONDS = 0.5
+"""How long a run that may be sent again waits until what it is sent is kept: Redis may be away."""
 
 _SURE_PART = 2 / 3
 """Of a lease, in which no other replica has taken the run up, whichever clock runs faster."""
@@ -75,6 +78,8 @@ class Run:
         """Whether it came from the queue."""
         self.is_stored = False
         """Whether any replica knows what to send for it."""
+        self.keeping: asyncio.Task[None] | None = None
+        """What lets any replica know that, if they are to."""
         self.is_calling = False
         self.task: asyncio.Task[None] | None = None
         self.cancelling: asyncio.Task[bool] | None = None
@@ -106,6 +111,11 @@ class Run:
     async def room(self) -> None:
         """See `Publication.room`."""
         await self.publication.room()
+
+    async def kept(self) -> None:
+        """Wait until any replica knows what to send for it, if they are to, but not long for Redis."""
+        if self.keeping is not None:
+            await asyncio.wait({self.keeping}, timeout=KEEP_SECONDS)
 
     async def ended(self) -> tuple[Outcome, Settlement]:
         """Wait for the end. Raises the RpcError that failed the run; Moved if it goes on elsewhere."""

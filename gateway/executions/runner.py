@@ -291,6 +291,7 @@ class Runner:
         run.log.append(started(run.job))
         run.is_calling = True
         try:
+            await run.kept()
             await self._caller.call(run, outcome)
         except RpcError as error:
             outcome.error = error
