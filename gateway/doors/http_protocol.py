@@ -316,6 +316,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self.scope = scope
         super().on_headers_complete()
         self.cycle.keep_alive &= not self.parser.should_upgrade()
+        if len(self.pipeline) == 1:
+            self.flow.resume_reading()  # or nobody would notice that the client has gone
         self._alarm.set(self._bounds.body_seconds)
 
     def _whole(self, body: bytes) -> WholeRequest:

@@ -249,6 +249,24 @@ async def test_a_caller_that_goes_away_ends_its_call(doors: Doors, door: str) ->
     assert isinstance(doors.outcomes[0], Cancelled)
 
 
+@pytest.mark.parametrize("door", HOLD)
+async def test_a_caller_that_goes_away_ends_its_call_though_another_request_waits(
+    doors: Doors, door: str
+) -> None:
+    """Whether that one came with the first or after it, and in whatever parts."""
+    async with connect(doors.http_port) as connection:
+        waiting = HOLD["rest"]
+        connection.writer.write(HOLD[door] + waiting[:9])
+        async with asyncio.timeout(SECONDS):
+            await doors.service.called.wait()
+        connection.writer.write(waiting[9:])
+        await connection.writer.drain()
+    async with asyncio.timeout(SECONDS):
+        await doors.service.ended.wait()
+        await doors.observed.wait()
+    assert isinstance(doors.outcomes[0], Cancelled)
+
+
 @pytest.mark.parametrize("door", FLOOD)
 async def test_a_reader_that_goes_away_ends_its_stream_though_another_request_waits(
     doors: Doors, door: str
