@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     Heard = AtNode | Oneof[Literal["chunk"], ExecutionChunk]
     Content = Oneof[Literal["json"], Value] | Oneof[Literal["text"], str] | Oneof[Literal["data"], bytes]
 
-MAX_VALUES = 250_000
+MAX_VALUES = 50_000
 """JSON of more values is handed on as text."""
 
 JSON = "application/json"

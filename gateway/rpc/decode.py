@@ -19,8 +19,11 @@ if TYPE_CHECKING:
 
     Outer = DescMessage | DescFieldValueMap
 
-MAX_MESSAGES = 250_000
-"""Messages within one message. Each costs many times its bytes to make, and nothing else runs meanwhile."""
+MAX_MESSAGES = 100_000
+"""Messages within one message: JSON of as many values as other doors take is twice as many of them.
+
+Each costs many times its bytes to make, and nothing else runs meanwhile.
+"""
 
 _JSON_TYPES = (Value, Struct, ListValue)
 _NESTED = ("struct_value", "list_value")

@@ -45,7 +45,7 @@ class Options:
     max_body: int = 4 * 1024 * 1024
     max_target: int = 16 * 1024
     max_depth: int = 100
-    max_values: int = 250_000
+    max_values: int = 50_000
     body_timeout: float = 60.0
     emit_defaults: bool = True
     proto_names: bool = True

@@ -73,6 +73,16 @@ def test_json_too_deep_for_the_runtime_is_refused_naming_its_field() -> None:
     assert refused_field(ExecuteRequest, b"\x0a\x01w" + data_field(200)) == "data"
 
 
+def test_as_many_values_as_json_may_have_are_read_and_not_many_more() -> None:
+    for entries, refused in ((25_000, False), (100_001, True)):
+        body = ExecuteRequest(metadata={str(number): "" for number in range(entries)}).to_binary()
+        if refused:
+            with pytest.raises(InvalidArgument, match="it holds more than 100000 values"):
+                decode_binary(ExecuteRequest, body)
+        else:
+            assert len(decode_binary(ExecuteRequest, body).metadata) == entries
+
+
 def test_tags_written_longer_than_needed_hide_no_depth() -> None:
     assert refused_field(ExecuteRequest, data_field(40, tag=b"\xaa\x80\x00")) == "data"
 

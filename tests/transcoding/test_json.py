@@ -196,11 +196,11 @@ def test_the_place_in_a_larger_body_is_named(book: JsonDecoder) -> None:
 
 
 def test_the_wrong_one_of_many_is_found_quickly(book: JsonDecoder) -> None:
-    chapters: list[object] = [1] * 200_000
-    chapters[123_456] = 1.5
+    chapters: list[object] = [1] * 40_000
+    chapters[23_456] = 1.5
     with pytest.raises(JsonError) as caught:
         book.decode(json.dumps({"chapters": chapters}).encode())
-    assert caught.value.field == "chapters[123456]"
+    assert caught.value.field == "chapters[23456]"
 
 
 def test_breadth_is_not_depth(book: JsonDecoder) -> None:
@@ -226,9 +226,11 @@ def test_depth_has_an_end_even_without_a_limit(registry: Registry) -> None:
 def test_the_number_of_values_has_an_end(registry: Registry) -> None:
     decoder = JsonDecoder(message(registry, "transcoding.library.Book"), limits=JsonLimits(values=10))
     decoder.decode(b'{"name":"' + b",:" * 50 + b'"}')
-    decoder.decode(b'{"tags":[' + b",".join([b'""'] * 9) + b"]}")
-    with pytest.raises(JsonError, match="more than 10 values"):
-        decoder.decode(b'{"tags":[' + b",".join([b'""'] * 10) + b"]}")
+    decoder.decode(b'{"tags":[' + b",".join([b'"[{"'] * 8) + b"]}")
+    many, nested = b",".join([b'""'] * 9), b"[" * 9 + b"]" * 9
+    for text in (b'{"tags":[' + many + b"]}", b'{"extra":{"a":' + nested + b"}}"):
+        with pytest.raises(JsonError, match="more than 10 values"):
+            decoder.decode(text)
 
 
 def refusal(decoder: JsonDecoder, body: bytes) -> JsonError | None:
