@@ -23,6 +23,7 @@ from gateway import logs, platform
 from gateway.adapters import migrations
 from gateway.adapters.migrations import MigrationError
 from gateway.credits import application as credits_application
+from gateway.keys import application as keys_application
 from gateway.rpc.errors import RpcError
 from gateway.settings import Settings, SettingsError
 from gateway.workers import CANNOT_SERVE, WorkerError, Workers, stop_with_parent
@@ -38,6 +39,7 @@ application = typer.Typer(
 )
 application.add_typer(platform.application, name="platform")
 application.add_typer(credits_application, name="credits")
+application.add_typer(keys_application, name="keys")
 
 
 def _show_version(wanted: bool) -> None:  # noqa: FBT001 - as typer calls it
@@ -180,7 +182,9 @@ def migrate(
             help="As a superuser: first make what a Postgres without Supabase lacks, roles and functions.",
         ),
     ] = False,
-    database_url: Annotated[str, typer.Option(help="The database, as the owner of its schema.")],
+    database_url: Annotated[
+        str, typer.Option(envvar="DATABASE_URL", help="The database, as the owner of its schema.")
+    ],
 ) -> None:
     """Bring a database's schema up to date, as the Supabase CLI would."""
     _run(

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar, cast
 from uuid import UUID
 
 import orjson
@@ -40,7 +40,13 @@ _NO_SCHEMA = (
 
 _OPTIONS = {"credits_per_execution": "--credits"}
 
-DatabaseUrl = Annotated[str, typer.Option(help="The database, as its owner or the gateway's own login.")]
+T = TypeVar("T")
+M = TypeVar("M", bound=Message)
+
+DatabaseUrl = Annotated[
+    str,
+    typer.Option(envvar="DATABASE_URL", help="The database, as its owner or the gateway's own login."),
+]
 Organization = Annotated[UUID, typer.Option(help="The organization's id.")]
 
 
@@ -177,7 +183,7 @@ def limit(
     """
     changes: dict[str, Any] = {}
     if rate is not None:
-        changes["rate_limit"] = _rate(rate)
+        changes["rate_limit"] = rate_limit(rate)
     if open_streams is not None:
         changes["max_open_streams"] = open_streams
     if concurrent_executions is not None:
@@ -198,7 +204,7 @@ def _modes(unit: int | None, pricing: Pricing | None, response: Response | None)
     return fields
 
 
-def _rate(text: str) -> dict[str, int] | None:
+def rate_limit(text: str) -> dict[str, int] | None:
     """A rate as the database takes it; None for the gateway's default."""
     if text == "default":
         return None
@@ -212,11 +218,20 @@ def _rate(text: str) -> dict[str, int] | None:
 def call(database_url: str, function: str, **arguments: Any) -> Any:
     """Call a function of the database as the platform. Raises RpcError and MigrationError."""
 
-    async def called() -> Any:
+    async def called(database: PostgresDatabase) -> Any:
+        return json.loads(await database.call(function, None, **arguments))
+
+    return on_database(database_url, called)
+
+
+def on_database(database_url: str, work: Callable[[PostgresDatabase], Awaitable[T]]) -> T:
+    """Do some work on a database, over one connection. Raises RpcError and MigrationError."""
+
+    async def done() -> T:
         await migrations.reach(database_url)
         database = PostgresDatabase(database_url, max_connections=1)
         try:
-            return json.loads(await database.call(function, None, **arguments))
+            return await work(database)
         except Internal as error:
             if error.reason == SCHEMA_MISSING:
                 raise MigrationError(_NO_SCHEMA) from None
@@ -224,7 +239,7 @@ def call(database_url: str, function: str, **arguments: Any) -> Any:
         finally:
             await database.close()
 
-    return uvloop.run(called())
+    return uvloop.run(done())
 
 
 def _settings(settings: dict[str, Any]) -> None:
@@ -234,19 +249,20 @@ def _settings(settings: dict[str, Any]) -> None:
         console.print(f"  {name} {value}" + (" (by default)" if name in undecided else ""))
 
 
-def hold(request: type[Message], options: Mapping[str, str] | None = None, /, **fields: Any) -> None:
-    """Hold options to the rules that the API's request has. Raises BadParameter for a wrong one.
+def hold(request: type[M], options: Mapping[str, str] | None = None, /, **fields: Any) -> M:
+    """The API's request of these fields, held to its rules. Raises BadParameter for a wrong option.
 
     An option has the name of its field, unless `options` names it.
     """
     try:
-        validate.check(Validator(), JsonDecoder(request.desc()).from_value(fields))
+        held = cast("M", JsonDecoder(request.desc()).from_value(fields))
+        validate.check(Validator(), held)
     except InvalidArgument as error:
         path, problem = next(iter(error.fields.items()))
     except JsonError as error:
         path, problem = error.field, error.problem
     else:
-        return
+        return held
     field = path.rpartition(".")[2]
     option = (options or {}).get(field, f"--{field.replace('_', '-')}")
     raise typer.BadParameter(problem, param_hint=option)

@@ -78,6 +78,25 @@ def parse_rate(text: str) -> tuple[int, int]:
     return int(requests), _PERIODS[period]
 
 
+def parse_vault_keys(text: str) -> list[tuple[str, bytes]]:
+    """`[id:]base64` of 32 bytes, several joined by commas; id is 1 if none is given. Raises ValueError."""
+    keys: dict[str, bytes] = {}
+    for part in text.split(","):
+        key_id, _, encoded = part.strip().rpartition(":")
+        try:
+            key = base64.b64decode(encoded, validate=True)
+        except ValueError:
+            key = b""
+        key_id = key_id or "1"
+        if len(key) != _VAULT_KEY_BYTES or not _VAULT_KEY_ID.fullmatch(key_id) or key_id in keys:
+            msg = (
+                "must be 32 bytes in base64 (`openssl rand -base64 32`); to change it, NEW_ID:NEW,OLD_ID:OLD"
+            )
+            raise ValueError(msg)
+        keys[key_id] = key
+    return list(keys.items())
+
+
 def _rate(value: object) -> object:
     return parse_rate(str(value)) if isinstance(value, str | int) else value
 
@@ -461,7 +480,7 @@ class Settings(BaseSettings):
     @classmethod
     def _keys_of_32_bytes(cls, value: SecretStr | None) -> SecretStr | None:
         if value is not None:
-            _vault_keys(value.get_secret_value())
+            parse_vault_keys(value.get_secret_value())
         return value
 
     @property
@@ -484,7 +503,7 @@ class Settings(BaseSettings):
     @property
     def vault_keys(self) -> list[tuple[str, bytes]]:
         """Id and key of each in VAULT_KEY, the one that seals first."""
-        return _vault_keys(self.vault_key.get_secret_value()) if self.vault_key else []
+        return parse_vault_keys(self.vault_key.get_secret_value()) if self.vault_key else []
 
     @property
     def limit(self) -> tuple[int, int]:
@@ -528,25 +547,6 @@ def _network(text: str) -> IPv4Network | IPv6Network:
     except ValueError as error:
         msg = f"must list IP addresses and networks such as 10.0.0.0/8: {error}"
         raise ValueError(msg) from None
-
-
-def _vault_keys(text: str) -> list[tuple[str, bytes]]:
-    """`[id:]base64` of 32 bytes, several joined by commas; the id is 1 when none is given."""
-    keys: dict[str, bytes] = {}
-    for part in text.split(","):
-        key_id, _, encoded = part.strip().rpartition(":")
-        try:
-            key = base64.b64decode(encoded, validate=True)
-        except ValueError:
-            key = b""
-        key_id = key_id or "1"
-        if len(key) != _VAULT_KEY_BYTES or not _VAULT_KEY_ID.fullmatch(key_id) or key_id in keys:
-            msg = (
-                "must be 32 bytes in base64 (`openssl rand -base64 32`); to change it, NEW_ID:NEW,OLD_ID:OLD"
-            )
-            raise ValueError(msg)
-        keys[key_id] = key
-    return list(keys.items())
 
 
 def plain(secret: SecretStr | None) -> str:

@@ -135,16 +135,17 @@ class PlatformToken:
         if given is None:
             return await self._otherwise(call)
         if self._token and hmac.compare_digest(given.encode(), self._token):
-            return _in_tenant(_PLATFORM, call)
+            return _in_tenant(PLATFORM, call)
         raise Unauthenticated("X-Platform-Token is wrong, or not in use here.", reason="PLATFORM_TOKEN")
 
 
-_PLATFORM = Principal(
+PLATFORM = Principal(
     kind=Kind.PLATFORM,
     subject="platform",
     database_role=DatabaseRole.SERVICE,
     claims='{"sub":"platform","role":"service_role"}',
 )
+"""Who operates the gateway: over the API by its token, in the shell by being there."""
 
 
 class DevelopmentHeaders:

@@ -391,6 +391,20 @@ async def test_a_key_does_what_its_scopes_cover(
     assert (raised.value.reason, raised.value.metadata) == ("SCOPE_MISSING", {"required_scope": missing})
 
 
+async def test_the_platforms_token_makes_no_keys() -> None:
+    methods = MethodTable([(descriptor, None) for descriptor in SERVICES])
+    guard = Authorize(methods)
+    platform = Principal(Kind.PLATFORM, "platform", DatabaseRole.SERVICE, "{}")
+    for path in ("ApiKeyService/CreateApiKey", "ApiKeyService/ListApiKeys"):
+        call = call_of(methods[f"/n8ngateway.v1.{path}"])
+        call.principal = platform
+        with pytest.raises(PermissionDenied, match="n8n-gateway keys"):
+            await guard(call)
+    call = call_of(methods["/n8ngateway.v1.WorkflowService/DeleteWorkflow"])
+    call.principal = platform
+    await guard(call)
+
+
 async def test_users_need_no_scopes() -> None:
     methods = MethodTable([(descriptor, None) for descriptor in SERVICES])
     call = call_of(methods["/n8ngateway.v1.WorkflowService/DeleteWorkflow"])

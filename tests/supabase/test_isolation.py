@@ -120,7 +120,7 @@ class Call:
         return by_caller.get(caller, DENIED)
 
 
-def for_admins(call: str, *arguments: str) -> Call:
+def for_admins(call: str, *arguments: str, service: str = DENIED) -> Call:
     """A call about an organization that its owners and admins may make."""
     return Call(
         f"select {call}",
@@ -129,6 +129,7 @@ def for_admins(call: str, *arguments: str) -> Call:
         viewer=ROLE,
         other=NO_ORGANIZATION,
         stranger=NO_ORGANIZATION,
+        service=service,
     )
 
 
@@ -245,14 +246,17 @@ FUNCTIONS = {
     "applied_migrations": for_service("applied_migrations()"),
     "create_api_key": for_admins(
         "create_api_key($1, '{\"name\": \"k\", \"scopes\": []}', 'gw_live_' || repeat('b', 16),"
-        ' repeat(\'b\', 64), \'{"sealed": "AA==", "key_id": "1"}\')'
+        ' repeat(\'b\', 64), \'{"sealed": "AA==", "key_id": "1"}\')',
+        service="UNAUTHENTICATED",  # who makes a key is named
     ),
-    "list_api_keys": for_admins("list_api_keys($1)"),
-    "get_api_key": for_admins("get_api_key($1, $2)", "key"),
+    "list_api_keys": for_admins("list_api_keys($1)", service=OK),
+    "get_api_key": for_admins("get_api_key($1, $2)", "key", service=OK),
     "rotate_api_key": for_admins(
-        'rotate_api_key($1, $2, repeat(\'c\', 64), \'{"sealed": "AA==", "key_id": "1"}\', 60)', "key"
+        'rotate_api_key($1, $2, repeat(\'c\', 64), \'{"sealed": "AA==", "key_id": "1"}\', 60)',
+        "key",
+        service=OK,
     ),
-    "revoke_api_key": for_admins("revoke_api_key($1, $2)", "key"),
+    "revoke_api_key": for_admins("revoke_api_key($1, $2)", "key", service=OK),
     "create_credential_handle": for_service(
         "create_credential_handle($1, repeat('d', 64))", "other execution"
     ),
