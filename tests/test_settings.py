@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from gateway.settings import Environment, Settings, SettingsError
-from gateway.settings_faults import names_of
+from gateway.settings.faults import names_of
 
 DOCUMENTATION = Path(__file__).parents[1] / "docs" / "settings.md"
 

@@ -27,6 +27,17 @@ _WORDS = {
 }
 
 
+class SettingsError(Exception):
+    """The environment does not add up. The message names every fault at once.
+
+    `faults` are those of single settings, by their names.
+    """
+
+    def __init__(self, message: str = "", *, faults: Mapping[str, str] | None = None) -> None:
+        self.faults = dict(faults or {})
+        super().__init__(message or "\n".join(f"{name} {fault}" for name, fault in self.faults.items()))
+
+
 def faults(error: ValidationError, model: type[BaseModel]) -> dict[str, str]:
     """What is wrong with each setting, by its name: what is expected, and its default or an example."""
     fields = {name: field for key, field in model.model_fields.items() for name in names_of(key, field)}
