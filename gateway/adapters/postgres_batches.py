@@ -1,4 +1,4 @@
-"""Calls of one SQL function that come while another one is under way, and go together after it.
+"""Calls of one SQL function that come at one time, or while another one is under way, and go together.
 
 A statement of its own costs Postgres as much as what it is for: a snapshot, a commit, the protocol. Of calls
 that come faster than they are answered, each costs half when they share one.
@@ -7,7 +7,8 @@ that come faster than they are answered, each costs half when they share one.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from enum import Enum
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
@@ -15,12 +16,18 @@ R = TypeVar("R")
 
 MOST_TOGETHER = 8
 """Calls in one statement, which keeps the locks of all of them until it ends."""
-LONGEST_WAIT_SECONDS = 0.002
+LONGEST_WAIT_SECONDS = 0.01
 """How long a call waits for the one before it, on a database that is far away or stands still."""
 
 
+class _Alone(Enum):
+    """What a call is told that is to be made alone."""
+
+    GO = "go"
+
+
 class Batches(Generic[T, R]):
-    """Makes a call alone while none is under way, and else together with others that come meanwhile.
+    """Makes calls together that come in one turn of the loop, or while another one is under way.
 
     `alone` makes one call. `together` makes several, and answers each in its place: with what it gives, or
     with what it raises. None says that nothing came of them: then each is made alone.
@@ -33,59 +40,78 @@ class Batches(Generic[T, R]):
     ) -> None:
         self._alone = alone
         self._together = together
-        self._waiting: dict[asyncio.Future[R], T] = {}
+        self._waiting: dict[asyncio.Future[R | _Alone], T] = {}
         self._under_way = 0
         self._timer: asyncio.TimerHandle | None = None
+        self._is_turn_awaited = False
         self._sent: set[asyncio.Task[None]] = set()
 
     async def call(self, item: T) -> R:
         """Make a call. Cancelled while it waits, it is not made; later it may be, as others go with it."""
-        if not self._under_way:
-            self._under_way += 1
-            try:
-                return await self._alone(item)
-            finally:
-                self._come_back()
         loop = asyncio.get_running_loop()
-        future: asyncio.Future[R] = loop.create_future()
+        future: asyncio.Future[R | _Alone] = loop.create_future()
         self._waiting[future] = item
         if len(self._waiting) == MOST_TOGETHER:
             self._send()
+        elif not self._under_way:
+            self._send_soon()
         elif self._timer is None:
             self._timer = loop.call_later(LONGEST_WAIT_SECONDS, self._send)
         try:
-            return await future
+            answer = await future
+        except asyncio.CancelledError:
+            if self._waiting.pop(future, None) is None and _may_go(future):
+                self._come_back()
+            raise
+        if answer is not _Alone.GO:
+            return answer
+        try:
+            return await self._alone(item)
         finally:
-            self._waiting.pop(future, None)
+            self._come_back()
 
     async def close(self) -> None:
         """Wait for the calls that went together."""
         while self._sent:
             await asyncio.wait(self._sent)
 
+    def _send_soon(self) -> None:
+        """Let those that wait go with all that come in this turn of the loop."""
+        if not self._is_turn_awaited:
+            self._is_turn_awaited = True
+            asyncio.get_running_loop().call_soon(self._send)
+
     def _send(self) -> None:
         """Let those go that wait."""
+        self._is_turn_awaited = False
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        if self._waiting:
-            batch, self._waiting = self._waiting, {}
-            self._under_way += 1
-            task = asyncio.get_running_loop().create_task(self._go(batch))
-            self._sent.add(task)
-            task.add_done_callback(self._sent.discard)
+        if not self._waiting:
+            return
+        batch, self._waiting = self._waiting, {}
+        if len(batch) == 1:
+            self._let_go_alone(batch)
+            return
+        self._under_way += 1
+        task = asyncio.get_running_loop().create_task(self._go(batch))
+        self._sent.add(task)
+        task.add_done_callback(self._sent.discard)
+
+    def _let_go_alone(self, futures: Iterable[asyncio.Future[R | _Alone]]) -> None:
+        for future in futures:
+            if not future.done():
+                self._under_way += 1
+                future.set_result(_Alone.GO)
 
     def _come_back(self) -> None:
         self._under_way -= 1
-        self._send()
+        if self._waiting:
+            self._send_soon()
 
-    async def _go(self, batch: dict[asyncio.Future[R], T]) -> None:
+    async def _go(self, batch: dict[asyncio.Future[R | _Alone], T]) -> None:
         try:
             answers = await self._together(list(batch.values()))
-            if answers is None:
-                awaited = ((future, item) for future, item in batch.items() if not future.done())
-                await asyncio.gather(*(self._go_alone(future, item) for future, item in awaited))
-                return
         except Exception as error:  # noqa: BLE001 - it is the callers'
             answers = [error] * len(batch)
         except BaseException:
@@ -94,22 +120,18 @@ class Batches(Generic[T, R]):
             raise
         finally:
             self._come_back()
+        if answers is None:
+            self._let_go_alone(batch)
+            return
         for future, answer in zip(batch, answers, strict=True):
-            _give(future, answer)
-
-    async def _go_alone(self, future: asyncio.Future[R], item: T) -> None:
-        answer: R | Exception
-        try:
-            answer = await self._alone(item)
-        except Exception as error:  # noqa: BLE001 - it is the caller's
-            answer = error
-        _give(future, answer)
+            if future.done():
+                continue
+            if isinstance(answer, Exception):
+                future.set_exception(answer)
+            else:
+                future.set_result(answer)
 
 
-def _give(future: asyncio.Future[R], answer: R | Exception) -> None:
-    if future.done():
-        return
-    if isinstance(answer, Exception):
-        future.set_exception(answer)
-    else:
-        future.set_result(answer)
+def _may_go(future: asyncio.Future[R | _Alone]) -> bool:
+    """Whether a call was told to be made alone, in the turn in which its caller went away."""
+    return not future.cancelled() and future.exception() is None and future.result() is _Alone.GO

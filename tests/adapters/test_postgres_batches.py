@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import pytest
 
@@ -25,6 +25,14 @@ class Line:
         """Wait until so many statements have been sent."""
         while len(self.sent) < count:  # noqa: ASYNC110 - nobody tells when it is
             await asyncio.sleep(0)
+
+    async def behind(self, first: str, others: Iterable[str]) -> list[asyncio.Task[str]]:
+        """Make a call, which goes alone, and others that wait for it."""
+        call = self.call(first)
+        await self.gone(1)
+        calls = [call, *(self.call(name) for name in others)]
+        await asyncio.sleep(0)
+        return calls
 
     def answer(self, number: int, answers: list[str | Exception] | None = None) -> None:
         self._answers[number].set_result(answers or [name.upper() for name in self.sent[number]])
@@ -67,9 +75,16 @@ async def test_a_call_goes_alone_while_none_is_under_way(line: Line) -> None:
     assert line.sent == [["a"], ["b"]]
 
 
-async def test_those_that_come_meanwhile_go_together(line: Line) -> None:
-    calls = [line.call(name) for name in "abcd"]
+async def test_those_that_come_at_one_time_go_together(line: Line) -> None:
+    calls = [line.call(name) for name in "abc"]
     await line.gone(1)
+    line.answer(0)
+    assert await asyncio.gather(*calls) == ["A", "B", "C"]
+    assert line.sent == [["a", "b", "c"]]
+
+
+async def test_those_that_come_meanwhile_go_together(line: Line) -> None:
+    calls = await line.behind("a", "bcd")
     line.answer(0)
     await line.gone(2)
     late = line.call("e")
@@ -82,7 +97,7 @@ async def test_those_that_come_meanwhile_go_together(line: Line) -> None:
 
 
 async def test_as_many_as_may_go_together_wait_for_nobody(line: Line) -> None:
-    calls = [line.call(str(number)) for number in range(1 + MOST_TOGETHER + 1)]
+    calls = await line.behind("0", map(str, range(1, 1 + MOST_TOGETHER + 1)))
     await line.gone(2)
     assert [len(sent) for sent in line.sent] == [1, MOST_TOGETHER]
     line.answer(1)
@@ -95,7 +110,7 @@ async def test_as_many_as_may_go_together_wait_for_nobody(line: Line) -> None:
 async def test_nobody_waits_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gateway.adapters.postgres_batches.LONGEST_WAIT_SECONDS", 0.0)
     line = Line()
-    calls = [line.call(name) for name in "abc"]
+    calls = await line.behind("a", "bc")
     await line.gone(2)
     assert line.sent == [["a"], ["b", "c"]]
     line.answer(1)
@@ -105,8 +120,7 @@ async def test_nobody_waits_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def test_who_goes_away_while_waiting_is_not_sent(line: Line) -> None:
-    first, gone, left = (line.call(name) for name in "abc")
-    await line.gone(1)
+    first, gone, left = await line.behind("a", "bc")
     gone.cancel()
     with pytest.raises(asyncio.CancelledError):
         await gone
@@ -118,8 +132,7 @@ async def test_who_goes_away_while_waiting_is_not_sent(line: Line) -> None:
 
 
 async def test_who_goes_away_later_takes_nobody_along(line: Line) -> None:
-    first, gone, left = (line.call(name) for name in "abc")
-    await line.gone(1)
+    first, gone, left = await line.behind("a", "bc")
     line.answer(0)
     await line.gone(2)
     gone.cancel()
@@ -130,8 +143,7 @@ async def test_who_goes_away_later_takes_nobody_along(line: Line) -> None:
 
 
 async def test_those_that_wait_go_when_the_one_before_them_is_cancelled(line: Line) -> None:
-    first, second = (line.call(name) for name in "ab")
-    await line.gone(1)
+    first, second = await line.behind("a", "b")
     first.cancel()
     await line.gone(2)
     line.answer(1)
@@ -141,8 +153,7 @@ async def test_those_that_wait_go_when_the_one_before_them_is_cancelled(line: Li
 
 
 async def test_each_gets_what_is_its_own(line: Line) -> None:
-    first, *calls = (line.call(name) for name in "abc")
-    await line.gone(1)
+    first, *calls = await line.behind("a", "bc")
     line.answer(0)
     await line.gone(2)
     line.answer(1, [LookupError("b alone"), "C"])
@@ -153,8 +164,7 @@ async def test_each_gets_what_is_its_own(line: Line) -> None:
 
 
 async def test_what_came_to_nothing_is_made_again_alone(line: Line) -> None:
-    first, *calls = (line.call(name) for name in "abcd")
-    await line.gone(1)
+    first, *calls = await line.behind("a", "bcd")
     line.answer(0)
     assert await first == "A"
     await line.gone(2)
@@ -172,8 +182,7 @@ async def test_what_came_to_nothing_is_made_again_alone(line: Line) -> None:
 
 
 async def test_what_breaks_together_breaks_for_each(line: Line) -> None:
-    first, *calls = (line.call(name) for name in "abc")
-    await line.gone(1)
+    first, *calls = await line.behind("a", "bc")
     line.breaks(0, LookupError("alone"))
     with pytest.raises(LookupError, match="alone"):
         await first
@@ -189,11 +198,22 @@ async def test_what_breaks_together_breaks_for_each(line: Line) -> None:
 
 
 async def test_closing_waits_for_what_was_sent(line: Line) -> None:
-    calls = [line.call(name) for name in "abc"]
-    await line.gone(1)
+    calls = await line.behind("a", "bc")
     line.answer(0)
     await line.gone(2)
     closing = asyncio.create_task(line.batches.close())
     line.answer(1)
     await closing
     assert await asyncio.gather(*calls) == ["A", "B", "C"]
+
+
+async def test_who_goes_away_as_it_is_told_to_go_alone_keeps_nobody_waiting(line: Line) -> None:
+    gone = line.call("a")
+    asyncio.get_running_loop().call_soon(asyncio.get_running_loop().call_soon, gone.cancel)
+    with pytest.raises(asyncio.CancelledError):
+        await gone
+    left = line.call("b")
+    await line.gone(1)
+    line.answer(0)
+    assert await left == "B"
+    assert line.sent == [["b"]]
