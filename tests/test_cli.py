@@ -349,7 +349,7 @@ async def on_tick(self, counter):
 
 http._Server.on_tick = on_tick
 sys.argv = ["n8n-gateway", "serve"]
-from gateway.cli import main
+from gateway.__main__ import main
 main()
 """
 

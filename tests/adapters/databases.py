@@ -38,7 +38,7 @@ class Cluster:
             await connection.execute(f"create database {name} template {template}")
         finally:
             await connection.close()
-        return self.superuser.with_path(name)
+        return self.superuser.with_path(name, keep_query=True)
 
 
 async def spare_the_disk(superuser: str) -> None:
@@ -47,6 +47,21 @@ async def spare_the_disk(superuser: str) -> None:
     try:
         await connection.execute("alter system set fsync = off")
         await connection.execute("select pg_reload_conf()")
+    finally:
+        await connection.close()
+
+
+async def hasten_logins(superuser: URL) -> None:
+    """Have passwords proved in one iteration: tests log in thousands of times, and guess none."""
+    connection = await asyncpg.connect(str(superuser))
+    try:
+        await connection.execute("set scram_iterations = 1")
+        for role, password in (
+            (superuser.user, superuser.password),
+            ("authenticator", AUTHENTICATOR_PASSWORD),
+        ):
+            quoted = (password or "").replace("'", "''")
+            await connection.execute(f"alter role {role} password '{quoted}'")
     finally:
         await connection.close()
 
@@ -60,15 +75,17 @@ def login(superuser: URL) -> str:
 async def cluster(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Cluster]:
     async with LocalPostgres(tmp_path_factory.mktemp("postgres")) as server:
         await spare_the_disk(server.superuser_url)
-        running = Cluster(URL(server.superuser_url))
+        # It has no TLS, which each login would ask it for.
+        running = Cluster(URL(server.superuser_url).with_query(sslmode="disable"))
         connection = await asyncpg.connect(server.superuser_url)
         await connection.execute("create database migrated")
         await connection.close()
         await migrations.apply(
-            str(running.superuser.with_path("migrated")),
+            str(running.superuser.with_path("migrated", keep_query=True)),
             local=True,
             authenticator_password=AUTHENTICATOR_PASSWORD,
         )
+        await hasten_logins(running.superuser)
         yield running
 
 

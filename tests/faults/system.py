@@ -48,7 +48,7 @@ import sys, time
 real, off = time.time, float(sys.argv.pop(1))
 time.time = lambda: real() + off
 sys.argv[0] = "n8n-gateway"
-from gateway.cli import main
+from gateway.__main__ import main
 main()
 """
 

@@ -7,10 +7,9 @@ a new one that is missing here fails.
 from __future__ import annotations
 
 import hashlib
-import re
 import uuid
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import asyncpg
@@ -23,7 +22,7 @@ from gateway.rpc.api_keys import new_key
 from gateway.rpc.principal import Principal
 from tests.adapters.databases import Tenant, add_api_key, add_member, login, new_tenant, user
 
-PERMISSIONS = Path(__file__).parents[2] / "docs" / "permissions.md"
+pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 OWN, ALL, NOTHING, DENIED = "own", "all", "nothing", "denied"
 OK = "ok"
@@ -404,6 +403,7 @@ class World:
     """Two tenants with a row in every table, and who there is."""
 
     url: URL
+    superuser: asyncpg.Connection
     callers: dict[str, Principal]
     a: dict[str, Any]
     b: dict[str, Any]
@@ -473,7 +473,7 @@ async def furnished(database: PostgresDatabase, owner: Principal) -> tuple[Tenan
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def world(superuser_url: URL) -> World:
+async def world(superuser_url: URL) -> AsyncIterator[World]:
     callers = {name: user() for name in CALLERS if name not in {"anonymous", "service", *KEYS}}
     database = PostgresDatabase(login(superuser_url))
     connection = await asyncpg.connect(str(superuser_url))
@@ -496,25 +496,24 @@ async def world(superuser_url: URL) -> World:
         a |= {"member": callers["member of A"].subject, "guest": guest.subject}
         for name, of in (("key of A", a), ("key of B", b)):
             callers[name] = await add_api_key(connection, str(of["organization"]))
+        yield World(superuser_url, connection, callers, a, b)
     finally:
         await connection.close()
         await database.close()
-    return World(superuser_url, callers, a, b)
 
 
 async def attempt(world: World, caller: str, sql: str, *arguments: Any) -> list[Any] | str:
     """Return the rows, or DENIED, or the reason; whatever it did is rolled back."""
     principal = world.callers.get(caller)
     role = {"anonymous": "anon", "service": "service_role"}.get(caller, "authenticated")
-    connection = await asyncpg.connect(str(world.url))
+    transaction = world.superuser.transaction()
+    await transaction.start()
     try:
-        # Closed without a commit.
-        await connection.transaction().start()
-        await connection.execute(
+        await world.superuser.execute(
             "select set_config('request.jwt.claims', $1, true)", principal.claims if principal else "{}"
         )
-        await connection.execute(f"set local role {role}")
-        return await connection.fetch(sql, *arguments)
+        await world.superuser.execute(f"set local role {role}")
+        return await world.superuser.fetch(sql, *arguments)
     except asyncpg.InsufficientPrivilegeError:
         return DENIED
     except asyncpg.PostgresError as error:
@@ -522,16 +521,18 @@ async def attempt(world: World, caller: str, sql: str, *arguments: Any) -> list[
             raise
         return error.detail or ""
     finally:
-        await connection.close()
+        await transaction.rollback()
 
 
-async def test_no_table_is_missing_here(superuser: Any) -> None:
-    found = await superuser.fetch("select tablename from pg_tables where schemaname = 'public'")
+async def test_no_table_is_missing_here(world: World) -> None:
+    found = await world.superuser.fetch("select tablename from pg_tables where schemaname = 'public'")
     assert {row["tablename"] for row in found} == TABLES.keys() | CLOSED.keys()
 
 
-async def test_no_function_is_missing_here(superuser: Any) -> None:
-    found = await superuser.fetch("select proname from pg_proc where pronamespace = 'public'::regnamespace")
+async def test_no_function_is_missing_here(world: World) -> None:
+    found = await world.superuser.fetch(
+        "select proname from pg_proc where pronamespace = 'public'::regnamespace"
+    )
     assert sorted(row["proname"] for row in found) == sorted(FUNCTIONS)
 
 
@@ -609,41 +610,18 @@ async def test_a_list_holds_only_the_callers_own(world: World, caller: str) -> N
 
 async def test_a_caller_cannot_make_itself_another(world: World) -> None:
     """A claim of the token is what counts; a tenant cannot be reached by adding claims of its own."""
-    connection = await asyncpg.connect(str(world.url))
-    try:
-        async with connection.transaction():
-            await connection.execute("set local role authenticated")
-            for claims in (
-                "{}",
-                '{"sub": ""}',
-                '{"o": {"id": null}}',
-                '{"org_id": ""}',
-                '{"o": []}',
-                "[]",
-                '"x"',
-                "7",
-            ):
-                await connection.execute("select set_config('request.jwt.claims', $1, true)", claims)
-                for table in TABLES:
-                    assert await connection.fetch(f"select * from {table}") == []
-    finally:
-        await connection.close()
-
-
-def test_the_documented_permissions_are_these() -> None:
-    rows = re.findall(
-        r"^\| [^|]+ \| `(\w+)` \| ([\w ]+)", PERMISSIONS.read_text(encoding="utf-8"), re.MULTILINE
-    )
-    documented = {function: role.strip() for function, role in rows}
-    assert documented.keys() == FUNCTIONS.keys()
-    for function, role in documented.items():
-        call = FUNCTIONS[function]
-        allowed = [caller.removesuffix(" of A") for caller in MEMBERS_OF_A if call.expected(caller) == OK]
-        if role == "the platform":
-            assert (allowed, call.service) == ([], OK), function
-        elif role == "the invited user":
-            assert (len(allowed), call.stranger) == (len(MEMBERS_OF_A), NO_INVITATION), function
-        else:
-            assert allowed[-1] == (role if role in allowed else "viewer"), function
-            assert (call.stranger == OK) == role.startswith("any"), function
-            assert (call.expected("key of A") == OK) == (role in {"member", "viewer", "any caller"}), function
+    async with world.superuser.transaction():
+        await world.superuser.execute("set local role authenticated")
+        for claims in (
+            "{}",
+            '{"sub": ""}',
+            '{"o": {"id": null}}',
+            '{"org_id": ""}',
+            '{"o": []}',
+            "[]",
+            '"x"',
+            "7",
+        ):
+            await world.superuser.execute("select set_config('request.jwt.claims', $1, true)", claims)
+            for table in TABLES:
+                assert await world.superuser.fetch(f"select * from {table}") == []

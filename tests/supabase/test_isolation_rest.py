@@ -33,6 +33,8 @@ from tests.supabase.test_isolation import (
 
 __all__ = ["postgrests", "world"]
 
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
 _NO_PRIVILEGE = "42501"
 
 
@@ -69,7 +71,7 @@ class Api:
         return told["details"]
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def api(world: World, upstream: str, postgrests: Postgrests) -> AsyncIterator[Api]:
     async with Project(upstream) as project, aiohttp.ClientSession(f"{project.url}/rest/v1/") as client:
         yield Api(world, client, postgrests)
@@ -146,12 +148,10 @@ async def test_nobody_writes_a_table(api: Api, world: World, table: str, caller:
 
 @pytest.mark.parametrize("caller", CALLERS)
 @pytest.mark.parametrize("function", FUNCTIONS)
-async def test_functions_are_called_by_who_may(
-    api: Api, world: World, superuser: Any, function: str, caller: str
-) -> None:
+async def test_functions_are_called_by_who_may(api: Api, world: World, function: str, caller: str) -> None:
     call = FUNCTIONS[function]
     values = [world.a[name] for name in call.arguments]
-    arguments = await arguments_of(superuser, function, call.sql, *values)
+    arguments = await arguments_of(world.superuser, function, call.sql, *values)
     result = await api.attempt(caller, "POST", f"rpc/{function}", arguments)
     if call.expected(caller) == OK:
         assert not isinstance(result, str)
