@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, cast
 
 import httpx
 import orjson
-from postgrest import AsyncRPCFilterRequestBuilder
+from postgrest import APIResponse, AsyncRPCFilterRequestBuilder
 from postgrest.base_request_builder import RequestConfig
 from yarl import URL
 
@@ -18,7 +18,7 @@ from gateway.adapters import sqlstates
 from gateway.adapters.database import request_headers
 from gateway.adapters.supabase_arguments import fitted
 from gateway.adapters.supabase_errors import NO_PRIVILEGE, translate
-from gateway.adapters.supabase_http import HttpSession, Timeouts
+from gateway.adapters.supabase_http import BROKEN_OFF, HttpSession, Timeouts
 from gateway.adapters.supabase_tokens import Signer
 from gateway.rpc.errors import Internal, PermissionDenied, RpcError, Unauthenticated
 from gateway.rpc.principal import DatabaseRole, Kind
@@ -37,10 +37,14 @@ _OPAQUE_KEY = "sb_"
 
 @dataclass(frozen=True, slots=True)
 class _Function:
-    """Types of the parameters by name, and who may call it."""
+    """Types of the parameters by name, who may call it, and whether it only reads."""
 
     parameters: Mapping[str, str]
     roles: frozenset[str]
+    reads: bool
+
+
+_DESCRIBE = _Function({}, frozenset(), reads=True)
 
 
 class SupabaseDatabase:
@@ -52,7 +56,8 @@ class SupabaseDatabase:
     calls raise FailedPrecondition, reason SUPABASE_JWT_SECRET_MISSING. Both kinds of keys are taken: JWTs
     (anon, service_role) and sb_publishable_… / sb_secret_….
 
-    Who calls stands in the headers of the one request; calls share connections alone.
+    Who calls stands in the headers of the one request; calls share connections alone. A read whose connection
+    breaks before its answer is made once more; a write is not, for nobody knows whether it was done.
     """
 
     def __init__(
@@ -83,7 +88,7 @@ class SupabaseDatabase:
         if known is None or not known.parameters.keys() >= arguments.keys():
             known = await self._learned(function, arguments)
         try:
-            return await self._rpc(function, principal, fitted(arguments, known.parameters))
+            return await self._rpc(function, known, principal, fitted(arguments, known.parameters))
         except PermissionDenied as error:
             if error.reason == NO_PRIVILEGE:
                 role = principal.database_role if principal else DatabaseRole.SERVICE
@@ -124,13 +129,15 @@ class SupabaseDatabase:
         return known
 
     async def _learn(self) -> None:
-        described = orjson.loads(await self._rpc("describe_functions", None, {}))
+        described = orjson.loads(await self._rpc("describe_functions", _DESCRIBE, None, {}))
         self._functions = {
-            name: _Function(function["parameters"], frozenset(function["roles"]))
+            name: _Function(function["parameters"], frozenset(function["roles"]), function["reads"])
             for name, function in described.items()
         }
 
-    async def _rpc(self, function: str, principal: Principal | None, arguments: dict[str, Json]) -> str:
+    async def _rpc(
+        self, function: str, known: _Function, principal: Principal | None, arguments: dict[str, Json]
+    ) -> str:
         token = _own_token(principal)
         # What a client of supabase-py makes: one for each call would cost as much as the rest of it.
         request = RequestConfig(
@@ -144,7 +151,7 @@ class SupabaseDatabase:
             retry_enabled=False,
         )
         try:
-            answer = await AsyncRPCFilterRequestBuilder(request).execute()
+            answer = await _executed(AsyncRPCFilterRequestBuilder(request), again=known.reads)
         except (ValueError, RecursionError):
             # Text that is not Unicode, a number that is none, nesting without end: nothing has been sent.
             raise sqlstates.unfit({}) from None
@@ -159,6 +166,16 @@ class SupabaseDatabase:
             "apikey": self._anon_key,
             "Authorization": f"Bearer {token or self._signer.token(principal)}",
         }
+
+
+async def _executed(request: AsyncRPCFilterRequestBuilder, *, again: bool) -> APIResponse:
+    """Make a request, if need be and it may be `again`."""
+    try:
+        return await request.execute()
+    except BROKEN_OFF:
+        if not again:
+            raise
+    return await request.execute()
 
 
 def _own_token(principal: Principal | None) -> str | None:

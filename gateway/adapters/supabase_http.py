@@ -19,6 +19,8 @@ from gateway.rpc.limit import Limits
 # PostgREST keeps an idle connection for 30 s, what stands in front of it for longer.
 _KEEPALIVE_SECONDS = 15.0
 _UNASKED = 16
+BROKEN_OFF = (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError)
+"""What is raised where a connection, most often one that was kept, ends before the answer begins."""
 # PostgREST's own codes and SQLSTATEs.
 _CODE = re.compile(r"PGRST[0-9A-Z]{3}|[0-9A-Z]{5}")
 _SENT = httpx.Request("POST", "http://postgrest")

@@ -22,6 +22,7 @@ from structlog.testing import capture_logs
 from yarl import URL
 
 from gateway.adapters import migrations, supabase_tokens
+from gateway.adapters.supabase import _DESCRIBE as DESCRIBE
 from gateway.adapters.supabase import SupabaseDatabase
 from gateway.adapters.supabase_errors import translate
 from gateway.adapters.supabase_http import ForeignAnswerError, Timeouts
@@ -356,6 +357,41 @@ async def test_an_answer_that_breaks_off_is_unavailable() -> None:
         await database.close()
 
 
+@pytest.mark.parametrize(("function", "asked"), [("look", 2), ("change", 1)])
+async def test_a_read_whose_kept_connection_ends_is_made_once_more_and_a_write_is_not(
+    function: str, asked: int
+) -> None:
+    described = {
+        name: {"parameters": {}, "roles": ["service_role"], "reads": name == "look"}
+        for name in ("look", "change")
+    }
+    answer = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s"
+    seen: list[str] = []
+
+    async def fleeting(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Answers one request of a connection, and ends it when there is another."""
+        for body in (json.dumps(described if not seen else "answer").encode(), None):
+            try:
+                head = await reader.readuntil(b"\r\n\r\n")
+            except asyncio.IncompleteReadError:
+                break
+            seen.append(head.split(b" ")[1].decode().rpartition("/")[2])
+            if body is not None:
+                writer.write(answer % (len(body), body))
+        writer.close()
+
+    async with raw(fleeting) as url:
+        database = at(url)
+        await database.ping()
+        if asked == 1:
+            with pytest.raises(Unavailable):
+                await database.call(function, None)
+        else:
+            assert json.loads(await database.call(function, None)) == "answer"
+        await database.close()
+    assert seen == ["describe_functions"] + [function] * asked
+
+
 async def until(condition: Callable[[], bool]) -> None:
     while not condition():  # noqa: ASYNC110 - nobody tells when it is
         await asyncio.sleep(0)
@@ -389,7 +425,7 @@ async def test_what_a_server_says_unasked_answers_nobody() -> None:
     async with raw(talkative) as url:
         database = at(url)
         for _ in range(5):
-            assert await database._rpc("f", None, {}) == "{}"
+            assert await database._rpc("f", DESCRIBE, None, {}) == "{}"
             await until(lambda: spoke_unasked(database))
         assert connections == 5
         await database.close()
