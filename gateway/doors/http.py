@@ -13,7 +13,7 @@ import uvicorn
 from starlette.datastructures import MutableHeaders
 from starlette.middleware.cors import CORSMiddleware
 
-from gateway.doors.asgi import Answering, Application, Receive, Scope, Send
+from gateway.doors.asgi import Answering, Application, Event, RawHeaders, Receive, Scope, Send
 from gateway.doors.docs import FIRST_SEGMENTS, documentation
 from gateway.doors.hosts import AllowedHosts
 from gateway.doors.http_protocol import BoundedHttpProtocol, Bounds, Pending
@@ -96,7 +96,10 @@ class _ByPath:
 
 
 class _CrossOrigin:
-    """The rules of CORS, for requests that say which page they come from."""
+    """The rules of CORS, for requests that say which page they come from.
+
+    Every answer, whoever asks, tells caches that it is not for pages of another origin.
+    """
 
     def __init__(self, application: Answering, origins: Collection[str]) -> None:
         self._application = application
@@ -110,10 +113,10 @@ class _CrossOrigin:
         )
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
-        return self._with_rules(scope, receive, send)
+        return self._with_rules(scope, receive, partial(_send_varied, send))
 
     def answer(self, request: WholeRequest) -> Awaitable[Response] | None:
-        """The application's own answer where no page asks, which caches must not give to one that does."""
+        """The application's own answer where no page asks."""
         if any(name == b"origin" for name, _ in request.headers):
             return None
         answering = self._application.answer(request)
@@ -122,9 +125,22 @@ class _CrossOrigin:
 
 async def _varied(answering: Awaitable[Response]) -> Response:
     response = await answering
-    headers = MutableHeaders(raw=response.headers)
-    headers["vary"] = ", ".join([*headers.getlist("vary"), "Origin"])
+    _vary(response.headers)
     return response
+
+
+async def _send_varied(send: Send, message: Event) -> None:
+    if message["type"] == "http.response.start":
+        message["headers"] = headers = list(message["headers"])
+        _vary(headers)
+    await send(message)
+
+
+def _vary(fields: RawHeaders) -> None:
+    headers = MutableHeaders(raw=fields)
+    named = [name.strip() for value in headers.getlist("vary") for name in value.split(",")]
+    if "Origin" not in named:
+        headers["vary"] = ", ".join([*named, "Origin"])
 
 
 def _is_rpc(headers: Iterable[tuple[bytes, bytes]]) -> bool:

@@ -151,7 +151,8 @@ class Exchange:
         content_type = negotiate(self._headers.joined(b"accept"), route.offers)
         if content_type is None:
             problem = f"the response is available as {', '.join(route.offers)}"
-            raise StatusError(Code.INVALID_ARGUMENT, problem, http_status=406)
+            vary = {"vary": "accept"}
+            raise StatusError(Code.INVALID_ARGUMENT, problem, headers=vary, http_status=406)
         return content_type
 
     async def _call(self, match: Match[Route], content_type: str, seconds: float | None) -> None:

@@ -49,6 +49,10 @@ def unary_response(
         sent = raw_headers(sent, added)
     if status in _BODILESS:
         return _without_body(status, sent)
+    compressible = len(body) >= options.compression_minimum and _is_text(content_type)
+    if compressible:
+        compressible = all(name != b"content-encoding" for name, _ in sent)
+        sent.append((b"vary", b"accept-encoding"))
     if route.tagged and status == _OK:
         tag = next((value for name, value in sent if name == b"etag"), b"")
         if not tag:
@@ -59,10 +63,6 @@ def unary_response(
         wanted = headers.joined(b"if-none-match")
         if wanted and none_match(wanted, tag):
             return _without_body(_NOT_MODIFIED, sent)
-    compressible = len(body) >= options.compression_minimum and _is_text(content_type)
-    if compressible:
-        compressible = all(name != b"content-encoding" for name, _ in sent)
-        sent.append((b"vary", b"accept-encoding"))
     sent.append((b"content-length", b"%d" % len(body)))
     return Response(status, sent, body, compressible)
 

@@ -148,6 +148,33 @@ async def test_answers_and_errors_are_exposed_to_the_origin(
     assert answer.headers["x-request-id"]
 
 
+VARIED = [
+    request_bytes("POST", EXECUTE, {"content-type": "application/proto"}, GOOD),
+    request_bytes("POST", EXECUTE, {"content-type": "application/proto"}, b"\xff"),
+    request_bytes("POST", EXECUTE, {"content-type": "application/grpc-web+proto"}, frame(GOOD)),
+    request_bytes("POST", WATCH, {"content-type": "application/connect+proto"}, frame(b"")),
+    request_bytes("POST", "/api/v1/execute", {"content-type": "application/json"}, b"{}"),
+    request_bytes("POST", "/api/v1/execute", {"content-type": "application/json"}, b"no json"),
+    request_bytes("GET", "/api/v1/executions", {"if-none-match": "*"}),
+    request_bytes("GET", "/api/v1/executions/1/events", {"accept": "text/event-stream"}),
+    request_bytes("GET", "/api/v1/executions/1/events", {"accept": "image/png"}),
+    request_bytes("GET", "/nothing", {}),
+    request_bytes("GET", "/openapi.json", {"if-none-match": "*"}),
+    request_bytes("GET", "/docs/nothing", {}),
+]
+
+
+@pytest.mark.parametrize("origin", ["", ORIGIN, "https://evil.example.com"])
+@pytest.mark.parametrize("request_", VARIED)
+async def test_caches_are_told_that_answers_depend_on_the_origin(
+    connection: Http1, request_: bytes, origin: str
+) -> None:
+    line = f"\r\norigin: {origin}\r\n\r\n".encode() if origin else b"\r\n\r\n"
+    connection.writer.write(request_.replace(b"\r\n\r\n", line, 1))
+    answer = await connection.answer()
+    assert [name.strip() for name in answer.headers["vary"].split(",")].count("origin") == 1
+
+
 async def test_no_shared_cache_keeps_what_one_caller_got(connection: Http1) -> None:
     answer = await connection.request("GET", "/api/v1/executions", {})
     assert (answer.status, answer.headers["cache-control"]) == (200, "private, no-cache")

@@ -106,6 +106,7 @@ async def test_accept(library: Library, accept: str) -> None:
 async def test_what_cannot_be_accepted_is_406(library: Library, accept: str) -> None:
     answer = await call(library.app, "GET", BOOK, headers={"accept": accept})
     assert (answer.status, answer.headers["content-type"]) == (406, "application/json")
+    assert answer.headers["vary"] == "accept"
     assert "application/json" in answer.json()["message"]
     assert library.requests == []
 
@@ -357,7 +358,9 @@ async def test_large_answers_are_compressed(library: Library, size: int) -> None
     assert packed.headers["content-encoding"] == "gzip"
     assert packed.headers["content-length"] == str(len(packed.body))
     assert packed.headers["etag"] == plain.headers["etag"]
-    assert packed.headers["vary"] == plain.headers["vary"] == "accept-encoding"
+    kept = await call(library.app, "GET", BOOK, headers={"if-none-match": plain.headers["etag"]})
+    assert kept.status == 304
+    assert packed.headers["vary"] == plain.headers["vary"] == kept.headers["vary"] == "accept-encoding"
 
 
 async def test_a_handler_may_encode_its_answer_itself(library: Library) -> None:
