@@ -16,7 +16,10 @@ from typing import Any
 import grpc
 import httpx
 import pytest
+import structlog
 
+from gateway import cli
+from gateway.doors import http
 from gateway.settings import Settings
 from gateway.workers import CANNOT_SERVE, Workers
 from tests.command import SECONDS, complaint, environment_of, run, serving
@@ -112,19 +115,58 @@ def fail_twice(attempts: Path, replaced: Path, _settings: Settings) -> None:
     threading.Event().wait()
 
 
+def lose_port(lost: Path, replaced: Path, settings: Settings) -> None:
+    """A worker's work: it serves, and the first one's HTTP server dies of an exception."""
+    is_first = not lost.exists()
+    lost.touch()
+
+    async def on_tick(server: Any, counter: int) -> bool:
+        if is_first:
+            raise RuntimeError("a fault of the server")
+        if not counter:
+            await asyncio.to_thread(replaced.write_text, str(settings.http_port))
+        return bool(server.should_exit)
+
+    http._Server.on_tick = on_tick  # type: ignore[method-assign]
+    cli._work(settings)
+
+
+@contextlib.asynccontextmanager
+async def keeping(work: Any, environment: dict[str, str], monkeypatch: pytest.MonkeyPatch, path: Path) -> Any:
+    """Keep one worker; gives what a later one writes to `path`."""
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    stopping = asyncio.Event()
+    os.mkfifo(path)
+    running = asyncio.create_task(Workers(work, Settings.load(), 1).run(stopping))
+    told = asyncio.create_task(asyncio.to_thread(path.read_text))
+    done, _ = await asyncio.wait([running, told], return_when=asyncio.FIRST_COMPLETED)
+    if told not in done:
+        os.close(os.open(path, os.O_RDWR))  # nobody writes: let go of who reads
+    try:
+        yield await told
+    finally:
+        stopping.set()
+        await running
+
+
 async def test_one_that_an_unforeseen_exception_ends_is_replaced_until_it_serves(
     environment: dict[str, str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    for name, value in environment.items():
-        monkeypatch.setenv(name, value)
-    replaced, stopping = tmp_path / "replaced", asyncio.Event()
-    os.mkfifo(replaced)
+    replaced = tmp_path / "replaced"
     work = partial(fail_twice, tmp_path / "attempts", replaced)
-    running = asyncio.create_task(Workers(work, Settings.load(), 1).run(stopping))
-    told = asyncio.create_task(asyncio.to_thread(replaced.read_text))
-    done, _ = await asyncio.wait([running, told], return_when=asyncio.FIRST_COMPLETED)
-    if told not in done:
-        os.close(os.open(replaced, os.O_RDWR))  # nobody writes: let go of who reads
-    stopping.set()
-    await running
-    assert await told == "serves"
+    async with keeping(work, environment, monkeypatch, replaced) as told:
+        assert told == "serves"
+
+
+async def test_one_that_has_lost_its_http_port_is_replaced(
+    environment: dict[str, str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    replaced = tmp_path / "replaced"
+    work = partial(lose_port, tmp_path / "lost", replaced)
+    with structlog.testing.capture_logs() as lines:
+        async with keeping(work, environment, monkeypatch, replaced) as port, httpx.AsyncClient() as client:
+            answer = await client.get(f"http://127.0.0.1:{port}/api/v1/health", timeout=SECONDS)
+            assert answer.json()["status"] == "healthy"
+    died = [line for line in lines if line["event"] == "worker died"]
+    assert [line["exit_code"] for line in died] == [1]
