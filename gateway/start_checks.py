@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 import orjson
 import structlog
 
 from gateway.adapters import migrations
 from gateway.rpc.errors import FailedPrecondition, RpcError, Unavailable
-from gateway.settings import Environment, SettingsError
+from gateway.settings import Environment, SettingsError, plain
 
 if TYPE_CHECKING:
     from gateway.adapters.database import Database
@@ -94,14 +95,25 @@ async def _check_functions(database: PostgresDatabase) -> None:
         raise _behind("is missing" if is_missing else f"is of an older version, without {', '.join(lacking)}")
 
 
-async def check_migrations(database: Database) -> None:
-    """Compare the migrations that the database has with those of this version.
+async def check_migrations(database: Database, settings: Settings) -> None:
+    """Compare the migrations that the database has with those of this version; tell where there is none.
 
     Raises SettingsError for one that lacks some, though it may have every function: their bodies are older. A
     schema that was brought up by other means, without a list of migrations, is taken as it is.
     """
     try:
         applied = orjson.loads(await database.call("applied_migrations", None))
+    except Unavailable as error:
+        setting = "SUPABASE_URL" if settings.database_url is None else "DATABASE_URL"
+        url = plain(settings.database_url) or settings.supabase_url or ""
+        log.warning(
+            "THE DATABASE CANNOT BE REACHED: calls are UNAVAILABLE, and readiness is 503, until it can be;"
+            " then all goes on by itself",
+            setting=setting,
+            host=_place(url),
+            reason=error.reason,
+        )
+        return
     except RpcError as error:
         log.warning("not known which migrations the database has", reason=error.reason)
         return
@@ -110,6 +122,16 @@ async def check_migrations(database: Database) -> None:
     lacking = [f"{m.version}_{m.name}" for m in migrations.migrations() if m.version not in applied]
     if lacking:
         raise _behind(f"is of an older version, without the migrations {', '.join(lacking)}")
+
+
+def _place(url: str) -> str:
+    """Host and port, and nothing else that a URL may hold."""
+    parts = urlsplit(url)
+    try:
+        port = parts.port
+    except ValueError:
+        port = None
+    return f"{parts.hostname or ''}:{port}" if port else parts.hostname or ""
 
 
 def _behind(what: str) -> SettingsError:

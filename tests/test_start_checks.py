@@ -115,21 +115,21 @@ async def test_nor_with_functions_of_an_older_version(cluster: Cluster) -> None:
     database = PostgresDatabase(login(url))
     table = "supabase_migrations.schema_migrations"
     try:
-        await check_migrations(database)
+        await check_migrations(database, settings())
         await connection.execute(
             f"insert into {table} (version, name) values ('29991231000000', 'of_others')"
         )
-        await check_migrations(database)
+        await check_migrations(database, settings())
         await connection.execute(f"delete from {table} where version in ('20261122104200', '20261122116000')")
         lacking = "20261122104200_runners, 20261122116000_runs_in_few_statements"
         with pytest.raises(
             SettingsError, match=f"without the migrations {lacking}: run `n8n-gateway migrate"
         ):
-            await check_migrations(database)
+            await check_migrations(database, settings())
 
         await connection.execute(f"alter table {table} rename to hidden")
         with capture_logs() as logs:
-            await check_migrations(database)
+            await check_migrations(database, settings())
         assert logs == []
     finally:
         await connection.close()
@@ -155,15 +155,17 @@ async def test_a_list_of_migrations_that_nobody_may_read_says_nothing(cluster: C
 
 
 async def test_a_vault_that_cannot_be_asked_does_not_stop_the_start() -> None:
-    database = PostgresDatabase("postgresql://authenticator@127.0.0.1:1/postgres")
+    url = "postgresql://authenticator:hunter2-of-the-database@127.0.0.1:1/postgres"
+    database = PostgresDatabase(url)
     with capture_logs() as logs:
-        await check_migrations(database)
+        await check_migrations(database, settings(database_url=url))
         await check_vault(SealedVault(database, settings().vault_keys))
     await database.close()
-    assert [line["event"] for line in logs if line["log_level"] == "warning"][1::2] == [
-        "not known which migrations the database has",
-        "not known whether stored secrets open with VAULT_KEY",
-    ]
+    _, away, _, vault = [line for line in logs if line["log_level"] == "warning"]
+    assert away["event"].startswith("THE DATABASE CANNOT BE REACHED")
+    assert (away["setting"], away["host"]) == ("DATABASE_URL", "127.0.0.1:1")
+    assert vault["event"] == "not known whether stored secrets open with VAULT_KEY"
+    assert "hunter2-of-the-database" not in str(logs)
 
 
 async def test_with_a_wrong_vault_key_nothing_is_served(cluster: Cluster) -> None:

@@ -65,7 +65,7 @@ class Surroundings:
         unwatched, checks = await _database(settings)
         database = WatchedDatabase(unwatched, _report(away, Part.DATABASE))
         parts.push_async_callback(database.close)
-        await check_migrations(database)
+        await check_migrations(database, settings)
         vault: Vault = (
             SealedVault(database, settings.vault_keys) if settings.vault_keys else SupabaseVault(database)
         )
