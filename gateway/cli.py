@@ -249,6 +249,9 @@ def _telling(status: int = 1) -> Iterator[None]:
 
 def _told(error: Exception) -> str:
     """An error's message, and below it the fields and facts that come with it."""
+    if isinstance(error, SettingsError) and len(error.faults) > 1:
+        faults = (f"{name} {fault}" for name, fault in sorted(error.faults.items()))
+        return "\n  ".join(("these settings are to be mended:", *faults))
     lines = [str(error)]
     if isinstance(error, RpcError):
         fields = error.fields.items()
@@ -361,7 +364,7 @@ def _forget(ready_file: Path) -> None:
 
 async def _migrate(database_url: str, *, plan: bool, plain: bool) -> None:
     console = Console(highlight=False)
-    pending = await migrations.plan(database_url)
+    pending = await migrations.plan(database_url, local=plain)
     for migration in pending:
         console.print(f"  {migration.version} {migration.name}")
     if not pending:

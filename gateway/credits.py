@@ -97,10 +97,15 @@ def check(
         if violation["execution_id"]:
             where += f", execution {violation['execution_id']}"
         console.print(f"  wrong: {violation['rule']} ({where})")
+    accounts = _counted(proof["accounts"], "account")
     if proof["found"]:
-        console.print(f"{proof['found']} violations in {proof['accounts']} accounts.")
+        console.print(f"{_counted(proof['found'], 'violation')} in {accounts}.")
         sys.exit(1)
-    console.print(f"{proof['accounts']} accounts are right.")
+    console.print(f"{accounts} {'is' if proof['accounts'] == 1 else 'are'} right.")
+
+
+def _counted(number: int, name: str) -> str:
+    return f"{number} {name}" if number == 1 else f"{number} {name}s"
 
 
 def _balance(told: dict[str, Any]) -> None:

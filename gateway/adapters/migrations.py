@@ -101,8 +101,10 @@ async def status(url: str) -> list[Status]:
     return [Status(migration, migration.version in applied) for migration in migrations()]
 
 
-async def plan(url: str) -> list[Migration]:
-    """Return what `apply` would apply, in order; changes nothing. Raises MigrationError."""
+async def plan(url: str, *, local: bool = False) -> list[Migration]:
+    """Return what `apply` would apply, in order; changes nothing. Raises MigrationError, as it would."""
+    async with _connected(url) as connection:
+        await _check_kind(connection, local=local)
     return [entry.migration for entry in await status(url) if not entry.applied]
 
 
@@ -118,13 +120,19 @@ async def apply(
     Raises MigrationError; the files before the one that failed stay applied.
     """
     async with _connected(url) as connection:
+        await _check_kind(connection, local=local)
         if local:
-            if await connection.fetchval("select to_regrole('supabase_admin')") is not None:
-                raise MigrationError(_IS_SUPABASE)
             await _prepare(connection, authenticator_password)
-        elif await connection.fetchval("select to_regnamespace('auth')") is None:
-            raise MigrationError(_NOT_SUPABASE)
         return [migration for migration in migrations() if await _apply(connection, migration)]
+
+
+async def _check_kind(connection: Connection, *, local: bool) -> None:
+    """Raise MigrationError where a database of Supabase is taken for plain Postgres, or the reverse."""
+    if local:
+        if await connection.fetchval("select to_regrole('supabase_admin')") is not None:
+            raise MigrationError(_IS_SUPABASE)
+    elif await connection.fetchval("select to_regnamespace('auth')") is None:
+        raise MigrationError(_NOT_SUPABASE)
 
 
 async def _apply(connection: Connection, migration: Migration) -> bool:

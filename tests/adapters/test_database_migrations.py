@@ -45,7 +45,7 @@ def test_files_are_named_as_supabase_cli_names_them() -> None:
 
 async def test_an_empty_database_is_brought_to_this_version(url: str, connection: Any) -> None:
     assert [entry.applied for entry in await migrations.status(url)] == [False] * len(ALL)
-    assert await migrations.plan(url) == ALL
+    assert await migrations.plan(url, local=True) == ALL
     assert await connection.fetchval("select to_regnamespace('supabase_migrations')") is None
     assert await apply(url) == ALL
     assert [entry.applied for entry in await migrations.status(url)] == [True] * len(ALL)
