@@ -49,7 +49,7 @@ class AllowedHosts:
 
     def answer(self, request: WholeRequest) -> Awaitable[Response] | None:
         """The application's own answer, if it is asked by a name that is allowed."""
-        return self._application.answer(request) if self._is_asked_by_name(request.headers) else None
+        return self._application.answer(request) if self._is_asked_by_name(request.headers.pairs) else None
 
     def _is_asked_by_name(self, headers: RawHeaders) -> bool:
         return self._allows(next((value for name, value in headers if name == b"host"), b""))

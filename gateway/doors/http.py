@@ -117,7 +117,7 @@ class _CrossOrigin:
 
     def answer(self, request: WholeRequest) -> Awaitable[Response] | None:
         """The application's own answer where no page asks."""
-        if any(name == b"origin" for name, _ in request.headers):
+        if request.headers.raw(b"origin") is not None:
             return None
         answering = self._application.answer(request)
         return None if answering is None else _varied(answering)

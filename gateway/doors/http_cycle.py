@@ -15,6 +15,7 @@ from urllib.parse import unquote
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
+from gateway.transcoding.metadata import Headers
 from gateway.transcoding.unary import WholeRequest
 from gateway.transcoding.watch import ClientWatch
 
@@ -99,7 +100,7 @@ def whole_scope(request: WholeRequest, connection: HttpToolsProtocol) -> Any:
         "client": client,
         "scheme": connection.scheme,
         "root_path": "",
-        "headers": headers,
+        "headers": list(headers.pairs),
         "state": {},
         "method": http_method,
         "path": unquote(path) if "%" in path else path,
@@ -108,7 +109,7 @@ def whole_scope(request: WholeRequest, connection: HttpToolsProtocol) -> Any:
     }
 
 
-_GONE = WholeRequest("", b"", b"", [], None, b"")
+_GONE = WholeRequest("", b"", b"", Headers(()), None, b"")
 """In place of a request that has been served: its body is held no longer."""
 
 

@@ -11,7 +11,7 @@ import asyncio
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from math import inf
@@ -22,6 +22,7 @@ from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from gateway.doors.http_cycle import Signal, WholeRequestCycle, whole_scope
+from gateway.transcoding.metadata import Headers
 from gateway.transcoding.unary import WholeRequest
 
 _BYTES_PER_CHUNK = 16
@@ -58,6 +59,14 @@ class Bounds:
     connections: int = 10_000
     pending_bytes: int = 256 << 20
     small_bytes: int = 64 * 1024
+
+
+_NO_HEAD = Headers(())
+
+
+def _is_usual(head: Headers) -> bool:
+    """Whether nothing of a head needs a closer look: most are so."""
+    return not head.has_repeated() and head.has_none(_UNUSUAL) and bool(_is_host(head.raw(b"host") or b""))
 
 
 class Pending:
@@ -138,10 +147,12 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         "_alarm",
         "_body",
         "_bounds",
+        "_head",
         "_held",
         "_holds",
         "_in_head",
         "_in_request",
+        "_is_head_usual",
         "_is_new",
         "_pending",
         "_received",
@@ -158,6 +169,9 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._in_head = True
         self._in_request = False
         self._is_new = False
+        self._head = _NO_HEAD
+        """The fields of the newest head; most clients send the same on a connection again and again."""
+        self._is_head_usual = False
         self._received = self._body = 0
         self._served: RequestResponseCycle | None = None
         """What is being answered; `cycle` is the newest, which may wait for its turn."""
@@ -223,12 +237,16 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             received > self._bounds.head_bytes and self._head_size() > self._bounds.head_bytes
         ):
             self._refuse_head()
-        fields = dict(self.headers)
-        is_usual = self._is_usual(fields)
-        version = "1.1" if is_usual else self._http_version(fields)
+        if self._head.pairs != self.headers:
+            self._head = Headers(self.headers)
+            self._is_head_usual = _is_usual(self._head)
+        # What is usual and asks to stay is HTTP/1.1.
+        is_usual = self._is_head_usual and self.url.startswith(b"/") and self.parser.should_keep_alive()
+        version = "1.1" if is_usual else self._http_version()
         if not is_usual:
-            self._check_head(fields, version)
-        self.expect_100_continue = not is_usual and fields.get(b"expect", b"").lower() == b"100-continue"
+            self._check_head(version)
+        expected = None if is_usual else self._head.raw(b"expect")
+        self.expect_100_continue = expected is not None and expected.lower() == b"100-continue"
         self._in_head = self._is_new = False
         if version == "1.1" and self._is_plain():
             self._held = b""
@@ -277,16 +295,6 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         elif not self._in_request:
             self._alarm.set(self.timeout_keep_alive)
 
-    def _is_usual(self, fields: Mapping[bytes, bytes]) -> bool:
-        """Whether nothing of the head needs a closer look: most are so."""
-        return (
-            len(fields) == len(self.headers)
-            and fields.keys().isdisjoint(_UNUSUAL)
-            and self.url.startswith(b"/")
-            and _is_host(fields.get(b"host", b"")) is not None
-            and self.parser.should_keep_alive()  # so it is HTTP/1.1
-        )
-
     def _is_plain(self) -> bool:
         """Whether the request is the only one of its connection, and its answer waits for nothing else."""
         cycle, parser = self.cycle, self.parser
@@ -297,9 +305,9 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             and parser.should_keep_alive()
         )
 
-    def _http_version(self, fields: Mapping[bytes, bytes]) -> str:
+    def _http_version(self) -> str:
         """The version. The parser takes long to tell, but of those that it knows, 1.1 alone stays unasked."""
-        if self.parser.should_keep_alive() and fields.keys().isdisjoint(_ASKING_TO_STAY):
+        if self.parser.should_keep_alive() and self._head.has_none(_ASKING_TO_STAY):
             return "1.1"
         return self.parser.get_http_version()
 
@@ -312,7 +320,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     def _start_in_parts(self) -> None:
         """Leave the request, of which there may be more to come, to uvicorn."""
-        scope: Any = whole_scope(WholeRequest("", b"", b"", self.headers, self.client, b""), self)
+        scope: Any = whole_scope(WholeRequest("", b"", b"", self._head, self.client, b""), self)
         self.scope = scope
         super().on_headers_complete()
         self.cycle.keep_alive &= not self.parser.should_upgrade()
@@ -328,7 +336,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             url = httptools.parse_url(target)
             raw_path, query = url.path, url.query or b""
         method = self.parser.get_method().decode("ascii")
-        return WholeRequest(method, raw_path, query, self.headers, self.client, body)
+        return WholeRequest(method, raw_path, query, self._head, self.client, body)
 
     def _head_size(self) -> int:
         return len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
@@ -340,12 +348,12 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         if self._received > self._bounds.head_bytes + self._body * (1 + _BYTES_PER_CHUNK):
             self._refuse(400, "The chunks of the request are mostly not its body.")
 
-    def _check_head(self, fields: Mapping[bytes, bytes], version: str) -> None:
+    def _check_head(self, version: str) -> None:
         """Refuse what RFC 9112 tells servers to refuse, and the parser lets pass (2.3, 3.2, 6.1)."""
         if version not in {"1.1", "1.0"}:
             self._refuse(505, "The gateway speaks HTTP/1.1.")
-        host, coding = fields.get(b"host"), fields.get(b"transfer-encoding")
-        repeated = self._repeated() if len(fields) < len(self.headers) else ()
+        host, coding = self._head.raw(b"host"), self._head.raw(b"transfer-encoding")
+        repeated = self._repeated() if self._head.has_repeated() else ()
         if b"host" in repeated or (host is None and version == "1.1"):
             self._refuse(400, "The request needs one Host header, and no more.")
         if host is not None and not _is_host(host):

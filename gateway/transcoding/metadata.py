@@ -27,17 +27,18 @@ _USUAL: Final = {
 class Headers(Mapping[str, str]):
     """Request headers by lower-case name; the first value where a name comes twice.
 
-    `raw` gives the first value as sent, or None.
+    `pairs` are all of them in the order sent, `raw` gives the first value as sent, or None.
     """
 
-    __slots__ = ("_first", "_raw", "raw")
+    __slots__ = ("_by_name", "_first", "pairs", "raw")
 
-    def __init__(self, raw: Iterable[tuple[bytes, bytes]]) -> None:
-        self._raw: list[tuple[bytes, bytes]] = raw if isinstance(raw, list) else list(raw)
-        self._first = dict(self._raw)
-        if len(self._first) < len(self._raw):
-            self._first = dict(reversed(self._raw))
+    def __init__(self, pairs: Iterable[tuple[bytes, bytes]]) -> None:
+        self.pairs: list[tuple[bytes, bytes]] = pairs if isinstance(pairs, list) else list(pairs)
+        self._first = dict(self.pairs)
+        if len(self._first) < len(self.pairs):
+            self._first = dict(reversed(self.pairs))
         self.raw: Callable[[bytes], bytes | None] = self._first.get
+        self._by_name: dict[str, str] | None = None
 
     def __getitem__(self, name: str) -> str:
         return self._first[name.encode("latin-1")].decode("latin-1")
@@ -52,33 +53,40 @@ class Headers(Mapping[str, str]):
         """Whether no header has one of the names."""
         return self._first.keys().isdisjoint(names)
 
+    def has_repeated(self) -> bool:
+        """Whether some name comes more than once."""
+        return len(self._first) < len(self.pairs)
+
     def items_all(self) -> list[tuple[str, str]]:
         """Every name and value, in the order sent."""
         return [
-            (_USUAL.get(name) or name.decode("latin-1"), value.decode("latin-1")) for name, value in self._raw
+            (_USUAL.get(name) or name.decode("latin-1"), value.decode("latin-1"))
+            for name, value in self.pairs
         ]
 
-    def by_name(self) -> dict[str, str]:
+    def by_name(self) -> Mapping[str, str]:
         """Every value by name; several of one name are joined by commas (RFC 9110, 5.3)."""
-        if len(self._first) < len(self._raw):
-            return {name: ", ".join(self.get_all(name)) for name in self}
-        return {
-            _USUAL.get(name) or name.decode("latin-1"): value.decode("latin-1") for name, value in self._raw
-        }
+        if self._by_name is None:
+            self._by_name = (
+                {name: ", ".join(self.get_all(name)) for name in self}
+                if self.has_repeated()
+                else dict(self.items_all())
+            )
+        return self._by_name
 
     def get_all(self, name: str) -> list[str]:
         """Every value of a header, in the order sent; empty when there is none."""
         wanted = name.encode("latin-1")
-        return [value.decode("latin-1") for key, value in self._raw if key == wanted]
+        return [value.decode("latin-1") for key, value in self.pairs if key == wanted]
 
     def joined(self, name: bytes) -> bytes:
         """All values of a list header, joined by commas (RFC 9110, 5.3)."""
         value = self._first.get(name)
         if value is None:
             return b""
-        if len(self._first) == len(self._raw):
+        if not self.has_repeated():
             return value
-        return b", ".join(other for key, other in self._raw if key == name)
+        return b", ".join(other for key, other in self.pairs if key == name)
 
 
 class RequestMetadata:

@@ -22,7 +22,7 @@ from gateway.transcoding.uri import UriError
 
 if TYPE_CHECKING:
     from gateway.transcoding.exchange import Service
-    from gateway.transcoding.responder import RawHeaders, Response
+    from gateway.transcoding.responder import Response
 
 _UNUSUAL: Final = frozenset(
     {b"content-encoding", b"transfer-encoding", b"grpc-timeout", b"connect-timeout-ms"},
@@ -32,25 +32,27 @@ _logger = logging.getLogger("gateway.transcoding")
 
 
 class WholeRequest(NamedTuple):
-    """An HTTP/1.1 request that is there, head and body, as ASGI has its parts."""
+    """An HTTP/1.1 request that is there, head and body; the parts of its target as ASGI has them.
+
+    Requests of one connection whose heads are the same share their `headers`.
+    """
 
     http_method: str
     raw_path: bytes
     query: bytes
-    headers: RawHeaders
+    headers: Headers
     client: tuple[str, int] | None
     body: bytes
 
 
 def answer(service: Service, request: WholeRequest) -> Awaitable[Response] | None:
     """Call the handler for a plain request, and give its response; None for one that is not plain."""
-    headers = Headers(request.headers)
-    match = _plain_match(service, request, headers)
-    return None if match is None else _answer(service, request, headers, match)
+    match = _plain_match(service, request)
+    return None if match is None else _answer(service, request, match)
 
 
-def _plain_match(service: Service, request: WholeRequest, headers: Headers) -> Match[Route] | None:
-    http_method, raw_path, query, _, _, body = request
+def _plain_match(service: Service, request: WholeRequest) -> Match[Route] | None:
+    http_method, raw_path, query, headers, _, body = request
     options = service.options
     if (
         http_method == "HEAD"
@@ -76,8 +78,8 @@ def _plain_match(service: Service, request: WholeRequest, headers: Headers) -> M
     return match if is_plain else None
 
 
-async def _answer(service: Service, request: WholeRequest, headers: Headers, match: Match[Route]) -> Response:
-    http_method, raw_path, query, _, client, body = request
+async def _answer(service: Service, request: WholeRequest, match: Match[Route]) -> Response:
+    http_method, raw_path, query, headers, client, body = request
     route, options = match.target, service.options
     target = (raw_path + b"?" + query if query else raw_path).decode("latin-1")
     metadata = RequestMetadata(headers, http_method, target, client)

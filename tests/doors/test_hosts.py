@@ -6,7 +6,7 @@ import pytest
 
 from gateway.doors.asgi import Event, Receive, Scope, Send
 from gateway.doors.hosts import AllowedHosts
-from gateway.transcoding import Response, WholeRequest
+from gateway.transcoding import Headers, Response, WholeRequest
 
 HOSTS = ["localhost", "api.Example.com", "*.example.org", "[::1]"]
 
@@ -32,7 +32,7 @@ async def status(host: bytes | None, path: str = "/api/v1/workflows", hosts: Col
     headers = [(b"accept", b"*/*")] + ([] if host is None else [(b"host", host)])
     application = AllowedHosts(Served(), hosts)
     await application({"headers": headers, "path": path}, receive, send)
-    answering = application.answer(WholeRequest("GET", path.encode(), b"", headers, None, b""))
+    answering = application.answer(WholeRequest("GET", path.encode(), b"", Headers(headers), None, b""))
     assert answering is None or (await answering).status == sent[0]["status"]
     return int(sent[0]["status"])
 

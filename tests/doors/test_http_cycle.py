@@ -209,6 +209,16 @@ async def test_the_answer_to_a_whole_request_may_be_any(field: tuple[bytes, byte
     assert (answer.status, answer.body) == (200, b"whole")
 
 
+async def test_requests_of_one_connection_have_each_their_own_head(doors: Doors) -> None:
+    async with connect(doors.http_port) as connection:
+        for given in ("one", "one", "two", "one", "two", "two"):
+            answer = await connection.request("POST", REST, JSON | {"x-request-id": given}, b"{}")
+            assert answer.headers["x-request-id"] == given
+        for fields in ({}, {"host": "no host"}):
+            answer = await connection.request("POST", REST, JSON | fields, b"{}")
+    assert answer.status == 400
+
+
 async def test_a_request_in_pieces_is_served_whole(doors: Doors) -> None:
     data = json.dumps({"workflow_id": "x" * 1000}).encode()
     pieces = request_bytes("POST", REST, JSON, data)

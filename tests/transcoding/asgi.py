@@ -9,7 +9,7 @@ from typing import Any
 
 import orjson
 
-from gateway.transcoding import Transcoder, WholeRequest
+from gateway.transcoding import Headers, Transcoder, WholeRequest
 
 
 @dataclass
@@ -65,7 +65,7 @@ async def call(
     }
     answer, never = answer or Answer(), asyncio.Event()
     if Way.is_whole and len(chunks) == 1 and not extra:
-        request = WholeRequest(method, path, query, scope["headers"], scope["client"], chunks[0])
+        request = WholeRequest(method, path, query, Headers(scope["headers"]), scope["client"], chunks[0])
         answering = app.answer(request)
         if answering is not None:
             response = await answering

@@ -15,7 +15,16 @@ import pytest
 from protobuf import Message, Registry
 from protobuf.wkt.google.protobuf import any_pb, duration_pb, struct_pb
 
-from gateway.transcoding import Code, LazyRequest, Options, StatusError, Template, Transcoder, WholeRequest
+from gateway.transcoding import (
+    Code,
+    Headers,
+    LazyRequest,
+    Options,
+    StatusError,
+    Template,
+    Transcoder,
+    WholeRequest,
+)
 from gateway.transcoding.gen.google.rpc.error_details_pb import ErrorInfo, RetryInfo
 from tests.transcoding.asgi import call
 from tests.transcoding.library import Library, fail
@@ -640,7 +649,7 @@ async def test_plain_unary_requests_are_answered_whole(
 ) -> None:
     path, _, query = target.encode().partition(b"?")
     fields = [(name.encode(), value.encode()) for name, value in headers.items()]
-    answering = library.app.answer(WholeRequest(http_method, path, query, fields, None, body))
+    answering = library.app.answer(WholeRequest(http_method, path, query, Headers(fields), None, body))
     assert (answering is not None) == is_plain
     if answering is not None:
         assert (await answering).body
@@ -650,4 +659,7 @@ async def test_streams_are_not_answered_whole(library: Library) -> None:
     for binding in library.app.bindings:
         if binding.server_streaming or binding.client_streaming:
             path = str(Template(binding.template.segments, binding.template.verb, ())).encode()
-            assert library.app.answer(WholeRequest(binding.http_method, path, b"", [], None, b"")) is None
+            assert (
+                library.app.answer(WholeRequest(binding.http_method, path, b"", Headers(()), None, b""))
+                is None
+            )
