@@ -11,7 +11,7 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -61,6 +61,8 @@ def configure(level: str, form: str) -> None:
 class _Shortcut(structlog.BoundLoggerBase):
     """Hands an event to the processors without copying it at every step."""
 
+    is_enabled_for: Callable[[int], bool]
+
     def _proxy_to_logger(self, method_name: str, event: str | None = None, **event_kw: Any) -> None:
         event_kw["event"] = event
         self._log(method_name, event_kw)
@@ -73,6 +75,10 @@ class _Shortcut(structlog.BoundLoggerBase):
         except structlog.DropEvent:
             return
         self._logger.write(line)
+
+    def info_lines(self) -> InfoLines | None:
+        is_wanted = self.is_enabled_for(logging.INFO) and self._processors == [_json_line]
+        return InfoLines(self._logger) if is_wanted else None
 
 
 def _bound_logger(level: str) -> type[structlog.BoundLoggerBase]:
@@ -111,6 +117,28 @@ class _Logger:
                 written = os.write(self._file, line)
         except OSError:  # standard error is full or gone: there is nobody left to tell
             return
+
+
+class InfoLines:
+    """Writes the JSON lines of level info of one logger of which most comes again and again."""
+
+    def __init__(self, logger: _Logger) -> None:
+        self._logger = logger
+
+    def render(self, event: str, fields: Mapping[str, Any]) -> bytes:
+        """What lines have in common."""
+        return _dump({"event": event, **fields, "level": "info", "logger": self._logger.name})[:-1]
+
+    def write(self, rendered: bytes, own: EventDict) -> None:
+        """Write one line of a rendered part and fields of its own."""
+        own["timestamp"] = datetime.now(UTC)
+        self._logger.write(b"%b,%b\n" % (rendered, _dump(own)[1:]))
+
+
+def info_lines(name: str) -> InfoLines | None:
+    """Those of a logger; None where its lines of level info are no JSON, or left out."""
+    logger = structlog.get_logger(name).bind()
+    return logger.info_lines() if isinstance(logger, _Shortcut) else None
 
 
 def _json_line(logger: _Logger, method: str, event: EventDict) -> bytes:

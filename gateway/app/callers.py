@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from gateway import logs
 from gateway.adapters.changes import API_KEYS, N8N_INSTANCES, ORGANIZATIONS, Changes
 from gateway.adapters.clerk import ClerkTokens
 from gateway.adapters.redis import Nonces
@@ -13,7 +14,7 @@ from gateway.adapters.redis_baselines import RedisBaselines
 from gateway.adapters.redis_leases import RedisLeases
 from gateway.adapters.redis_windows import RedisWindows
 from gateway.app.services import HEALTH, INTERNAL
-from gateway.chain.access_log import log_access
+from gateway.chain.access_log import LOGGER, AccessLog
 from gateway.chain.address import ClientAddress
 from gateway.chain.address_limit import AddressLimit, FailedAuthentications
 from gateway.chain.api_key import ApiKeys, TokenOrKey
@@ -102,7 +103,13 @@ class Callers:
                 FirstSight(around.database),
                 streams,
             ],
-            observers=[failures.observe, streams.observe, degraded.observe, measure, log_access],
+            observers=[
+                failures.observe,
+                streams.observe,
+                degraded.observe,
+                measure,
+                AccessLog(logs.info_lines(LOGGER)),
+            ],
             timeout=settings.request_timeout_seconds,
             standing=standing,
         )

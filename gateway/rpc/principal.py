@@ -49,3 +49,8 @@ class Principal:
     organizations: frozenset[str] | None = None
     rate_limit: tuple[int, int] | None = None
     token: str | None = field(default=None, repr=False)
+    name: str = field(init=False, repr=False, compare=False)
+    """What logs call it: its kind and subject."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "name", f"{self.kind}:{self.subject}")

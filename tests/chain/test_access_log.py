@@ -1,9 +1,14 @@
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import structlog
 
-from gateway.chain.access_log import log_access
+from gateway.chain.access_log import AccessLog
 from gateway.gen.n8ngateway.v1.execution_service_pb import ExecuteRequest
 from gateway.gen.n8ngateway.v1.organization_pb import AuthPolicy, FingerprintPolicy
 from gateway.rpc.call import Call
@@ -12,6 +17,7 @@ from gateway.rpc.policy import Policy
 from gateway.rpc.principal import DatabaseRole, Kind, Principal
 from tests.calls import call_of
 
+ROOT = Path(__file__).resolve().parents[2]
 SECRETS = {
     "authorization": "Bearer secret-token",
     "x-n8n-internal-auth": "secret-internal",
@@ -36,7 +42,7 @@ def logged(outcome: RpcError | None, principal: Principal | None = PRINCIPAL) ->
     call = call_of(request=request, metadata=SECRETS, address="192.0.2.1", request_id="r-1")
     call.principal, call.request = principal, request
     with structlog.testing.capture_logs() as lines:
-        log_access(call, outcome)
+        AccessLog()(call, outcome)
     [line] = lines
     assert "secret" not in str(line)
     return dict(line)
@@ -44,7 +50,7 @@ def logged(outcome: RpcError | None, principal: Principal | None = PRINCIPAL) ->
 
 def tenant_logged(call: Call) -> object:
     with structlog.testing.capture_logs() as lines:
-        log_access(call, None)
+        AccessLog()(call, None)
     return lines[0]["tenant"]
 
 
@@ -88,3 +94,41 @@ def test_only_a_fault_of_the_gateway_or_its_parts_is_a_warning(code: Code) -> No
 
 def test_the_reason_is_told() -> None:
     assert logged(FailedPrecondition("m", reason="WORKFLOW_INACTIVE"))["reason"] == "WORKFLOW_INACTIVE"
+
+
+_TWO_LINES = """
+from gateway import logs
+from gateway.chain.access_log import LOGGER, AccessLog
+from gateway.rpc.errors import FailedPrecondition
+from gateway.rpc.principal import DatabaseRole, Kind, Principal
+from tests.calls import call_of
+from gateway.gen.n8ngateway.v1.execution_service_pb import ExecuteRequest
+logs.configure({level!r}, "json")
+call = call_of(request=ExecuteRequest(), metadata={{}}, address="192.0.2.1", request_id='r"1')
+call.principal = Principal(Kind.USER, 'user_"1\\n', DatabaseRole.AUTHENTICATED, "{{}}", tenant="t-1")
+log = AccessLog(logs.info_lines(LOGGER))
+log(call, None)
+log(call, FailedPrecondition("m"))
+"""
+
+
+def written(level: str) -> list[dict[str, object]]:
+    """The lines of a call that went well, and of the same that did not, as a process writes them."""
+    code = _TWO_LINES.format(level=level)
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    return [json.loads(line) for line in done.stderr.splitlines()]
+
+
+def test_a_line_of_rendered_parts_is_like_any_other() -> None:
+    well, refused = written("INFO")
+    assert well.keys() == refused.keys()
+    assert (well.pop("code"), well.pop("reason")) == ("OK", None)
+    assert well["caller"] == 'user:user_"1\n'
+    assert well["request_id"] == 'r"1'
+    for name in ("ms", "timestamp"):
+        assert type(well.pop(name)) is type(refused[name])
+    assert well.items() <= refused.items()
+
+
+def test_lines_below_the_level_are_left_out() -> None:
+    assert written("WARNING") == []

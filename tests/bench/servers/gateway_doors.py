@@ -19,7 +19,7 @@ from bench.v1.bench_pb import CreateTaskRequest, Line, ListLinesRequest, Task
 
 from gateway import logs
 from gateway.adapters.clerk import ClerkTokens
-from gateway.chain.access_log import log_access
+from gateway.chain.access_log import LOGGER, AccessLog
 from gateway.chain.authenticate import Authenticate, BearerToken
 from gateway.chain.context import establish_context
 from gateway.chain.validate import Validate
@@ -75,7 +75,7 @@ async def main() -> None:
         authorized_parties=[],
     )
     guards = [Authenticate(BearerToken(tokens.verify), {}), Validate(methods)]
-    chain = Chain(establish_context, guards, [log_access], timeout=60.0)
+    chain = Chain(establish_context, guards, [AccessLog(logs.info_lines(LOGGER))], timeout=60.0)
     grpc_door = GrpcDoor(methods, chain, max_message_bytes=MAX_MESSAGE_BYTES)
     http = HttpServer(
         http_application(
