@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import TYPE_CHECKING
 
-from gateway.adapters.redis import within
+from redis.exceptions import RedisError
+
+from gateway.adapters.redis import unavailable
+from gateway.adapters.redis_script import RedisScript
+from gateway.rpc.limit import Limits
 
 if TYPE_CHECKING:
-    from typing import Any
+    from collections.abc import Iterable
 
     from redis.asyncio import Redis
 
@@ -16,11 +20,16 @@ LEASE_SECONDS = 30
 _MOST = 1000
 """Leases that are renewed at a time."""
 
-# ARGV: how many there may be (empty: the leases are held already), seconds of the lease, the leases.
+# ARGV: how many there may be (empty: the leases are held already), seconds of the lease (0: they are given
+# back), the leases. One that is held is taken again, for whoever did not hear that it was taken.
 _TAKE = """
+if ARGV[2] == '0' then
+    return redis.call('ZREM', KEYS[1], unpack(ARGV, 3))
+end
 local time = redis.call('TIME')
 redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', time[1])
-if ARGV[1] ~= '' and redis.call('ZCARD', KEYS[1]) >= tonumber(ARGV[1]) then
+if ARGV[1] ~= '' and redis.call('ZCARD', KEYS[1]) >= tonumber(ARGV[1])
+    and not redis.call('ZSCORE', KEYS[1], ARGV[3]) then
     return 0
 end
 for index = 3, #ARGV do
@@ -38,26 +47,31 @@ class RedisLeases:
     """
 
     def __init__(self, redis: Redis, prefix: str, *, timeout: float) -> None:
-        self._redis = redis
         self._prefix = prefix
-        self._timeout = timeout
-        self._script = redis.register_script(_TAKE)
+        self._limits = Limits(timeout)
+        self._script = RedisScript(redis, _TAKE)
 
     async def take(self, name: str, lease: str, *, most: int) -> bool:
         """Take a lease unless there are as many as there may be."""
-        return bool(await self._run(name, most, [lease]))
+        return await self._run(name, most, LEASE_SECONDS, [lease])
 
     async def renew(self, name: str, leases: Collection[str]) -> None:
         """Hold leases for LEASE_SECONDS from now on, also those that were forgotten meanwhile."""
         held = list(leases)
         for start in range(0, len(held), _MOST):
-            await self._run(name, "", held[start : start + _MOST])
+            await self._run(name, "", LEASE_SECONDS, held[start : start + _MOST])
 
     async def give_back(self, name: str, lease: str) -> None:
         """Hold it no longer."""
-        async with within(self._timeout):
-            await self._redis.zrem(self._prefix + name, lease)
+        await self._run(name, "", 0, [lease])
 
-    async def _run(self, name: str, most: int | str, leases: list[str]) -> Any:
-        async with within(self._timeout):
-            return await self._script(keys=[self._prefix + name], args=[most, LEASE_SECONDS, *leases])
+    async def close(self) -> None:
+        """Let go of the connections."""
+        await self._script.close()
+
+    async def _run(self, name: str, most: int | str, seconds: int, leases: Iterable[str]) -> bool:
+        try:
+            with self._limits.limit():
+                return bool(await self._script.run([self._prefix + name], [most, seconds, *leases]))
+        except (RedisError, OSError) as error:
+            raise unavailable() from error

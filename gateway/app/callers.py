@@ -177,6 +177,7 @@ class Callers:
     def _stream_limit(self) -> StreamLimit:
         settings, around = self._settings, self._around
         leases = RedisLeases(around.redis, "n8n-gateway:streams:", timeout=settings.redis_timeout_seconds)
+        self._parts.push_async_callback(leases.close)
         streams = OpenStreams(leases, around.replicas)
         around.replicas.after_beat.append(streams.renew)
         self._parts.push_async_callback(streams.drained)
