@@ -13,7 +13,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from gateway import metrics
 from gateway.adapters.redis import within
@@ -178,8 +178,7 @@ class Event(Protocol):
         """The message."""
 
 
-@dataclass(frozen=True, slots=True)
-class Batch:
+class Batch(NamedTuple):
     """Events for one entry, up to the byte `end` of their log."""
 
     execution_id: str
@@ -311,11 +310,8 @@ def _writer_key(execution_id: str) -> str:
 
 
 def _packed(events: Sequence[Event]) -> bytes:
-    parts: list[bytes] = []
-    for event in events:
-        data = event.to_binary()
-        parts += (_LENGTH.pack(len(data)), data)
-    return b"".join(parts)
+    printed = [event.to_binary() for event in events]
+    return b"".join([part for data in printed for part in (_LENGTH.pack(len(data)), data)])
 
 
 def _unpacked(data: bytes) -> Iterator[ExecutionEvent]:

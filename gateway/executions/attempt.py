@@ -134,7 +134,7 @@ async def hear(run: Run, outcome: Outcome, pieces: Iterable[Piece]) -> NodeError
     Others get turns meanwhile.
     """
     failed: NodeError | None = None
-    events: list[tuple[Heard, int]] = []
+    events: list[tuple[Heard, str | bytes]] = []
     parsed = 0
     for piece in pieces:
         heard = event_of(piece)
@@ -142,15 +142,18 @@ async def hear(run: Run, outcome: Outcome, pieces: Iterable[Piece]) -> NodeError
             if failed is None and isinstance(piece, NodeError):
                 failed = piece
             continue
-        event, raw = heard
-        events.append((event, len(raw)))
-        if event.field == "chunk":
-            outcome.output.add(event, raw)
-            if raw[:1] in _PARSED:
-                parsed += len(raw)
-        if parsed > _PARSED_AT_ONCE:
-            run.log.extend(events)
-            events, parsed = [], 0
-            await asyncio.sleep(0)
-    run.log.extend(events)
+        events.append(heard)
+        _, raw = heard
+        if raw[:1] in _PARSED:
+            parsed += len(raw)
+            if parsed > _PARSED_AT_ONCE:
+                _take(run, outcome, events)
+                events, parsed = [], 0
+                await asyncio.sleep(0)
+    _take(run, outcome, events)
     return failed
+
+
+def _take(run: Run, outcome: Outcome, events: list[tuple[Heard, str | bytes]]) -> None:
+    outcome.output.extend(events)
+    run.log.extend(events)

@@ -13,6 +13,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 import orjson
+from msgspec import Struct
 from protobuf import Oneof
 from protobuf.wkt import Timestamp
 
@@ -32,8 +33,6 @@ if TYPE_CHECKING:
     from gateway.adapters.n8n.body import Node
 
     NodeField: TypeAlias = Literal["node_started", "chunk", "node_finished"]
-    Place: TypeAlias = tuple[NodeField, str, str, int, int]
-    """What happens, and where: node id and name, run index and item index."""
     Told: TypeAlias = (
         Oneof[Literal["started"], ExecutionStarted]
         | Oneof[Literal["node_started"], NodeStarted]
@@ -48,12 +47,14 @@ if TYPE_CHECKING:
 TEXT: Final = "text/plain"
 
 _REMEMBERED: Final = 1024
+_NUMBERS_REMEMBERED: Final = 4096
 _LENGTH_DELIMITED: Final = 2
 _EVENT = {field.name: field.number for field in ExecutionEvent.desc().fields}
 _CHUNK = {field.name: field.number for field in ExecutionChunk.desc().fields}
 _SECONDS, _NANOS = (field.number for field in Timestamp.desc().fields)
 _KEYS = {name: bytes([number << 3 | _LENGTH_DELIMITED]) for name, number in _EVENT.items()}
 _SEQUENCE_KEY = bytes([_EVENT["sequence"] << 3])
+_LONG = 5
 _TEXT_KEY = bytes([_CHUNK["text"] << 3 | _LENGTH_DELIMITED])
 _JSON_NAMES = {
     as_in_proto: {
@@ -83,9 +84,7 @@ class Moment:
     def binary(self) -> bytes:
         """The field of ExecutionEvent that tells of it."""
         if not self._binary:
-            seconds, nanos = _varint(self._seconds), _varint(self._nanos)
-            printed = b"%c%b%c%b" % (_SECONDS << 3, seconds, _NANOS << 3, nanos)
-            self._binary = _delimited(_EVENT["time"], printed)
+            self._binary = _second_binary(self._seconds) + _long_varint(self._nanos)
         return self._binary
 
     @property
@@ -102,40 +101,32 @@ class Moment:
         return cls(time.time_ns())
 
 
-class AtNode:
+class AtNode(Struct, gc=False):
     """What a node does, in one of its runs, for one of its items: it starts, puts out `text`, or finishes.
 
     It reads like the Oneof of an ExecutionEvent.
     """
 
-    __slots__ = ("field", "node", "text")
-
-    def __init__(self, field: NodeField, node: Node, text: str = "") -> None:
-        self.field = field
-        self.node = node
-        self.text = text
+    field: NodeField
+    node: Node
+    text: str = ""
 
     @property
     def value(self) -> ExecutionChunk | NodeStarted | NodeFinished:
         """The message that tells of it."""
-        node = self.node
-        message = _named(self.field, node.id, node.name)
-        message.run_index, message.item_index = node.run_index, node.item_index
+        message = _named(self.field, self.node)
         if isinstance(message, ExecutionChunk):
             message.content = Oneof[Literal["text"], str]("text", self.text)
         return message
 
 
-class NodeEvent:
+class NodeEvent(Struct, gc=False):
     """The event of a run that tells what a node does: printed as an ExecutionEvent, and read like one."""
 
-    __slots__ = ("_at", "event", "execution_id", "sequence")
-
-    def __init__(self, execution_id: str, sequence: int, at: Moment, event: AtNode) -> None:
-        self.execution_id = execution_id
-        self.sequence = sequence
-        self.event = event
-        self._at = at
+    execution_id: str
+    sequence: int
+    at: Moment
+    event: AtNode
 
     @staticmethod
     def desc() -> DescMessage:
@@ -145,25 +136,26 @@ class NodeEvent:
     @property
     def time(self) -> Timestamp:
         """When the gateway saw it."""
-        return self._at.timestamp
+        return self.at.timestamp
 
     def message(self) -> ExecutionEvent:
         """The event as a message."""
         told: Any = Oneof(self.event.field, self.event.value)
         return ExecutionEvent(
-            execution_id=self.execution_id, sequence=self.sequence, time=self._at.timestamp, event=told
+            execution_id=self.execution_id, sequence=self.sequence, time=self.time, event=told
         )
 
     def to_binary(self) -> bytes:
         """See `ExecutionEvent.to_binary`."""
-        event, node = self.event, self.event.node
-        told = _place_binary((event.field, node.id, node.name, node.run_index, node.item_index))
+        event = self.event
+        place = _place_binary(event.field, event.node)
+        text = length = b""
         if event.field == "chunk":
             text = event.text.encode()
-            told = b"".join((told, _TEXT_KEY, _length(len(text)), text))
-        head = _execution_binary(self.execution_id)
-        sequence, size = _length(self.sequence), _length(len(told))
-        return b"".join((head, _SEQUENCE_KEY, sequence, self._at.binary, _KEYS[event.field], size, told))
+            length = _varint(len(text))
+        size = _varint(len(place) + len(length) + len(text))
+        head, sequence = _execution_binary(self.execution_id), _varint(self.sequence)
+        return b"".join((head, sequence, self.at.binary, _KEYS[event.field], size, place, length, text))
 
     def to_json(
         self,
@@ -174,56 +166,56 @@ class NodeEvent:
         use_proto_field_name: bool = False,
     ) -> str:
         """See `ExecutionEvent.to_json`."""
-        names, event = _JSON_NAMES[use_proto_field_name], self.event
-        node = event.node
-        place = event.field, node.id, node.name, node.run_index, node.item_index
-        told = _place_json(place, use_proto_field_name, always_emit_implicit)
-        text = f',"text":{orjson.dumps(event.text).decode()}' if event.field == "chunk" else ""
-        return (
-            f'{{"{names["execution_id"]}":"{self.execution_id}","sequence":{self.sequence},'
-            f'"time":"{self._at.text}","{names[event.field]}":{told}{text}}}}}'
-        )
+        event = self.event
+        head = _execution_json(self.execution_id, use_proto_field_name)
+        place = _place_json(event.field, event.node, use_proto_field_name, always_emit_implicit)
+        text = orjson.dumps(event.text).decode() if event.field == "chunk" else ""
+        return f'{head}{self.sequence},"time":"{self.at.text}",{place}{text}}}}}'
 
 
-def _named(field: NodeField, node_id: str, node_name: str) -> ExecutionChunk | NodeStarted | NodeFinished:
+def _named(field: NodeField, node: Node) -> ExecutionChunk | NodeStarted | NodeFinished:
+    """The message of what happens there, without the text."""
+    place: Any = {
+        "node_id": node.id,
+        "node_name": node.name,
+        "run_index": node.run_index,
+        "item_index": node.item_index,
+    }
     match field:
         case "node_started":
-            return NodeStarted(node_id=node_id, node_name=node_name)
+            return NodeStarted(**place)
         case "node_finished":
-            return NodeFinished(node_id=node_id, node_name=node_name)
+            return NodeFinished(**place)
         case "chunk":
-            return ExecutionChunk(node_id=node_id, node_name=node_name, content_type=TEXT)
+            return ExecutionChunk(**place, content_type=TEXT)
 
 
 @lru_cache(_REMEMBERED)
-def _place_binary(place: Place) -> bytes:
-    """All but the text."""
-    field, node_id, node_name, run_index, item_index = place
-    message = _named(field, node_id, node_name)
-    message.run_index, message.item_index = run_index, item_index
-    return message.to_binary()
+def _place_binary(field: NodeField, node: Node) -> bytes:
+    """What is told of it, to the length of its text."""
+    return _named(field, node).to_binary() + (_TEXT_KEY if field == "chunk" else b"")
 
 
 @lru_cache(_REMEMBERED)
-def _place_json(place: Place, as_in_proto: bool, emit_defaults: bool) -> str:  # noqa: FBT001 - names cost a dict
-    """All but the text, and without the closing brace."""
+def _place_json(field: NodeField, node: Node, as_in_proto: bool, emit_defaults: bool) -> str:  # noqa: FBT001 - names cost a dict
+    """What is told of it, to its text or its closing brace."""
     names = _JSON_NAMES[as_in_proto]
-    field, node_id, node_name, run_index, item_index = place
-    members: dict[str, str | int] = {
-        "node_id": node_id,
-        "node_name": node_name,
-        "run_index": run_index,
-        "item_index": item_index,
-    }
-    printed = {names[name]: value for name, value in members.items() if value or emit_defaults}
-    if field == "chunk":
-        printed[names["content_type"]] = TEXT
-    return orjson.dumps(printed).decode()[:-1]
+    printed = _named(field, node).to_json(
+        always_emit_implicit=emit_defaults, use_proto_field_name=as_in_proto
+    )
+    return f'"{names[field]}":{printed[:-1]}' + (f',"{names["text"]}":' if field == "chunk" else "")
 
 
 @lru_cache(_REMEMBERED)
 def _execution_binary(execution_id: str) -> bytes:
-    return ExecutionEvent(execution_id=execution_id).to_binary()
+    """What comes before the sequence."""
+    return ExecutionEvent(execution_id=execution_id).to_binary() + _SEQUENCE_KEY
+
+
+@lru_cache(_REMEMBERED)
+def _execution_json(execution_id: str, as_in_proto: bool) -> str:  # noqa: FBT001
+    """What comes before the sequence."""
+    return f'{{"{_JSON_NAMES[as_in_proto]["execution_id"]}":"{execution_id}","sequence":'
 
 
 @lru_cache(2)
@@ -231,11 +223,14 @@ def _date_and_time(seconds: int) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
 
 
-def _delimited(number: int, data: bytes) -> bytes:
-    """A field of text, bytes or a message."""
-    return b"%c%b%b" % (number << 3 | _LENGTH_DELIMITED, _varint(len(data)), data)
+@lru_cache(2)
+def _second_binary(seconds: int) -> bytes:
+    """The field of a time, to its nanoseconds."""
+    printed = b"%c%b%c" % (_SECONDS << 3, _long_varint(seconds), _NANOS << 3)
+    return b"%c%c%b" % (_EVENT["time"] << 3 | _LENGTH_DELIMITED, len(printed) + _LONG, printed)
 
 
+@lru_cache(_NUMBERS_REMEMBERED)
 def _varint(number: int) -> bytes:
     """A number that is not negative."""
     groups = bytearray()
@@ -246,4 +241,14 @@ def _varint(number: int) -> bytes:
     return bytes(groups)
 
 
-_length = lru_cache(_REMEMBERED)(_varint)
+def _long_varint(number: int) -> bytes:
+    """The same in _LONG bytes, whatever the number: readers take it, and it is made in one step."""
+    return bytes(
+        (
+            number & 0x7F | 0x80,
+            number >> 7 & 0x7F | 0x80,
+            number >> 14 & 0x7F | 0x80,
+            number >> 21 & 0x7F | 0x80,
+            number >> 28,
+        )
+    )

@@ -66,17 +66,17 @@ class EventLog:
         self._waiting: dict[asyncio.Future[None], None] = {}
         self._waiting_for_end: dict[asyncio.Future[None], None] = {}
 
-    def append(self, event: Told, *, size: int = 0) -> None:
-        """Add an event; `size` is the length of its content in bytes."""
-        self.extend([(event, size)])
+    def append(self, event: Told, content: str | bytes = b"") -> None:
+        """Add an event, and tell its content."""
+        self.extend([(event, content)])
 
-    def extend(self, events: Iterable[tuple[Told | AtNode, int]]) -> None:
-        """Add events of one moment, each with the length of its content in bytes."""
+    def extend(self, events: Iterable[tuple[Told | AtNode, str | bytes]]) -> None:
+        """Add events of one moment, each with its content, for its length."""
         now, before = Moment.now(), self.last
         sequence, end = self.last, self.end
-        for event, size in events:
+        for event, content in events:
             sequence += 1
-            end += size + EVENT_BYTES
+            end += len(content) + EVENT_BYTES
             self._events.append((self._placed(event, sequence, now), end))
         self.last, self.end = sequence, end
         if self.end - self._start > self._capacity:
@@ -156,8 +156,7 @@ class EventLog:
         end = limit + (self._events[begin - 1][1] if begin else self._start)
         taken: list[Event] = []
         ended_at = end
-        for index in range(begin, len(self._events)):
-            event, event_end = self._events[index]
+        for event, event_end in itertools.islice(self._events, begin, None):
             if event_end > end and taken:
                 break
             taken.append(event)

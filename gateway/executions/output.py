@@ -16,6 +16,8 @@ from gateway.gen.n8ngateway.v1.execution_event_pb import ExecutionChunk
 from gateway.transcoding import MAX_VALUE_DEPTH, Options, is_deeper, json_encoder
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from gateway.adapters.n8n.body import Node, Piece
 
     Heard = AtNode | Oneof[Literal["chunk"], ExecutionChunk]
@@ -67,22 +69,28 @@ class Output:
         self._outputs: dict[tuple[str, int, int], tuple[Heard, list[str | bytes]]] = {}
         self.truncated = False
 
-    def add(self, chunk: Heard, raw: str | bytes) -> None:
-        """Take a chunk, and its content as n8n sent it; the first that does not fit ends the value there."""
-        self._size += len(raw)
-        if self.truncated or self._size > self._limit:
-            self.truncated = True
-            return
-        if isinstance(chunk, AtNode):
-            node = chunk.node
-            key = (node.id, node.run_index, node.item_index)
-        else:
-            message = chunk.value
-            key = (message.node_id, message.run_index, message.item_index)
-        output = self._outputs.get(key)
-        if output is None:
-            output = self._outputs[key] = (chunk, [])
-        output[1].append(raw)
+    def extend(self, events: Iterable[tuple[Heard, str | bytes]]) -> None:
+        """Take the chunks among events, each with its content as n8n sent it.
+
+        The first that does not fit ends the value there.
+        """
+        for chunk, raw in events:
+            if chunk.field != "chunk":
+                continue
+            self._size += len(raw)
+            if self.truncated or self._size > self._limit:
+                self.truncated = True
+                return
+            if isinstance(chunk, AtNode):
+                node = chunk.node
+                key = (node.id, node.run_index, node.item_index)
+            else:
+                message = chunk.value
+                key = (message.node_id, message.run_index, message.item_index)
+            output = self._outputs.get(key)
+            if output is None:
+                output = self._outputs[key] = (chunk, [])
+            output[1].append(raw)
 
     def json(self) -> bytes | None:
         """The joined value as JSON; None when the run put out nothing."""

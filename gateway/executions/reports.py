@@ -82,7 +82,7 @@ def _take(run: Run, report: ReportProgressRequest) -> int:
         run.units = max(run.units or 0, report.units)
     event = _event(report, run.redactor)
     if event is not None:
-        run.log.append(event, size=len(report.to_binary()))
+        run.log.append(event, report.to_binary())
     return run.log.last
 
 

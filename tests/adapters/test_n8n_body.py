@@ -36,7 +36,7 @@ from tests.captures import CAPTURES
 
 LIMIT = 2**20
 unhurried = settings(deadline=None)
-NODE = Node("id-1", "R1", 0, 0, 17)
+NODE = Node("id-1", "R1", 0, 0)
 METADATA = '"metadata":{"nodeId":"id-1","nodeName":"R1","runIndex":0,"itemIndex":0,"timestamp":17}'
 BEGIN = f'{{"type":"begin",{METADATA}}}\n'.encode()
 END = f'{{"type":"end",{METADATA}}}\n'.encode()
@@ -99,9 +99,7 @@ def plain(body: bytes) -> list[Piece]:
     for line in body.decode().splitlines():
         value: dict[str, Any] = json.loads(line)
         data = value["metadata"]
-        node = Node(
-            data["nodeId"], data["nodeName"], data["runIndex"], data["itemIndex"], data.get("timestamp")
-        )
+        node = Node(data["nodeId"], data["nodeName"], data["runIndex"], data["itemIndex"])
         match value["type"]:
             case "begin":
                 pieces.append(NodeBegin(node))
@@ -274,7 +272,7 @@ def test_byte_order_mark_before_a_stream() -> None:
 
 def test_error_line_may_come_first() -> None:
     body = b'{"type":"error","metadata":{"nodeId":"a","nodeName":"b","runIndex":1,"itemIndex":2}}\n'
-    assert read([body]) == [NodeError(Node("a", "b", 1, 2, None))]
+    assert read([body]) == [NodeError(Node("a", "b", 1, 2))]
 
 
 @pytest.mark.parametrize(
@@ -317,8 +315,6 @@ def test_lookalikes_are_documents(document: bytes) -> None:
         END.replace(b'"runIndex":0', b'"runIndex":true'),
         END.replace(b'"runIndex":0', b'"runIndex":-1'),
         END.replace(b'"itemIndex":0', b'"itemIndex":2147483648'),
-        END.replace(b"17", b'"17"'),
-        END.replace(b"17", b"1.5"),
         b"\xff\xfe\n",
         item('"caf\xe9"').decode().encode("latin-1"),
         END.replace(b'"end"', b'"\xe9nd"'),

@@ -26,8 +26,8 @@ from gateway.adapters.n8n.redaction import Redactor, StreamRedactor
 PLAIN = "s3cret-of-nobody-0123456789"
 ODD = 'quo"te\\d/+ sécret & 100%'
 DIGITS = "4929123412341234"
-NODE = Node("id-1", "R1", 0, 0, 17)
-OTHER = Node("id-1", "R1", 0, 1, 17)
+NODE = Node("id-1", "R1", 0, 0)
+OTHER = Node("id-1", "R1", 0, 1)
 redactor = Redactor([PLAIN, ODD, DIGITS])
 
 
@@ -155,7 +155,7 @@ def test_order_of_what_is_shown_is_that_of_what_came() -> None:
     by_item: dict[int, str] = defaultdict(str)
     stream = StreamRedactor(redactor)
     for at in range(40):
-        for piece in stream.clean([NodeItem(Node("id", "n", 0, at % 2, 1), f"{at} s3")]):
+        for piece in stream.clean([NodeItem(Node("id", "n", 0, at % 2), f"{at} s3")]):
             assert isinstance(piece, NodeItem)
             by_item[piece.node.item_index] += piece.content
     for piece in stream.finish():

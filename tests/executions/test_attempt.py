@@ -12,7 +12,7 @@ from gateway.executions.log import EventLog
 from gateway.executions.output import Output
 from gateway.executions.settlement import Outcome
 
-NODE = Node("id-1", "R1", 0, 0, 17)
+NODE = Node("id-1", "R1", 0, 0)
 NUMBERS = f"[{'1,' * 5000}1]"
 
 

@@ -17,7 +17,7 @@ EVENT = Oneof("chunk", ExecutionChunk(content=Oneof("text", "x")))
 def filled(count: int, *, capacity: int = 1 << 20, size: int = 0) -> EventLog:
     log = EventLog("run-1", capacity=capacity)
     for _ in range(count):
-        log.append(EVENT, size=size)
+        log.append(EVENT, bytes(size))
     return log
 
 
@@ -107,7 +107,7 @@ async def test_a_reader_that_falls_behind_is_told_so() -> None:
     reader = log.read()
     assert (await anext(reader))[-1].sequence == 1
     for _ in range(5):
-        log.append(EVENT, size=4_000)
+        log.append(EVENT, bytes(4_000))
     with pytest.raises(OutOfRange) as caught:
         await anext(reader)
     assert caught.value.reason == "EVENTS_EXPIRED"
@@ -119,13 +119,13 @@ async def test_a_reader_that_keeps_up_is_never_told_so() -> None:
     log = EventLog("run-1", capacity=10_000)
     reader = log.read()
     for sequence in range(1, 20):
-        log.append(EVENT, size=4_000)
+        log.append(EVENT, bytes(4_000))
         assert [event.sequence for event in await anext(reader)] == [sequence]
 
 
 async def test_the_newest_event_is_kept_however_large() -> None:
     log = filled(1, capacity=10)
-    log.append(EVENT, size=1_000_000)
+    log.append(EVENT, bytes(1_000_000))
     log.close()
     assert await sequences(log, after=1) == [2]
 

@@ -28,7 +28,7 @@ LIMIT = 1 << 20
 
 
 def item(content: str, node: str = "A", *, run: int = 0, item: int = 0) -> NodeItem:
-    return NodeItem(Node(f"id-{node}", node, run, item, 0), content)
+    return NodeItem(Node(f"id-{node}", node, run, item), content)
 
 
 def document(
@@ -42,8 +42,8 @@ def put_out(*pieces: Piece, limit: int = LIMIT) -> Output:
     output = Output(limit)
     for piece in pieces:
         heard = event_of(piece)
-        if heard is not None and heard[0].field == "chunk":
-            output.add(*heard)
+        if heard is not None:
+            output.extend([heard])
     return output
 
 
@@ -62,11 +62,11 @@ def chunk(piece: Piece) -> Any:
 def test_nothing_is_no_value() -> None:
     assert put_out().value() is None
     assert event_of(document(b"", DocumentKind.EMPTY, "")) is None
-    assert event_of(NodeError(Node("i", "n", 0, 0, None))) is None
+    assert event_of(NodeError(Node("i", "n", 0, 0))) is None
 
 
 def test_begin_and_end_are_events_without_content() -> None:
-    node = Node("id-A", "A", 1, 2, 3)
+    node = Node("id-A", "A", 1, 2)
     for piece, field in ((NodeBegin(node), "node_started"), (NodeEnd(node), "node_finished")):
         heard = event_of(piece)
         assert heard is not None
@@ -210,7 +210,7 @@ def test_nodes_runs_and_items_are_told_apart_in_the_order_in_which_they_began() 
 
 
 def test_two_nodes_of_one_name_are_told_apart_by_id() -> None:
-    first, second = Node("1", "Same", 0, 0, 0), Node("2", "Same", 0, 0, 0)
+    first, second = Node("1", "Same", 0, 0), Node("2", "Same", 0, 0)
     assert value(NodeItem(first, "a"), NodeItem(second, "b")) == ["a", "b"]
 
 

@@ -59,7 +59,7 @@ def put_out(*documents: bytes, kind: DocumentKind = DocumentKind.JSON) -> Output
     for data in documents:
         heard = event_of(Document(kind, "application/json", data))
         assert heard is not None
-        output.add(*heard)
+        output.extend([heard])
     return output
 
 

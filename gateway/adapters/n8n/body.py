@@ -9,8 +9,7 @@ first line is a stream line, and a document otherwise (or when one is all that i
     line     = JSON object, {"type": "begin" / "item" / "end" / "error",
                              "content": string, only with "item",
                              "metadata": {"nodeId", "nodeName": string,
-                                          "runIndex", "itemIndex": integer,
-                                          "timestamp": integer, ms, not with "error"}}
+                                          "runIndex", "itemIndex": integer, …}}
     document = JSON / text / bytes / nothing
 
 Blank lines are skipped, and so are lines of a type that is not known (a newer n8n).
@@ -52,7 +51,6 @@ _NODE = {
     "name": "nodeName",
     "run_index": "runIndex",
     "item_index": "itemIndex",
-    "timestamp_ms": "timestamp",
 }
 """What n8n calls them."""
 
@@ -113,13 +111,12 @@ class Expected(Enum):
 
 
 class Node(Struct, frozen=True, gc=False, rename=_NODE.get):
-    """The node a line is about. Indices count from 0; `timestamp_ms` is Unix time."""
+    """The node a line is about. Indices count from 0."""
 
     id: str
     name: str
     run_index: _Index
     item_index: _Index
-    timestamp_ms: Annotated[int, Meta(ge=0, le=2**53)] | None = None
 
 
 class _Line(Struct, gc=False, tag_field="type", rename={"node": "metadata"}.get):
