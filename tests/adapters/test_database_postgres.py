@@ -17,7 +17,7 @@ import uuid_utils
 from structlog.testing import capture_logs
 from yarl import URL
 
-from gateway.adapters import postgres, postgres_batches
+from gateway.adapters import postgres, postgres_batches, postgres_statements
 from gateway.adapters.postgres import PostgresDatabase, Timeouts
 from gateway.rpc.errors import Internal, InvalidArgument, NotFound, PermissionDenied, Unavailable
 from gateway.rpc.principal import Principal
@@ -536,6 +536,8 @@ async def test_runs_of_several_organizations_lock_no_two_in_another_order(
         return True
 
     monkeypatch.setattr(postgres, "is_one_calls", is_one_calls)
+    # Postgres looks for deadlocks after a second: who gives up before that is in none.
+    monkeypatch.setattr(postgres_statements, "_LOCK_TIMEOUT", "1min")
     dice, joined = random.Random(11), ["begin_execution", "settle_execution"]
     async with connected(workbench, joined=joined) as one, connected(workbench, joined=joined) as other:
         tenants = [await new_tenant(one, balance=1000, price=1) for _ in range(6)]

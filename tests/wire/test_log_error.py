@@ -16,7 +16,7 @@ def test_n8n_reports_and_nobody_else(client: Client, world: World) -> None:
         "workflow_id": "any",
         "error_message": "it broke",
         "metadata": {"additional": "context"},
-        "execution": {"id": "231", "error": {"message": "no"}},
+        "execution": {"error": {"message": "no"}},
     }
     headers = {"X-N8N-Internal-Auth": world.dev.ready["internal_secret"]}
     logged = call(client, world, "LogError", body, headers=headers)

@@ -13,44 +13,51 @@ from tests.wire.conftest import World, call
 LIST = "/n8ngateway.v1.WorkflowService/ListWorkflows"
 
 
-def value(world: World, name: str, **labels: str) -> float:
-    """The sum of a metric's samples that have these labels."""
-    text = httpx.get(world.dev.ready["metrics_url"]).raise_for_status().text
-    return sum(
-        sample.value
-        for family in text_string_to_metric_families(text)
-        for sample in family.samples
-        if sample.name == f"n8n_gateway_{name}" and labels.items() <= sample.labels.items()
-    )
+class Scrape:
+    """The metrics at one moment."""
+
+    def __init__(self, world: World) -> None:
+        text = httpx.get(world.dev.ready["metrics_url"]).raise_for_status().text
+        self._samples = [
+            sample for family in text_string_to_metric_families(text) for sample in family.samples
+        ]
+
+    def value(self, name: str, **labels: str) -> float:
+        """The sum of a metric's samples that have these labels."""
+        return sum(
+            sample.value
+            for sample in self._samples
+            if sample.name == f"n8n_gateway_{name}" and labels.items() <= sample.labels.items()
+        )
 
 
 def test_every_door_is_measured(client: Client, world: World) -> None:
     ok, refused = {"method": LIST, "code": "OK"}, {"method": LIST, "code": "UNAUTHENTICATED"}
-    before = value(world, "calls_total", **ok), value(world, "calls_total", **refused)
-    timed = value(world, "call_seconds_count", method=LIST)
+    before = Scrape(world)
     call(client, world, "ListWorkflows", {})
     call(client, world, "ListWorkflows", {}, headers={"Authorization": "Bearer no-token-at-all"})
-    after = value(world, "calls_total", **ok), value(world, "calls_total", **refused)
-    assert after == (before[0] + 1, before[1] + 1)
-    assert value(world, "call_seconds_count", method=LIST) == timed + 2
+    after = Scrape(world)
+    for labels in (ok, refused):
+        assert after.value("calls_total", **labels) == before.value("calls_total", **labels) + 1
+    assert after.value("call_seconds_count", method=LIST) == before.value("call_seconds_count", method=LIST) + 2
 
 
 def test_runs_and_their_parts_are_measured(world: World, client: Client) -> None:
-    names = [
+    before = Scrape(world)
+    call(client, world, "Execute", world.request("echo"))
+    after = Scrape(world)
+    for name, labels in (
         ("executions_total", {"state": "completed"}),
         ("n8n_seconds_count", {"outcome": "answered"}),
         ("database_seconds_count", {"function": "settle_execution"}),
         ("rate_limit_decisions_total", {"policy": "organization", "outcome": "admitted"}),
         ("authentications_total", {"kind": "user", "outcome": "ok"}),
-    ]
-    before = [value(world, name, **labels) for name, labels in names]
-    call(client, world, "Execute", world.request("echo"))
-    after = [value(world, name, **labels) for name, labels in names]
-    assert all(b < a for b, a in zip(before, after, strict=True))
-    assert value(world, "calls_running") == 0
-    assert value(world, "streams_open") == 0
-    assert value(world, "database_connections", state="idle") >= 1
-    assert value(world, "replicas") >= 1
+    ):
+        assert before.value(name, **labels) < after.value(name, **labels)
+    assert after.value("calls_running") == 0
+    assert after.value("streams_open") == 0
+    assert after.value("database_connections", state="idle") >= 1
+    assert after.value("replicas") >= 1
 
 
 def test_metrics_tell_nothing_of_tenants_and_callers(world: World) -> None:
