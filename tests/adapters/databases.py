@@ -14,7 +14,7 @@ import pytest_asyncio
 from yarl import URL
 
 from gateway.adapters import migrations
-from gateway.adapters.postgres import PostgresDatabase
+from gateway.adapters.postgres import PostgresDatabase, Timeouts
 from gateway.local.postgres import LocalPostgres
 from gateway.rpc.api_keys import new_key
 from gateway.rpc.principal import DatabaseRole, Kind, Principal
@@ -22,6 +22,10 @@ from tests import leaks
 
 AUTHENTICATOR_PASSWORD = "it's the authenticator's"
 leaks.remember("the authenticator's password", AUTHENTICATOR_PASSWORD)
+
+
+PATIENT = Timeouts(connect=60, statement=60, wait=60)
+"""On a busy machine, calls wait long for one of few connections."""
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ from aiohttp import web
 from yarl import URL
 
 from gateway.adapters.supabase import SupabaseDatabase
+from gateway.adapters.supabase_http import Timeouts
 from gateway.local.data_directory import private_directory, write_private
 from gateway.local.issuer import Issuer
 from gateway.local.process import Program
@@ -143,6 +144,10 @@ _ROLES = {
 }
 
 
+PATIENT = Timeouts(connect=60, total=60)
+"""On a busy machine, calls wait long for one of few connections."""
+
+
 @dataclass
 class Project:
     """Supabase's gateway in front of PostgREST's `upstream`, at `url`.
@@ -164,7 +169,7 @@ class Project:
         return f"http://127.0.0.1:{self.port}"
 
     def database(self, keys: Keys = LEGACY, **options: Any) -> SupabaseDatabase:
-        options = {"jwt_secret": JWT_SECRET} | options
+        options = {"jwt_secret": JWT_SECRET, "timeouts": PATIENT} | options
         return SupabaseDatabase(self.url, anon_key=keys.anon, service_role_key=keys.service, **options)
 
     async def start(self) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
+SECONDS = 150
 
 
 @pytest.mark.parametrize("loader", ["bundled", "found"])
@@ -18,7 +19,7 @@ def test_rows_of_the_gateway_run(tmp_path: Path, loader: str) -> None:
     command += ["--only", "execute: n8n-gateway", "--only", "execute, stream: n8n-gateway"]
     command += ["--json", str(results), "--chart", str(chart)]
     command += ["--loader", "bundled"] if loader == "bundled" else []
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=SECONDS, check=False)
     assert done.returncode == 0, done.stderr
     rows = {row["group"]: row["calls_per_second"] for row in json.loads(results.read_text())["rows"]}
     assert rows["REST"] > 0

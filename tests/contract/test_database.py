@@ -34,7 +34,7 @@ from gateway.rpc.errors import (
     Unavailable,
 )
 from gateway.rpc.principal import Principal
-from tests.adapters.databases import Cluster, add_credits, login, new_tenant
+from tests.adapters.databases import PATIENT, Cluster, add_credits, login, new_tenant
 from tests.adapters.databases import user as user_without_token
 from tests.adapters.postgrest import LEGACY, OPAQUE, Postgrests, Project
 
@@ -108,7 +108,8 @@ class Way:
     @contextlib.asynccontextmanager
     async def open(self, **options: Any) -> AsyncIterator[Side]:
         if self.postgrests is None:
-            direct = PostgresDatabase(login(self.url), pooled=self.name == "pooled", **options)
+            options = {"pooled": self.name == "pooled", "timeouts": PATIENT} | options
+            direct = PostgresDatabase(login(self.url), **options)
             yield Side(direct, user_without_token)
             await direct.close()
             return

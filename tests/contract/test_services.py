@@ -25,7 +25,7 @@ from gateway.rpc.principal import Principal
 from gateway.services.api_key import ApiKeyService
 from gateway.services.organization import OrganizationService
 from gateway.services.workflow import WorkflowService
-from tests.adapters.databases import login
+from tests.adapters.databases import PATIENT, login
 from tests.adapters.postgrest import Postgrests, Project
 from tests.calls import call_of
 
@@ -93,7 +93,7 @@ async def side(
     request: pytest.FixtureRequest, superuser_url: URL, upstream: str, postgrests: Postgrests
 ) -> AsyncIterator[Side]:
     if request.param == "direct":
-        database: Database = PostgresDatabase(login(superuser_url), max_connections=4)
+        database: Database = PostgresDatabase(login(superuser_url), max_connections=4, timeouts=PATIENT)
         yield Side(Gateway(database), postgrests)
         await database.close()
         return

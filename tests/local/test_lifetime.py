@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
 
 NOBODY = 65534
+AS_NOBODY = Path(__file__).with_name("as_nobody.py")
 WITHOUT_NAMESPACES = Path(__file__).with_name("without_user_namespaces.py")
 root_only = pytest.mark.skipif(os.geteuid() != 0, reason="needs to be root")
 
@@ -154,8 +155,8 @@ async def test_a_directory_in_use_by_another_process_is_refused_by_its_id(data_d
 async def test_it_runs_for_an_ordinary_user(open_directory: Path, hold: Hold) -> None:
     python = interpreter_for_everybody()
     os.chown(open_directory, NOBODY, NOBODY)
-    options = {"user": NOBODY, "group": NOBODY, "extra_groups": [], "cwd": open_directory}
-    holder = await hold(open_directory / "data", python=python, **options)
+    before = (sys.executable, str(AS_NOBODY))
+    holder = await hold(open_directory / "data", before=before, python=python, cwd=open_directory)
     await holder.until_up()
     watch = holder.watch()
     assert owners(open_directory / "data") == {NOBODY}
@@ -197,10 +198,7 @@ def interpreter_for_everybody() -> str:
     for candidate in (sys.executable, f"/usr/bin/{version}", f"/usr/local/bin/{version}"):
         try:
             subprocess.run(
-                [candidate, "-c", "import gateway.local.stack"],
-                user=NOBODY,
-                group=NOBODY,
-                extra_groups=[],
+                [sys.executable, str(AS_NOBODY), candidate, "-c", "import gateway.local.stack"],
                 env={"PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry)},
                 check=True,
                 capture_output=True,

@@ -39,7 +39,9 @@ def test_every_door_is_measured(client: Client, world: World) -> None:
     after = Scrape(world)
     for labels in (ok, refused):
         assert after.value("calls_total", **labels) == before.value("calls_total", **labels) + 1
-    assert after.value("call_seconds_count", method=LIST) == before.value("call_seconds_count", method=LIST) + 2
+    assert (
+        after.value("call_seconds_count", method=LIST) == before.value("call_seconds_count", method=LIST) + 2
+    )
 
 
 def test_runs_and_their_parts_are_measured(world: World, client: Client) -> None:
