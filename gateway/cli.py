@@ -22,6 +22,7 @@ from rich.markup import escape
 from gateway import logs, platform
 from gateway.adapters import migrations
 from gateway.adapters.migrations import MigrationError
+from gateway.client.command import call
 from gateway.credits import application as credits_application
 from gateway.keys import application as keys_application
 from gateway.rpc.errors import RpcError
@@ -34,12 +35,12 @@ application = typer.Typer(
     name="n8n-gateway",
     help="A multi-tenant gateway in front of private n8n instances: gRPC, Connect and REST.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
 application.add_typer(platform.application, name="platform")
 application.add_typer(credits_application, name="credits")
 application.add_typer(keys_application, name="keys")
+application.command()(call)
 
 
 def _show_version(wanted: bool) -> None:  # noqa: FBT001 - as typer calls it

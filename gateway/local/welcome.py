@@ -55,6 +55,10 @@ Paste into another terminal:
   .venv/bin/n8n-gateway sign $GATEWAY/api/v1/execute --curl \\
        -d '{{"workflow_id": "{echo}", "data": {{"input": "hello"}}}}' | sh
 
+  # any method by its name, so signed: --protocol rest, grpc, grpc-web or connect
+  export N8N_GATEWAY_URL={http_url} N8N_GATEWAY_GRPC_URL=http://{grpc_url}
+  .venv/bin/n8n-gateway call ExecuteStream --protocol grpc -d '{{"workflow_id": "{stream}"}}'
+
   # your organization, and its workflows
   curl -s $GATEWAY/api/v1/organizations -H "Authorization: Bearer $TOKEN"
   curl -s $GATEWAY/api/v1/workflows -H "Authorization: Bearer $TOKEN"

@@ -1,0 +1,11 @@
+"""What `n8n-gateway call` is made of: one caller of the API, over every door.
+
+::
+
+    command    the options, and what is printed
+    methods    which method a name means
+    caller     who calls, and where; the request's headers and its signature
+    failure    how a call ends that does not end well
+    rest  connect  grpc
+               one way each: a request's message there, JSON back as it comes
+"""

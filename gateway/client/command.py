@@ -1,0 +1,208 @@
+"""The command `n8n-gateway call`: any method of the API, through any door."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import AsyncGenerator, Callable, Iterable
+from contextlib import aclosing
+from enum import StrEnum
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any, cast
+from urllib.parse import urlsplit
+
+import orjson
+import typer
+from protobuf import DescMethod, Message
+from rich.console import Console
+from rich.markup import escape
+
+from gateway.client import given
+from gateway.client.caller import Caller, Endpoint, Request
+from gateway.client.failure import CallError
+from gateway.client.methods import METHODS, UnknownMethod, completions, find_method, full_name, rest_binding
+from gateway.transcoding import JsonDecoder, JsonError
+from gateway.transcoding.fields import is_http_body
+
+_INTERRUPTED = 130
+
+Headers = list[tuple[str, str]]
+
+
+class Protocol(StrEnum):
+    """A door of the gateway."""
+
+    CONNECT = "connect"
+    REST = "rest"
+    GRPC = "grpc"
+    GRPC_WEB = "grpc-web"
+
+
+Calls = Callable[[Request], AsyncGenerator[bytes, None]]
+
+
+def _calls(protocol: Protocol) -> Calls:
+    """The door's own way, imported for it alone: the three together take most of a second."""
+    match protocol:
+        case Protocol.REST:
+            from gateway.client.rest import call as rest  # noqa: PLC0415
+
+            return rest
+        case Protocol.GRPC:
+            from gateway.client.grpc import call as grpc  # noqa: PLC0415
+
+            return grpc
+        case Protocol.CONNECT | Protocol.GRPC_WEB:
+            from gateway.client.connect import call as connect  # noqa: PLC0415
+
+            return partial(connect, web=protocol is Protocol.GRPC_WEB)
+
+
+def _secret(variable: str, what: str) -> Any:
+    return typer.Option(
+        envvar=variable,
+        callback=given.secret,
+        help=f"{what}: in the environment, @FILE, or @- for standard input.",
+    )
+
+
+def call(  # noqa: PLR0913 - one parameter for each option
+    method: Annotated[
+        str | None,
+        typer.Argument(help="Such as Execute, or ExecutionService/Execute.", autocompletion=completions),
+    ] = None,
+    *,
+    data: Annotated[
+        str,
+        typer.Option(
+            "--data", "-d", callback=given.text, help="The request as JSON; @FILE, or @- for standard input."
+        ),
+    ] = "{}",
+    protocol: Annotated[Protocol, typer.Option(help="The door.")] = Protocol.CONNECT,
+    url: Annotated[
+        str, typer.Option(envvar="N8N_GATEWAY_URL", help="The gateway, but for gRPC.")
+    ] = "http://127.0.0.1:8000",
+    grpc_url: Annotated[
+        str, typer.Option(envvar="N8N_GATEWAY_GRPC_URL", help="The gateway for gRPC.")
+    ] = "http://127.0.0.1:50051",
+    token: Annotated[str | None, _secret("N8N_GATEWAY_TOKEN", "A session token")] = None,
+    api_key: Annotated[str | None, _secret("N8N_GATEWAY_API_KEY", "An API key")] = None,
+    client_secret: Annotated[
+        str | None, _secret("N8N_GATEWAY_CLIENT_SECRET", "The API key's, which signs the request")
+    ] = None,
+    platform_token: Annotated[
+        str | None, _secret("N8N_GATEWAY_PLATFORM_TOKEN", "The platform's token")
+    ] = None,
+    tenant: Annotated[
+        str, typer.Option(envvar="N8N_GATEWAY_TENANT", help="The organization's id, as X-Tenant-ID.")
+    ] = "",
+    header: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--header", "-H", callback=given.headers, help="'Name: value', or @FILE with such lines."
+        ),
+    ] = None,
+    timeout: Annotated[float | None, typer.Option(min=0.001, help="Seconds until it has to end.")] = None,
+    ca_file: Annotated[Path | None, typer.Option(help="PEM: whom to believe, not the system's CAs.")] = None,
+    cert_file: Annotated[Path | None, typer.Option(help="PEM: a certificate to show.")] = None,
+    key_file: Annotated[Path | None, typer.Option(help="PEM: its key.")] = None,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Show the headers, without secrets, on standard error.")
+    ] = False,
+    list_: Annotated[bool, typer.Option("--list", help="List the methods.")] = False,
+) -> None:
+    """Call a method of the API, and print the answer as JSON, a stream's as one line for each message.
+
+    Exits with 0 for OK, with 64 and the code of the status for any other (NOT_FOUND: 69).
+    """
+    if list_:
+        _list()
+        return
+    if method is None:
+        raise typer.BadParameter("is missing; --list shows all", param_hint="METHOD")
+    try:
+        found = find_method(method)
+    except UnknownMethod as error:
+        raise typer.BadParameter(str(error), param_hint="METHOD") from None
+    caller = Caller(token, api_key, client_secret, platform_token, tenant, cast("Headers", header or []))
+    message = _message(found, cast("bytes", data))
+    base = _base("--grpc-url", grpc_url) if protocol is Protocol.GRPC else _base("--url", url)
+    endpoint = Endpoint(base, ca_file, cert_file, key_file)
+    trace = _trace if verbose else _silence
+    _end(Request(found, message, caller, endpoint, timeout, trace), _calls(protocol))
+
+
+def _end(request: Request, calls: Calls) -> None:
+    """Make the call, print what comes, and exit as it ends."""
+    try:
+        asyncio.run(_printed(request, calls))
+    except CallError as error:
+        first, *facts = error.lines()
+        _tell("\n  ".join([f"[red]error:[/] {escape(first)}", *map(escape, facts)]))
+        raise typer.Exit(error.exit_status) from None
+    except KeyboardInterrupt:
+        raise typer.Exit(_INTERRUPTED) from None
+    except BrokenPipeError:
+        # Whoever read has seen enough; what is still buffered must not be tried again at the end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise typer.Exit(1) from None
+
+
+async def _printed(request: Request, calls: Calls) -> None:
+    is_bytes = is_http_body(request.method.output)
+    is_unary = request.method.method_kind == "unary"
+    async with aclosing(calls(request)) as parts:
+        async for part in parts:
+            text = (
+                orjson.dumps(orjson.loads(part), option=orjson.OPT_INDENT_2)
+                if is_unary and not is_bytes
+                else part
+            )
+            sys.stdout.buffer.write(text if is_bytes else text + b"\n")
+            sys.stdout.buffer.flush()
+
+
+def _message(method: DescMethod, text: bytes) -> Message:
+    """The request. Raises BadParameter."""
+    try:
+        return JsonDecoder(method.input).decode(text)
+    except JsonError as error:
+        problem = f"{error.field}: {error.problem}" if error.field else error.problem
+        raise typer.BadParameter(problem, param_hint="--data") from None
+
+
+def _base(option: str, url: str) -> str:
+    """The URL without a slash at its end. Raises BadParameter."""
+    try:
+        parts = urlsplit(url)
+        valid = parts.scheme in {"http", "https"} and parts.hostname and (parts.port is None or parts.port)
+    except ValueError:
+        valid = False
+    if not valid or "@" in parts.netloc or parts.query or parts.fragment:
+        raise typer.BadParameter(
+            "must look like http://127.0.0.1:8000, or https://… for TLS", param_hint=option
+        )
+    return url.rstrip("/")
+
+
+def _list() -> None:
+    console = Console(highlight=False, soft_wrap=True)
+    width = max(len(full_name(method)) for method in METHODS)
+    for method in METHODS:
+        rule = rest_binding(method)
+        console.print(f"{full_name(method):{width}}  {rule.http_method:6} {rule.template}", markup=False)
+
+
+def _tell(text: str) -> None:
+    Console(stderr=True, highlight=False, soft_wrap=True).print(text)
+
+
+def _trace(mark: str, line: str, headers: Iterable[tuple[str, str]]) -> None:
+    told = [line, *(f"{name}: {value}" for name, value in headers)]
+    _tell("\n".join(escape(f"{mark} {text}") for text in told))
+
+
+def _silence(_mark: str, _line: str, _headers: Iterable[tuple[str, str]]) -> None:
+    pass

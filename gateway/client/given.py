@@ -1,0 +1,57 @@
+"""What an option is given as: its text, `@FILE` for a file's, or `@-` for that of standard input."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import typer
+
+_STANDARD_INPUT = "@-"
+
+
+def text(context: typer.Context, parameter: typer.CallbackParam, value: str) -> bytes:
+    """The text of an option. Raises BadParameter; also where two options are standard input."""
+    if value == _STANDARD_INPUT:
+        reader = context.meta.setdefault(__name__, parameter)
+        if reader is not parameter:
+            raise typer.BadParameter(f"reads standard input, and so does {reader.opts[0]}")
+        return sys.stdin.buffer.read()
+    if not value.startswith("@"):
+        return value.encode(errors="surrogateescape")
+    try:
+        return Path(value[1:]).read_bytes()
+    except OSError as error:
+        raise typer.BadParameter(f"{value[1:]} cannot be read: {error.strerror}") from None
+
+
+def secret(context: typer.Context, parameter: typer.CallbackParam, value: str | None) -> str | None:
+    """A secret, without space around it. On a command line everybody on the machine would see it.
+
+    Raises BadParameter.
+    """
+    if value is None:
+        return None
+    source = context.get_parameter_source(str(parameter.name))
+    if source is not None and source.name == "COMMANDLINE" and not value.startswith("@"):
+        raise typer.BadParameter(
+            f"everybody on this machine sees a command line: set {parameter.envvar}, or give @FILE or @-"
+        )
+    read = text(context, parameter, value).strip()
+    if not (read and read.isascii() and read.decode().isprintable()):
+        raise typer.BadParameter("must be one line of ASCII characters")
+    return read.decode()
+
+
+def headers(
+    context: typer.Context, parameter: typer.CallbackParam, values: list[str] | None
+) -> list[tuple[str, str]]:
+    """Headers by lower-case name, from `Name: value` or files with such lines. Raises BadParameter."""
+    found = []
+    for value in values or []:
+        for line in filter(str.strip, text(context, parameter, value).decode(errors="replace").splitlines()):
+            name, colon, told = line.partition(":")
+            if not (colon and name.strip()):
+                raise typer.BadParameter("must look like 'Name: value'")
+            found.append((name.strip().lower(), told.strip()))
+    return found

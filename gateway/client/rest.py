@@ -1,0 +1,83 @@
+"""Calls over REST: the method's own rule, one line of JSON for each message of a stream."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from urllib.parse import urlsplit
+
+import httpx
+import orjson
+
+from gateway.client.caller import CONNECT_SECONDS, Part, Request, shown
+from gateway.client.failure import CallError
+from gateway.client.methods import rest_binding
+from gateway.rpc.errors import Code
+from gateway.transcoding import encode_request
+
+_JSON = "application/json"
+_LINES = "application/x-ndjson"
+
+
+async def call(request: Request) -> AsyncGenerator[bytes, None]:
+    """The answer's messages as JSON, as they come; of a google.api.HttpBody its bytes. Raises CallError."""
+    try:
+        async with asyncio.timeout(request.timeout), _client(request) as client:
+            built = _built(client, request)
+            request.trace(">", f"{built.method} {built.url}", shown(dict(built.headers)))
+            answer = await client.send(built, stream=True)
+            request.trace("<", f"HTTP {answer.status_code}", answer.headers.items())
+            async for part in _parts(request, answer):
+                yield part
+    except TimeoutError:
+        raise CallError(Code.DEADLINE_EXCEEDED, f"No answer within {request.timeout:g} s.") from None
+    except (httpx.TransportError, OSError) as error:
+        raise CallError(
+            Code.UNAVAILABLE, f"{request.endpoint.url}: {error or type(error).__name__}"
+        ) from None
+
+
+def _client(request: Request) -> httpx.AsyncClient:
+    return httpx.AsyncClient(
+        verify=request.endpoint.tls(), timeout=httpx.Timeout(None, connect=CONNECT_SECONDS)
+    )
+
+
+def _built(client: httpx.AsyncClient, request: Request) -> httpx.Request:
+    """The request, signed for the path that the gateway sees, which has nothing of the endpoint's own."""
+    binding = rest_binding(request.method)
+    encoded = encode_request(binding, request.message)
+    accept = "*/*" if binding.http_body_response else _LINES if binding.server_streaming else _JSON
+    headers = {"accept": accept}
+    if encoded.body is not None:
+        headers["content-type"] = _JSON
+    if request.timeout is not None:
+        headers["connect-timeout-ms"] = str(int(request.timeout * 1000))
+    url = httpx.URL(request.endpoint.url + encoded.target)
+    target = url.raw_path.decode()[len(urlsplit(request.endpoint.url).path) :]
+    part = Part(encoded.http_method, target, headers.get("content-type", ""), encoded.body or b"")
+    headers |= request.caller.identify(part)
+    return client.build_request(encoded.http_method, url, content=encoded.body, headers=headers)
+
+
+async def _parts(request: Request, answer: httpx.Response) -> AsyncGenerator[bytes, None]:
+    binding = rest_binding(request.method)
+    if answer.is_error or answer.is_redirect:
+        raise _failure(answer.status_code, await answer.aread())
+    if binding.http_body_response:
+        async for chunk in answer.aiter_bytes():
+            yield chunk
+    elif not binding.server_streaming:
+        yield await answer.aread()
+    else:
+        async for line in answer.aiter_lines():
+            if line.startswith('{"error":'):
+                raise CallError.of_json(orjson.loads(line)["error"])
+            yield line.encode()
+
+
+def _failure(http_status: int, body: bytes) -> CallError:
+    try:
+        return CallError.of_json(orjson.loads(body))
+    except (ValueError, TypeError):
+        return CallError(Code.UNKNOWN, f"HTTP {http_status}, and no answer of a gateway's.")

@@ -1,0 +1,303 @@
+"""`n8n-gateway call` in front of a gateway that serves, through every door."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from typer.testing import CliRunner, Result
+
+from gateway.cli import application
+from gateway.client.methods import METHODS, completions, find_method, full_name, rest_binding
+from tests.command import ROOT, environment_of, serving
+from tests.conftest import RunningDev
+from tests.doors.certificates import Authority
+from tests.stub_n8n import StubN8n
+
+Command = Callable[..., Result]
+
+DOORS = ["connect", "rest", "grpc", "grpc-web"]
+SECONDS = 60
+NOT_FOUND, UNAUTHENTICATED, DEADLINE_EXCEEDED, UNAVAILABLE, UNKNOWN = 69, 80, 68, 78, 66
+FAILED_PRECONDITION = 73
+
+
+@pytest.fixture
+def environment(dev: RunningDev) -> dict[str, str]:
+    """What a user exports: where the gateway is, and a token."""
+    return {
+        "N8N_GATEWAY_URL": dev.ready["http_url"],
+        "N8N_GATEWAY_GRPC_URL": f"http://{dev.ready['grpc_url']}",
+        "N8N_GATEWAY_TOKEN": dev.ready["token"],
+        "COLUMNS": "300",  # so that no line is broken
+    }
+
+
+@pytest.fixture
+def signed(dev: RunningDev, environment: dict[str, str]) -> dict[str, str]:
+    """The same with an API key in the token's place."""
+    key = {
+        "N8N_GATEWAY_TOKEN": "",
+        "N8N_GATEWAY_API_KEY": dev.ready["api_key"],
+        "N8N_GATEWAY_CLIENT_SECRET": dev.ready["client_secret"],
+    }
+    return environment | key
+
+
+@pytest.fixture
+def call(environment: dict[str, str]) -> Command:
+    """Run the command in this process, with a token unless another environment is given."""
+
+    def run(*arguments: str, env: dict[str, str] = environment, stdin: str = "") -> Result:
+        return CliRunner().invoke(application, ["call", *arguments], env=env, input=stdin)
+
+    return run
+
+
+@pytest.fixture
+def gated(dev: RunningDev, stub_n8n: StubN8n) -> Iterator[str]:
+    """A workflow that streams one item and holds the others back until the gate opens."""
+    workflow = {"name": f"call {uuid.uuid4()}", "webhook_path": "gated", "credits_per_execution": 1}
+    answer = httpx.post(f"{dev.ready['http_url']}/api/v1/workflows", json=workflow, headers=dev.bearer)
+    stub_n8n.close_gate()
+    yield answer.raise_for_status().json()["id"]
+    stub_n8n.open_gate()
+
+
+def process(*arguments: str, env: dict[str, str], **more: Any) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "gateway", "call", *arguments],
+        env={"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), **env},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        **more,
+    )
+
+
+def run_of(workflow: str, **fields: Any) -> tuple[str, str]:
+    return "--data", json.dumps({"workflow_id": workflow, **fields})
+
+
+@pytest.mark.parametrize("door", DOORS)
+def test_a_signed_call_is_answered_through_every_door(
+    dev: RunningDev, call: Command, signed: dict[str, str], door: str
+) -> None:
+    tenant = ("--tenant", dev.ready["organization_id"])
+    data = run_of(dev.ready["workflows"]["echo"], data={"ä b": [1, None]})
+    ran = call("Execute", "--protocol", door, *data, *tenant, env=signed)
+    assert ran.exit_code == 0, ran.output
+    assert json.loads(ran.stdout)["status"] == "completed"
+    read = ("--data", json.dumps({"id": json.loads(ran.stdout)["execution_id"]}))
+    shown = call("executionservice/getexecution", "--protocol", door, *read, env=signed)
+    assert '"state": "EXECUTION_STATE_COMPLETED"' in shown.stdout, shown.output
+    forged = call(
+        "ListWorkflows",
+        *("--protocol", door),
+        env=signed | {"N8N_GATEWAY_CLIENT_SECRET": "gw_secret_of_nobody"},
+    )
+    assert (forged.exit_code, forged.stdout) == (UNAUTHENTICATED, "")
+    assert "reason SIGNATURE_INVALID" in forged.stderr
+
+
+@pytest.mark.parametrize("door", DOORS)
+def test_the_messages_of_a_stream_are_lines_that_come_as_they_arrive(
+    environment: dict[str, str], stub_n8n: StubN8n, gated: str, door: str
+) -> None:
+    running = process("ExecuteStream", "--protocol", door, *run_of(gated), env=environment)
+    assert running.stdout is not None
+    events = [json.loads(next(running.stdout))]
+    while "chunk" not in events[-1]:
+        events.append(json.loads(next(running.stdout)))
+    stub_n8n.open_gate()
+    events += map(json.loads, running.stdout)
+    _, told = running.communicate(timeout=SECONDS)
+    assert (running.returncode, told) == (0, "")
+    assert "started" in events[0]
+    assert "completed" in events[-1]
+    assert [event["sequence"] for event in events] == [*range(1, len(events) + 1)]
+
+
+@pytest.mark.parametrize("door", DOORS)
+def test_a_failure_is_told_with_its_facts_and_by_the_exit_status(
+    dev: RunningDev, call: Command, door: str
+) -> None:
+    missing = call("GetWorkflow", "--protocol", door, "--data", json.dumps({"id": str(uuid.uuid4())}))
+    assert (missing.exit_code, missing.stdout) == (NOT_FOUND, "")
+    assert missing.stderr.startswith("error: NOT_FOUND: ")
+    assert "\n  reason WORKFLOW_NOT_FOUND\n" in missing.stderr
+    assert "\n  request id " in missing.stderr
+    failed = call("ExecuteStream", "--protocol", door, *run_of(dev.ready["workflows"]["fail"]))
+    assert failed.exit_code == FAILED_PRECONDITION
+    assert "failed" in json.loads(failed.stdout.splitlines()[-1])
+    assert "reason N8N_WEBHOOK_NOT_REGISTERED" in failed.stderr
+    wrong = call("Execute", "--protocol", door, "--data", '{"workflow_id": "mine", "credits": -1}')
+    assert "\n  workflow_id " in wrong.stderr
+    assert "\n  credits " in wrong.stderr
+
+
+@pytest.mark.parametrize("door", DOORS)
+def test_a_call_that_takes_too_long_ends(call: Command, gated: str, door: str) -> None:
+    ended = call("Execute", "--protocol", door, "--timeout", "0.5", *run_of(gated))
+    assert ended.exit_code == DEADLINE_EXCEEDED
+    assert ended.stderr.startswith("error: DEADLINE_EXCEEDED: ")
+
+
+@pytest.mark.parametrize("door", DOORS)
+def test_a_gateway_that_is_away_is_told(call: Command, environment: dict[str, str], door: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as bound:
+        away = f"http://127.0.0.1:{bound.getsockname()[1]}"
+    nowhere = {"N8N_GATEWAY_URL": away, "N8N_GATEWAY_GRPC_URL": away}
+    ended = call("GetLiveness", "--protocol", door, env=environment | nowhere)
+    assert ended.exit_code == UNAVAILABLE
+    assert ended.stderr.startswith("error: UNAVAILABLE: ")
+
+
+@pytest.mark.parametrize("door", DOORS)
+def test_bytes_are_printed_as_they_are(dev: RunningDev, call: Command, door: str) -> None:
+    asked = json.dumps({"organization_id": dev.ready["organization_id"]})
+    export = call("ExportUsage", "--protocol", door, "--data", asked)
+    assert export.stdout.startswith("id,created_at,"), export.output
+
+
+@pytest.mark.parametrize("door", DOORS)
+def test_what_is_shown_of_a_request_holds_no_secret(
+    dev: RunningDev, call: Command, signed: dict[str, str], door: str
+) -> None:
+    token = {
+        "N8N_GATEWAY_TOKEN": dev.ready["token"],
+        "N8N_GATEWAY_PLATFORM_TOKEN": "platforms-distinct-token",
+    }
+    secret = ("-H", "X-Own: distinct-header", "-H", "Idempotency-Key: shown")
+    shown = call("ListWorkflows", "-v", "--protocol", door, *secret, env=signed | token)
+    public_id, _, private = dev.ready["api_key"].rpartition("_")
+    assert f"> x-api-key: {public_id}_…\n> " in shown.stderr
+    assert "> authorization: …\n" in shown.stderr
+    assert "> idempotency-key: shown\n" in shown.stderr
+    assert "< x-request-id: " in shown.stderr
+    for hidden in (private, *token.values(), signed["N8N_GATEWAY_CLIENT_SECRET"], "distinct-header", "v2="):
+        assert hidden not in shown.output
+
+
+def test_over_tls_the_authority_and_the_own_certificate_are_shown(
+    dev: RunningDev, stub_n8n: StubN8n, call: Command, signed: dict[str, str], tmp_path: Path
+) -> None:
+    authority = Authority()
+    (tmp_path / "ca.pem").write_bytes(authority.certificate)
+    certificate, key = authority.issue("localhost").write(tmp_path)
+    tls = {"TLS_CERT_FILE": str(certificate), "TLS_KEY_FILE": str(key)}
+    tls["GRPC_CLIENT_CA_FILE"] = str(tmp_path / "ca.pem")
+    believed = ("--ca-file", str(tmp_path / "ca.pem"))
+    own = ("--cert-file", str(certificate), "--key-file", str(key))
+    with serving(tmp_path, environment_of(dev, stub_n8n.url) | tls) as (_, _, ports):
+        where = {
+            "N8N_GATEWAY_URL": f"https://localhost:{ports['http_port']}",
+            "N8N_GATEWAY_GRPC_URL": f"https://localhost:{ports['grpc_port']}/",
+        }
+        for door in DOORS:
+            asked = ("ListWorkflows", "--protocol", door)
+            answered = call(*asked, *believed, *own, env=signed | where)
+            assert answered.exit_code == 0, answered.output
+            assert call(*asked, env=signed | where).exit_code == UNAVAILABLE
+        assert (
+            call("ListWorkflows", "--protocol", "grpc", *believed, env=signed | where).exit_code
+            == UNAVAILABLE
+        )
+
+
+def test_a_request_and_secrets_come_from_files_and_standard_input(
+    dev: RunningDev, call: Command, environment: dict[str, str], tmp_path: Path
+) -> None:
+    request, token, headers = tmp_path / "request", tmp_path / "token", tmp_path / "headers"
+    request.write_text(json.dumps({"workflow_id": dev.ready["workflows"]["echo"]}))
+    token.write_text(f"{dev.ready['token']}\n")
+    headers.write_text(f"Authorization: Bearer {dev.ready['token']}\n\nIdempotency-Key: {uuid.uuid4()}\n")
+    nobody = environment | {"N8N_GATEWAY_TOKEN": ""}
+    for arguments, stdin in (
+        (("--data", f"@{request}", "--token", "@-"), dev.ready["token"]),
+        (("--data", "@-", "--token", f"@{token}"), request.read_text()),
+        (("--data", f"@{request}", "-H", f"@{headers}"), ""),
+    ):
+        ran = call("Execute", *arguments, env=nobody, stdin=stdin)
+        assert ran.exit_code == 0, ran.output
+    both = call("Execute", "--data", "@-", "--token", "@-", env=nobody)
+    assert both.exit_code == 2
+    assert "standard input" in both.stderr
+
+
+def test_a_secret_on_the_command_line_is_refused(call: Command) -> None:
+    for option in ("--token", "--api-key", "--client-secret", "--platform-token"):
+        refused = call("ListWorkflows", option, "hunter2")
+        assert refused.exit_code == 2
+        assert f"N8N_GATEWAY_{option[2:].upper().replace('-', '_')}" in refused.stderr
+        assert "hunter2" not in refused.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("Exequte",), "ExecutionService/Execute"),
+        ((), "METHOD"),
+        (("Execute", "--data", "{"), "--data"),
+        (("Execute", "--data", '{"workflow": "x"}'), "workflow_id"),
+        (("Execute", "--data", "@nowhere.json"), "nowhere.json"),
+        (("Execute", "--url", "gateway:8000"), "--url"),
+        (("Execute", "--url", "http://me:hunter2@gateway"), "--url"),
+        (("Execute", "--header", "no header"), "--header"),
+        (("Execute", "--timeout", "0"), "--timeout"),
+        (("Execute", "--protocol", "soap"), "--protocol"),
+    ],
+)
+def test_what_cannot_be_called_is_a_usage_error(call: Command, arguments: tuple[str, ...], told: str) -> None:
+    refused = call(*arguments)
+    assert refused.exit_code == 2
+    assert told in refused.stderr
+    assert "hunter2" not in refused.output
+
+
+def test_a_server_that_is_no_gateway_is_told(
+    call: Command, dev: RunningDev, environment: dict[str, str]
+) -> None:
+    elsewhere = environment | {"N8N_GATEWAY_URL": dev.ready["n8n_url"]}
+    ended = call("ListWorkflows", "--protocol", "rest", env=elsewhere)
+    assert ended.exit_code == UNKNOWN
+    assert "no answer of a gateway" in ended.stderr
+
+
+def test_a_reader_that_has_seen_enough_ends_the_call(
+    environment: dict[str, str], gated: str, stub_n8n: StubN8n
+) -> None:
+    running = process("ExecuteStream", *run_of(gated), env=environment)
+    assert running.stdout is not None
+    assert running.stderr is not None
+    next(running.stdout)
+    running.stdout.close()
+    stub_n8n.open_gate()
+    assert running.wait(SECONDS) == 1
+    assert running.stderr.read() == ""
+    running.stderr.close()
+
+
+def test_every_method_has_a_name_that_is_found_and_completed(call: Command) -> None:
+    listed = call("--list").stdout.splitlines()
+    assert len(listed) == len(METHODS)
+    for method, line in zip(METHODS, listed, strict=True):
+        assert line.split()[0] == full_name(method)
+        assert str(rest_binding(method).template) == line.split()[2]
+        for name in (
+            full_name(method),
+            full_name(method).lower(),
+            f"{method.parent.type_name}.{method.name}",
+        ):
+            assert find_method(name) is method
+    assert [*completions("Execute")] == ["Execute", "ExecuteStream"]
+    assert "ExecutionService/ExecuteStream" in [*completions("executionservice/")]
