@@ -272,8 +272,8 @@ class Dispatcher(Periodic):
 
 
 def _lost() -> DataLoss:
-    msg = "What the run was to be sent was lost. It was not charged: ask again, with another idempotency key."
-    return DataLoss(msg, reason="PAYLOAD_LOST")
+    msg = "What the run was to be sent was lost. It was not charged: ask again."
+    return DataLoss(msg, reason="PAYLOAD_LOST", retry_after=1)
 
 
 def _name(execution_id: str) -> str:

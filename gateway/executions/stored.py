@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import orjson
 from protobuf import Oneof
@@ -19,11 +19,13 @@ from gateway.gen.n8ngateway.v1.execution_event_pb import (
 from gateway.gen.n8ngateway.v1.execution_pb import Execution, ExecutionState
 from gateway.rpc.errors import BY_CODE, Code, OutOfRange, RpcError
 from gateway.rpc.status import DETAIL_TYPES
-from gateway.transcoding.gen.google.rpc.error_details_pb import ErrorInfo
+from gateway.transcoding.gen.google.rpc.error_details_pb import ErrorInfo, RetryInfo
 from gateway.transcoding.gen.google.rpc.status_pb import Status
 
 if TYPE_CHECKING:
     from gateway.executions.event import Told
+
+_Detail = TypeVar("_Detail", ErrorInfo, RetryInfo)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,10 +121,26 @@ def error_of(execution: Execution) -> RpcError:
     return error_from(execution.error)
 
 
-def error_from(status: Any) -> RpcError:
+def was_never_sent(execution: Execution) -> bool:
+    """Whether it failed for a reason that passes. Nobody is told to come back for one that may have run."""
+    failed, error = execution.state is ExecutionState.FAILED, execution.error
+    return failed and error is not None and _detail(error, RetryInfo) is not None
+
+
+def error_from(status: Status) -> RpcError:
     """The error that a google.rpc.Status tells of."""
-    info = next((i for i in (d.unpack(ErrorInfo) for d in status.details) if i is not None), ErrorInfo())
-    return BY_CODE[Code(status.code)](status.message, reason=info.reason or None, metadata=info.metadata)
+    info = _detail(status, ErrorInfo) or ErrorInfo()
+    delay = (_detail(status, RetryInfo) or RetryInfo()).retry_delay
+    return BY_CODE[Code(status.code)](
+        status.message,
+        reason=info.reason or None,
+        metadata=info.metadata,
+        retry_after=None if delay is None else delay.to_nanos() / 1e9,
+    )
+
+
+def _detail(status: Status, kind: type[_Detail]) -> _Detail | None:
+    return next((found for detail in status.details if (found := detail.unpack(kind)) is not None), None)
 
 
 _UNTOLD = "The run did not succeed."

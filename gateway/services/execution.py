@@ -14,7 +14,15 @@ import uuid_utils
 from protobuf import message_to_json_value
 
 from gateway.executions.run import Job, Moved, Run
-from gateway.executions.stored import Stored, error_from, error_of, has_ended, read_stored, stored_from
+from gateway.executions.stored import (
+    Stored,
+    error_from,
+    error_of,
+    has_ended,
+    read_stored,
+    stored_from,
+    was_never_sent,
+)
 from gateway.gen.n8ngateway.v1.execution_pb import ExecutionState
 from gateway.gen.n8ngateway.v1.execution_service_pb import (
     CancelExecutionRequest,
@@ -190,7 +198,35 @@ class ExecutionService:
         )
 
     async def _charge(self, execution_id: str, request: Request, call: Call, *, queue: bool) -> Begun:
-        payload, key = payload_of(request), idempotency_key_of(request, call)
+        payload = payload_of(request)
+        begun = await self._begun(execution_id, request, payload, call, queue=queue)
+        known = _known(begun)
+        if isinstance(known, Stored) and was_never_sent(known.execution):
+            await self._database.call("release_idempotency_key", None, p_execution_id=known.execution.id)
+            begun = await self._begun(execution_id, request, payload, call, queue=queue)
+            known = _known(begun)
+        if known is not None:
+            return known
+        job = Job(
+            execution_id=execution_id,
+            workflow=_workflow(orjson.dumps(begun["workflow"])),
+            credits_reserved=begun["credits"],
+            payload=payload,
+            traceparent=call.traceparent,
+            organization_id=begun["organization_id"],
+        )
+        if begun["state"] == "EXECUTION_STATE_RUNNING":
+            run = self._runner.prepared(job)
+            self._dispatcher.keep(run)
+            return run
+        await self._dispatcher.store(job)
+        await self._dispatcher.enqueue(execution_id)
+        return _UnderWay(execution_id)
+
+    async def _begun(
+        self, execution_id: str, request: Request, payload: bytes, call: Call, *, queue: bool
+    ) -> dict[str, Any]:
+        key = idempotency_key_of(request, call)
         text = await self._database.call(
             "begin_execution",
             call.caller,
@@ -207,25 +243,16 @@ class ExecutionService:
         )
         begun: dict[str, Any] = orjson.loads(text)
         call.organization_id = begun["organization_id"]
-        if begun["replayed"]:
-            if begun["in_progress"]:
-                return _UnderWay(begun["execution_id"])
-            return stored_from(begun["execution"], begun["credits_remaining"])
-        job = Job(
-            execution_id=execution_id,
-            workflow=_workflow(orjson.dumps(begun["workflow"])),
-            credits_reserved=begun["credits"],
-            payload=payload,
-            traceparent=call.traceparent,
-            organization_id=begun["organization_id"],
-        )
-        if begun["state"] == "EXECUTION_STATE_RUNNING":
-            run = self._runner.prepared(job)
-            self._dispatcher.keep(run)
-            return run
-        await self._dispatcher.store(job)
-        await self._dispatcher.enqueue(execution_id)
-        return _UnderWay(execution_id)
+        return begun
+
+
+def _known(begun: dict[str, Any]) -> _UnderWay | Stored | None:
+    """The run that an earlier call with the same idempotency key began; None when it has begun one now."""
+    if not begun["replayed"]:
+        return None
+    if begun["in_progress"]:
+        return _UnderWay(begun["execution_id"])
+    return stored_from(begun["execution"], begun["credits_remaining"])
 
 
 @lru_cache(1024)

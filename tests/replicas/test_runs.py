@@ -122,6 +122,23 @@ def test_a_waiting_call_gets_the_failure_too(first: Replica, second: Replica, st
     assert (waited.status_code, waited.json()["message"]) == (504, answers[0].json()["message"])
 
 
+def test_a_run_that_was_never_sent_keeps_no_key(
+    first: Replica, second: Replica, workflows: dict[str, str], stub_n8n: StubN8n
+) -> None:
+    """Who was told to come back does so with the key, and has a run of its own."""
+    body = {"workflow_id": register(first, "migrating"), "idempotency_key": uuid.uuid4().hex}
+    before, tried = stub_n8n.calls["migrating"], set()
+    for replica in (first, second, first):
+        refused = replica.post("/execute", body)
+        assert (refused.status_code, refused.headers["retry-after"]) == (503, "5")
+        info = next(detail for detail in refused.json()["details"] if "reason" in detail)
+        assert info["reason"] == "N8N_STARTING"
+        tried.add(info["metadata"]["execution_id"])
+    assert (len(tried), stub_n8n.calls["migrating"] - before) == (3, 3)
+    assert first.post("/execute", body | {"data": {"other": 1}}).status_code == 409
+    first.post("/execute", {"workflow_id": workflows["echo"]}).raise_for_status()
+
+
 @pytest.mark.parametrize("there", [True, False])
 def test_a_run_is_cancelled_from_anywhere(
     first: Replica,

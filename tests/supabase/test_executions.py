@@ -337,6 +337,40 @@ async def test_a_used_idempotency_key_gets_the_first_answer_and_is_not_charged(
     assert await ledger(superuser, tenant) == before
 
 
+RETRY_INFO = {"@type": "type.googleapis.com/google.rpc.RetryInfo", "retry_delay": "1s"}
+
+
+@pytest.mark.parametrize(
+    ("state", "details", "is_free"),
+    [
+        ("FAILED", [RETRY_INFO], True),
+        ("FAILED", [], False),
+        ("UNKNOWN", [RETRY_INFO], False),
+        ("COMPLETED", None, False),
+        (None, None, False),
+    ],
+)
+async def test_the_key_of_a_run_that_was_never_sent_is_released(
+    database: PostgresDatabase, superuser: Any, state: str | None, details: Any, *, is_free: bool
+) -> None:
+    tenant = await new_tenant(database, balance=10, price=3)
+    key: dict[str, Any] = {"p_idempotency_key": "key", "p_request_hash": "hash", "p_runner": "r"}
+    begun = await tenant.begin(**key)
+    if state is not None:
+        error = None if details is None else json.dumps({"code": 14, "message": "away", "details": details})
+        await tenant.settle(begun["execution_id"], state, p_error=error)
+    release = {"p_execution_id": begun["execution_id"]}
+    for released in (is_free, False):
+        told = json.loads(await database.call("release_idempotency_key", None, **release))
+        assert told == {"released": released}
+    again = await tenant.begin(**key)
+    assert again["replayed"] is not is_free
+    assert (again["execution_id"] != begun["execution_id"]) is is_free
+    if is_free:
+        await tenant.settle(again["execution_id"])
+        assert await available(superuser, tenant) == 7
+
+
 async def test_an_idempotency_key_stands_for_one_request(database: PostgresDatabase) -> None:
     tenant = await new_tenant(database, balance=10)
     begun = await tenant.begin(p_idempotency_key="key", p_request_hash="one")
