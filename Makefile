@@ -8,7 +8,7 @@ PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-faults test-n8n bench conformance check generate lock clean
+.PHONY: help setup run env test test-faults test-n8n bench conformance check generate lock clean
 
 help:  ## Show this list.
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -25,6 +25,18 @@ $(READY): requirements.lock requirements-setup.lock pyproject.toml clients/pytho
 
 run: $(READY)  ## Start the gateway with everything it needs on this machine.
 	$(BIN)/n8n-gateway dev $(ARGS)
+
+env:  ## Write .env, with secrets of your own for docker-compose.yml. One that is there is left alone.
+	@umask 077; set -C; { \
+		echo "# Who issues session tokens, such as https://name.clerk.accounts.dev, and for which of your origins."; \
+		echo "CLERK_JWT_ISSUER="; \
+		echo "CLERK_AUTHORIZED_PARTIES="; \
+		echo "# Keep VAULT_KEY apart from the backups of the database: what it has sealed, nothing else opens."; \
+		echo "VAULT_KEY=$$(openssl rand -base64 32)"; \
+		for name in N8N_INTERNAL_AUTH_SECRET FINGERPRINT_KEY SUPABASE_JWT_SECRET N8N_ENCRYPTION_KEY \
+			POSTGRES_PASSWORD AUTHENTICATOR_PASSWORD REDIS_PASSWORD; do echo "$$name=$$(openssl rand -hex 32)"; done; \
+	} > .env
+	@echo "Wrote .env. Fill in CLERK_JWT_ISSUER."
 
 test: $(READY)  ## Run the tests.
 	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 $(ARGS)
@@ -58,8 +70,9 @@ generate: $(READY)  ## Generate the code from proto/. Needs no network, but once
 LOCK = $(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate \
 	--custom-compile-command "make lock"
 lock: $(READY)  ## Resolve the dependencies again: names, versions and hashes only.
-	echo uv | $(LOCK) --upgrade -o requirements-setup.lock -
+	printf '%s\n' uv hatchling flask-swagger-ui | $(LOCK) --upgrade -o requirements-setup.lock -
 	$(LOCK) --upgrade --extra dev --group test --group check -o requirements.lock pyproject.toml
+	$(LOCK) --upgrade -c requirements.lock -o requirements-serve.lock pyproject.toml
 	$(LOCK) --upgrade -c requirements.lock --group bench -o requirements-bench.lock
 
 clean:  ## Remove everything that the commands above made.
