@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import resource
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,35 +11,50 @@ from typing import TYPE_CHECKING
 from tests.bench.load import headers
 from tests.bench.loader import http1_request
 from tests.bench.processes import BenchError, Server
+from tests.bench.report import Held
 
 if TYPE_CHECKING:
     from tests.bench.rows import Row
 
-FEW, MANY = 50, 1000
+FEW, MANY = 50, 5000
 """Streams that show a server all of its code, and those that are measured."""
+_FILES_EACH, _OTHER_FILES = 2, 250
+"""What a server has open: for a stream its client and its n8n, and all else."""
 _AT_A_TIME = 32
-_SECONDS = 90
+_SECONDS = 300
 _SETTLE_SECONDS = 1.0
 
 
-def kib_each(row: Row, server: Server, tokens: Sequence[str]) -> float:
-    """KiB of resident memory for each of MANY streams. The server is to be new: memory is not given back.
+def allowed() -> int:
+    """How many streams may be measured: MANY, or as many as servers may have files open for.
+
+    Servers that this process starts from now on may have as many open as they are allowed at all.
+    """
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    if most == resource.RLIM_INFINITY:
+        return MANY
+    return max(1, min(MANY, (most - _OTHER_FILES) // _FILES_EACH - FEW))
+
+
+def measure(row: Row, server: Server, tokens: Sequence[str], count: int) -> Held:
+    """What `count` open streams take. The server is to be new: memory is not given back.
 
     Raises BenchError when a stream does not begin.
     """
-    return asyncio.run(_kib_each(row, server, tokens))
+    return asyncio.run(_measure(row, server, tokens, count))
 
 
-async def _kib_each(row: Row, server: Server, tokens: Sequence[str]) -> float:
+async def _measure(row: Row, server: Server, tokens: Sequence[str], count: int) -> Held:
     port = server.ports[row.port]
     few = await _opened(row, port, tokens, FEW)
     before = _resident_kib(server.pids)
-    many = await _opened(row, port, tokens, MANY)
+    many = await _opened(row, port, tokens, count)
     await asyncio.sleep(_SETTLE_SECONDS)
     after = _resident_kib(server.pids)
     for writer in few + many:
         writer.close()
-    return (after - before) / MANY
+    return Held(count, (after - before) / count)
 
 
 async def _opened(row: Row, port: int, tokens: Sequence[str], count: int) -> list[asyncio.StreamWriter]:

@@ -18,15 +18,23 @@ _BAR_HEIGHT, _LABEL_WIDTH, _BAR_WIDTH, _NUMBER_WIDTH = 22, 270, 420, 90
 
 
 @dataclass(frozen=True)
+class Held:
+    """Streams that were open at one time, and KiB of their server's memory for each."""
+
+    streams: int
+    kib_each: float
+
+
+@dataclass(frozen=True)
 class Sample:
     """One run of one row: calls a second, and CPU microseconds of its server for each call.
 
-    Of streams that are held open: KiB of its server's memory for each.
+    Or what was found of streams that are held open.
     """
 
     rate: float = 0.0
     cpu_us: float | None = None
-    kib: float | None = None
+    held: Held | None = None
 
 
 Samples = Mapping[str, Sequence[Sample]]
@@ -78,7 +86,8 @@ def as_json(rows: Sequence[Row], samples: Samples, about: Mapping[str, Any]) -> 
             if not row.is_held
         ],
         "open_streams": [
-            {"name": row.name, "kib_each": _rounded(samples[row.key][0].kib)} for row in rows if row.is_held
+            {"name": name, "streams": held.streams, "kib_each": round(held.kib_each, 1)}
+            for name, held in _held(rows, samples)
         ],
         "ratios": [
             {
@@ -120,7 +129,7 @@ def show(rows: Sequence[Row], samples: Samples, console: Console) -> None:
             )
     if table.row_count:
         console.print(table)
-    _show_held([(row.name, samples[row.key][0].kib) for row in rows if row.is_held], console)
+    _show_held(_held(rows, samples), console)
     aims = Table(box=None, pad_edge=False, header_style="bold")
     for name in ("aim", "", "at least", "found", "by CPU", ""):
         aims.add_column(name, justify="left" if name in ("aim", "") else "right", no_wrap=True)
@@ -133,14 +142,20 @@ def show(rows: Sequence[Row], samples: Samples, console: Console) -> None:
         console.print(aims)
 
 
-def _show_held(found: Sequence[tuple[str, float | None]], console: Console) -> None:
+def _held(rows: Sequence[Row], samples: Samples) -> list[tuple[str, Held]]:
+    """What was found of each row whose streams are held open, by its name."""
+    found = ((row.name, samples[row.key][0].held) for row in rows if row.is_held)
+    return [(name, held) for name, held in found if held is not None]
+
+
+def _show_held(found: Sequence[tuple[str, Held]], console: Console) -> None:
     if not found:
         return
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("open streams", "KiB each"):
-        table.add_column(name, justify="left" if name == "open streams" else "right", no_wrap=True)
-    for name, kib in found:
-        table.add_row(f"  {name}", _shown(kib, ",.1f"))
+    for name in ("", "open streams", "KiB each"):
+        table.add_column(name, justify="right" if name else "left", no_wrap=True)
+    for name, held in found:
+        table.add_row(f"  {name}", f"{held.streams:,}", f"{held.kib_each:,.1f}")
     console.print()
     console.print(table)
 

@@ -30,6 +30,7 @@ class Bench:
     def __init__(self, plan: Plan, generated: Path, scratch: Path) -> None:
         self._plan = plan
         self._sizes: dict[str, int] = {}
+        self.streams = held.allowed()
         self._scratch = scratch
         keys = scratch / "jwks.json"
         self._token = session_token.issue(keys)
@@ -57,7 +58,8 @@ class Bench:
 
     def hold(self, row: Row) -> Sample:
         """Open streams that do not end. Raises BenchError when one does not begin."""
-        return Sample(kib=held.kib_each(row, self.servers.new(row.server), self._tokens(row)))
+        server = self.servers.new(row.server)
+        return Sample(held=held.measure(row, server, self._tokens(row), self.streams))
 
     def _tokens(self, row: Row) -> list[str]:
         return self.servers.parts().tokens[row.tenants] if row.tenants else [self._token]
@@ -73,7 +75,8 @@ def run(
         with bench.servers:
             for row in rows:
                 if row.is_held:
-                    progress(f"opening streams: {row.key}")
+                    fewer = "" if bench.streams == held.MANY else " (what the limit of open files allows)"
+                    progress(f"opening {bench.streams:,} streams{fewer}: {row.key}")
                     samples[row.key].append(bench.hold(row))
                     continue
                 progress(f"warming up: {row.key}")
