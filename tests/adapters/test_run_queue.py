@@ -160,6 +160,31 @@ async def test_a_workflow_rests_and_others_go_on(queue: RunQueue) -> None:
     assert not await queue.release("a")
 
 
+async def test_however_many_workflows_have_runs_a_call_looks_at_few(queue: RunQueue, redis: Redis) -> None:
+    """Redis does nothing else meanwhile, and counts everybody's calls."""
+    runs = [f"a.{number:04}.1" for number in range(500)]
+    await put(queue, *runs)
+
+    async def commands() -> int:
+        return sum(command["calls"] for command in (await redis.info("commandstats")).values())
+
+    before = await commands()
+    first = await queue.take()
+    assert first is not None
+    ready = await commands() - before
+    for run in runs:
+        await queue.enqueue(run, rest_ms=600_000)
+    before = await commands()
+    assert await queue.take() is None
+    resting = await commands() - before
+    assert max(ready, resting) < 20
+    await queue.release("a")
+    before = await commands()
+    assert await queue.take() is not None
+    assert await commands() - before < 300
+    assert len(await taken(queue)) == len(runs) - 1
+
+
 async def test_a_rest_ends_by_itself(queue: RunQueue) -> None:
     await put(queue, "a.1.1")
     await queue.enqueue("a.1.1", rest_ms=1)
