@@ -15,6 +15,7 @@ from gateway.doors.asgi import Application, Event, Receive, Scope, Send
 from gateway.doors.connect import ConnectDoor, Encoding
 from gateway.doors.connect_unary import ConnectUnary
 from gateway.gen.n8ngateway.v1.execution_service_pb import ExecuteRequest, ExecuteResponse
+from gateway.rpc import chain
 from gateway.rpc.call import Call
 from gateway.rpc.chain import Chain
 from gateway.rpc.decode import decode_binary
@@ -25,7 +26,7 @@ from tests.doors.wire import frame
 
 PATH = f"/{EXECUTIONS.type_name}/Execute"
 LIMIT = 10_000
-SECONDS = 10.0
+SECONDS = 60.0
 WEB = "application/grpc-web+proto"
 
 
@@ -238,17 +239,23 @@ ALIKE = {
     "large, in gzip": ("w" * 2000, {"grpc_accept_encoding": "br, gzip", "accept_encoding": "gzip"}),
     "small, with gzip": ("w", {"grpc_accept_encoding": "gzip", "accept_encoding": "gzip"}),
     "an error, with gzip": ("missing", {"grpc_accept_encoding": "gzip"}),
-    "in time": ("w-1", {"grpc_timeout": "8S", "connect_timeout_ms": "8000"}),
-    "late": ("hang", {"grpc_timeout": "1000m", "connect_timeout_ms": "1000"}),
+    "in time": ("w-1", {"grpc_timeout": "600S", "connect_timeout_ms": "600000"}),
+    "late": ("hang", {"grpc_timeout": "60S", "connect_timeout_ms": "60000"}),
 }
+HEADROOM = 59.9
+"""In seconds: the application behind ends what is late, too, and on a busy machine could be first."""
 
 
 @pytest.mark.parametrize("case", ALIKE)
 @pytest.mark.parametrize(
     "content_type", ["application/proto", "application/json", WEB, "application/grpc-web+json"]
 )
-async def test_an_answer_is_what_the_application_behind_would_have_sent(content_type: str, case: str) -> None:
+async def test_an_answer_is_what_the_application_behind_would_have_sent(
+    monkeypatch: pytest.MonkeyPatch, content_type: str, case: str
+) -> None:
     """Which serves what comes in two parts."""
+    for name in ("_LEAST", "_MOST"):
+        monkeypatch.setattr(chain, name, HEADROOM)
     workflow_id, headers = ALIKE[case]
     message = ExecuteRequest(workflow_id=workflow_id)
     data = message.to_json().encode() if content_type.endswith("json") else message.to_binary()
@@ -266,7 +273,7 @@ async def test_an_answer_is_what_the_application_behind_would_have_sent(content_
 
 async def _served(request: Scope, *events: Event) -> list[Event]:
     methods = MethodTable([(EXECUTIONS, Service())])
-    door = ConnectDoor(methods, Chain(decode, [], [], timeout=60.0), max_message_bytes=LIMIT)
+    door = ConnectDoor(methods, Chain(decode, [], [], timeout=900.0), max_message_bytes=LIMIT)
     return await _exchange(door, {"root_path": "", "query_string": b"", **request}, *events)
 
 
