@@ -10,7 +10,7 @@ from xdist.scheduler import LoadScopeScheduling
 
 TOGETHER = ("tests/replicas",)
 """Directories whose files share what takes long to start."""
-FIRST = ("tests/faults", "tests/replicas", "tests/wire/test_stream.py", "tests/test_cli.py")
+FIRST = ("tests/conformance", "tests/faults", "tests/replicas", "tests/test_cli.py", "tests/wire")
 """What takes longest, so that no process is left with it while the others have nothing to do any more."""
 
 

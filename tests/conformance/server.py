@@ -1,11 +1,16 @@
-"""The server under test: reads from standard input which door to open, and tells its port on standard output.
+"""The server under test: `python -m tests.conformance.server DESCRIPTORS SOCKET`.
 
-Both messages come behind their length, four bytes in network order.
+For each `launcher` that connects to SOCKET a process of its own reads from the launcher's standard input
+which door to open, and tells its port on the launcher's standard output. Both messages come behind their
+length, four bytes in network order.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
+import socket
 import sys
 import tempfile
 from collections.abc import AsyncGenerator, Callable
@@ -58,8 +63,27 @@ class PlainChain(Chain):
             raise
 
 
-async def serve(registry: Registry) -> None:
-    """Serve one configuration until the runner ends the process."""
+def listen(address: str, registry: Registry) -> None:
+    """Serve each launcher that comes."""
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(address)
+        listener.listen()
+        sys.stdout.write("listening\n")
+        sys.stdout.flush()
+        while True:
+            launcher, _ = listener.accept()
+            if os.fork() == 0:
+                _, files, _, _ = socket.recv_fds(launcher, 1, 3)
+                for standard, file in enumerate(files):
+                    os.dup2(file, standard)
+                    os.close(file)
+                uvloop.run(serve(registry, launcher))
+            launcher.close()
+
+
+async def serve(registry: Registry, launcher: socket.socket) -> None:
+    """Serve one configuration until the runner ends the launcher, and this process with it."""
     wanted = _read(registry, "ServerCompatRequest")
     service = ConformanceService(registry)
     methods = MethodTable([(service.descriptor, service)])
@@ -79,7 +103,9 @@ async def serve(registry: Registry) -> None:
         port = await HttpServer(application, grace=1, tls=tls.http if tls else None).start(HOST, 0)
     certificate = wanted.server_creds.cert if tls else b""
     _write(_make(registry, "ServerCompatResponse", host=HOST, port=port, pem_cert=certificate))
-    await asyncio.Event().wait()
+    launcher.setblocking(False)
+    await asyncio.get_running_loop().sock_recv(launcher, 1)
+    os._exit(0)
 
 
 def _tls(credentials: Any) -> Tls:
@@ -119,4 +145,4 @@ def _write(message: Message) -> None:
 if __name__ == "__main__":
     logs.configure("WARNING", "text")
     descriptors = FileDescriptorSet.from_binary(Path(sys.argv[1]).read_bytes())
-    uvloop.run(serve(descriptors.to_registry()))
+    listen(sys.argv[2], descriptors.to_registry())

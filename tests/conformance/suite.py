@@ -13,6 +13,9 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -68,10 +71,11 @@ def run(*arguments: str) -> Report:
     program, descriptors = fetch()
     command = [str(program), "--mode", "server", "--conf", str(HERE / "config.yaml"), "-v"]
     command += ["--skip", f"@{HERE / 'skipped.txt'}", "--max-servers", "1", *arguments]
-    command += ["--", sys.executable, "-m", "tests.conformance.server", str(descriptors)]
-    done = subprocess.run(
-        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
-    )
+    with _listening(descriptors) as address:
+        command += ["--", sys.executable, "-I", "-S", str(HERE / "launcher.py"), address]
+        done = subprocess.run(
+            command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
+        )
     return Report(
         status=done.returncode,
         known=_count(r"Computed (\d+) test case", done.stdout),
@@ -80,6 +84,21 @@ def run(*arguments: str) -> Report:
         failed=_count(r"(\d+) failed", done.stdout),
         output=done.stdout,
     )
+
+
+@contextmanager
+def _listening(descriptors: Path) -> Iterator[str]:
+    """The server, and the address of the socket where it waits for launchers."""
+    with tempfile.TemporaryDirectory() as directory:
+        address = str(Path(directory, "socket"))
+        command = [sys.executable, "-m", "tests.conformance.server", str(descriptors), address]
+        with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE) as server:
+            try:
+                assert server.stdout is not None
+                assert server.stdout.readline(), "the server did not start"
+                yield address
+            finally:
+                server.kill()
 
 
 def _go(*arguments: str) -> str:
