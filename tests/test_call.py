@@ -7,8 +7,10 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 import uuid
 from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -57,10 +59,10 @@ def signed(dev: RunningDev, environment: dict[str, str]) -> dict[str, str]:
 def call(environment: dict[str, str]) -> Command:
     """Run the command in this process, with a token unless another environment is given."""
 
-    def run(*arguments: str, env: dict[str, str] = environment, stdin: str = "") -> Result:
+    def called(*arguments: str, env: dict[str, str] = environment, stdin: str = "") -> Result:
         return CliRunner().invoke(application, ["call", *arguments], env=env, input=stdin)
 
-    return run
+    return called
 
 
 @pytest.fixture
@@ -264,13 +266,30 @@ def test_what_cannot_be_called_is_a_usage_error(call: Command, arguments: tuple[
     assert "hunter2" not in refused.output
 
 
-def test_a_server_that_is_no_gateway_is_told(
-    call: Command, dev: RunningDev, environment: dict[str, str]
-) -> None:
-    elsewhere = environment | {"N8N_GATEWAY_URL": dev.ready["n8n_url"]}
-    ended = call("ListWorkflows", "--protocol", "rest", env=elsewhere)
-    assert ended.exit_code == UNKNOWN
-    assert "no answer of a gateway" in ended.stderr
+class Page(BaseHTTPRequestHandler):
+    """Answers everything with a page, as sites of one page do."""
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Type", "text/html")
+        self.end_headers()
+        self.wfile.write(b"<html>\x1b[31m")
+
+    do_POST = do_GET  # noqa: N815 - as http.server calls it
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.mark.parametrize("door", ["connect", "rest", "grpc-web"])
+def test_a_server_that_is_no_gateway_is_told(call: Command, environment: dict[str, str], door: str) -> None:
+    with HTTPServer(("127.0.0.1", 0), Page) as site:
+        threading.Thread(target=site.serve_forever).start()
+        elsewhere = environment | {"N8N_GATEWAY_URL": f"http://127.0.0.1:{site.server_port}"}
+        ended = call("ListWorkflows", "--protocol", door, env=elsewhere)
+        site.shutdown()
+    assert (ended.exit_code, ended.stdout) == (UNKNOWN, "")
+    assert "\x1b" not in ended.stderr
 
 
 def test_a_reader_that_has_seen_enough_ends_the_call(
@@ -301,3 +320,17 @@ def test_every_method_has_a_name_that_is_found_and_completed(call: Command) -> N
             assert find_method(name) is method
     assert [*completions("Execute")] == ["Execute", "ExecuteStream"]
     assert "ExecutionService/ExecuteStream" in [*completions("executionservice/")]
+
+
+def test_a_shell_completes_the_names_of_methods() -> None:
+    command = Path(sys.executable).with_name("n8n-gateway")
+    typed = {"COMP_WORDS": "n8n-gateway call ExecutionService/Execu", "COMP_CWORD": "2"}
+    completed = subprocess.run(
+        [command],
+        env={"_N8N_GATEWAY_COMPLETE": "complete_bash", **typed},
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+        check=True,
+    )
+    assert completed.stdout.split() == ["ExecutionService/Execute", "ExecutionService/ExecuteStream"]

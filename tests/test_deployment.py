@@ -17,6 +17,7 @@ import yaml
 from typer.testing import CliRunner
 
 from gateway.cli import application
+from gateway.client.methods import METHODS, rest_binding
 from gateway.settings import Settings, parse_vault_keys
 from gateway.settings.faults import names_of
 from tests.adapters.postgrest import VERSION as POSTGREST
@@ -158,6 +159,20 @@ def test_the_file_of_secrets_is_made_once_and_has_all_that_is_asked_for(tmp_path
     again = subprocess.run(make, cwd=tmp_path, check=False, capture_output=True, timeout=60)
     assert again.returncode != 0
     assert file.read_text() == text
+
+
+def test_the_pod_asks_for_what_there_is_and_has_time_to_stop() -> None:
+    found = re.search(r"^    terminationGracePeriodSeconds.*?\n\n", OPERATIONS, re.DOTALL | re.MULTILINE)
+    assert found
+    pod = yaml.safe_load(found[0])
+    [container] = pod["containers"]
+    rest = {str(rest_binding(method).template) for method in METHODS if method.parent.name == "HealthService"}
+    for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
+        asked = container[probe]["httpGet"]
+        assert asked["path"] in rest
+        assert asked["port"] == Settings.model_fields["http_port"].default
+    slept = int(container["lifecycle"]["preStop"]["exec"]["command"][1])
+    assert pod["terminationGracePeriodSeconds"] > slept + GRACE_SECONDS
 
 
 def unit() -> str:

@@ -140,7 +140,7 @@ def _end(request: Request, calls: Calls) -> None:
         asyncio.run(_printed(request, calls))
     except CallError as error:
         first, *facts = error.lines()
-        _tell("\n  ".join([f"[red]error:[/] {escape(first)}", *map(escape, facts)]))
+        _tell("\n  ".join([f"[red]error:[/] {_harmless(first)}", *map(_harmless, facts)]))
         raise typer.Exit(error.exit_status) from None
     except KeyboardInterrupt:
         raise typer.Exit(_INTERRUPTED) from None
@@ -195,13 +195,18 @@ def _list() -> None:
         console.print(f"{full_name(method):{width}}  {rule.http_method:6} {rule.template}", markup=False)
 
 
+def _harmless(text: str) -> str:
+    """Text from elsewhere, without what a terminal or rich would take for more than text."""
+    return escape("".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text))
+
+
 def _tell(text: str) -> None:
     Console(stderr=True, highlight=False, soft_wrap=True).print(text)
 
 
 def _trace(mark: str, line: str, headers: Iterable[tuple[str, str]]) -> None:
     told = [line, *(f"{name}: {value}" for name, value in headers)]
-    _tell("\n".join(escape(f"{mark} {text}") for text in told))
+    _tell("\n".join(_harmless(f"{mark} {text}") for text in told))
 
 
 def _silence(_mark: str, _line: str, _headers: Iterable[tuple[str, str]]) -> None:

@@ -62,7 +62,8 @@ def _built(client: httpx.AsyncClient, request: Request) -> httpx.Request:
 
 async def _parts(request: Request, answer: httpx.Response) -> AsyncGenerator[bytes, None]:
     binding = rest_binding(request.method)
-    if answer.is_error or answer.is_redirect:
+    kind = answer.headers.get("content-type", "").partition(";")[0]
+    if not answer.is_success or not (binding.http_body_response or kind in {_JSON, _LINES}):
         raise _failure(answer.status_code, await answer.aread())
     if binding.http_body_response:
         async for chunk in answer.aiter_bytes():
