@@ -8,11 +8,11 @@ them: grpcio never answers a unary call whose request does not come whole.
 from __future__ import annotations
 
 from base64 import b64decode, b64encode
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import grpc
 
@@ -203,12 +203,9 @@ async def _read(context: Context) -> bytes:
 
 
 def _call(method: Method, body: bytes, context: Context) -> Call:
-    metadata = joined(_text(context.invocation_metadata() or ()))
-    # gRPC core keeps it to itself; there is one encoding alone here.
-    metadata["content-type"] = "application/grpc"
     return Call(
         method=method,
-        metadata=metadata,
+        metadata=_metadata(tuple(context.invocation_metadata() or ())),
         body=body,
         decode=partial(decode_binary, method.input, body),
         http_method="POST",
@@ -241,11 +238,14 @@ def _encode_all(messages: Iterable[Outgoing]) -> list[bytes]:
     return [message.to_binary() for message in messages]
 
 
-def _text(metadata: Iterable[tuple[str, str | bytes]]) -> list[tuple[str, str]]:
-    """Metadata as it is on the wire: values of `-bin` names in base64."""
-    return [
-        (name, value if isinstance(value, str) else b64encode(value).decode()) for name, value in metadata
-    ]
+def _metadata(pairs: Sequence[tuple[str, str | bytes]]) -> dict[str, str]:
+    """Metadata as the chain reads it: values of `-bin` names in base64, as they are on the wire."""
+    metadata: dict[str, Any] = dict(pairs)
+    if len(metadata) < len(pairs) or bytes in map(type, metadata.values()):
+        metadata = joined((name, v if isinstance(v, str) else b64encode(v).decode()) for name, v in pairs)
+    # gRPC core keeps it to itself; there is one encoding alone here.
+    metadata["content-type"] = "application/grpc"
+    return metadata
 
 
 def _wire(metadata: Iterable[tuple[str, str]]) -> tuple[tuple[str, str | bytes], ...]:
