@@ -95,13 +95,6 @@ async def test_what_is_remembered_is_bounded_and_the_used_stays(monkeypatch: pyt
     assert verifier.asked == ["good-1"]
 
 
-async def test_what_is_remembered_holds_no_token_as_a_key() -> None:
-    authenticate = BearerToken(Verifier())
-    await authenticate(bearing("good"))
-    [key] = authenticate._known
-    assert len(key) == 32
-
-
 def signed_in() -> Any:
     return BearerToken(Verifier()), {"authorization": "Bearer good"}
 
