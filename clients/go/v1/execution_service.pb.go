@@ -36,8 +36,8 @@ type ExecuteRequest struct {
 	// The caller's own labels, kept with the execution: at most 64, names to 64
 	// characters, values to 1024 bytes.
 	Metadata map[string]string `protobuf:"bytes,4,rep,name=metadata,proto3" json:"metadata,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
-	// For 24 hours a call with the same key answers the run that the first one began; with another request it
-	// is ABORTED. The header Idempotency-Key says the same.
+	// For 24 hours a call with the same key answers the run that the first one began, unless that was never sent
+	// and its error had a RetryInfo; with another request it is ABORTED. The header Idempotency-Key says the same.
 	IdempotencyKey string `protobuf:"bytes,5,opt,name=idempotency_key,json=idempotencyKey,proto3" json:"idempotency_key,omitempty"`
 	// The most credits that the caller agrees to pay, a higher price is FAILED_PRECONDITION; absent agrees to
 	// any.
@@ -250,8 +250,8 @@ type ExecuteStreamRequest struct {
 	// The caller's own labels, kept with the execution: at most 64, names to 64
 	// characters, values to 1024 bytes.
 	Metadata map[string]string `protobuf:"bytes,4,rep,name=metadata,proto3" json:"metadata,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
-	// For 24 hours a call with the same key answers the run that the first one began; with another request it
-	// is ABORTED. The header Idempotency-Key says the same.
+	// For 24 hours a call with the same key answers the run that the first one began, unless that was never sent
+	// and its error had a RetryInfo; with another request it is ABORTED. The header Idempotency-Key says the same.
 	IdempotencyKey string `protobuf:"bytes,5,opt,name=idempotency_key,json=idempotencyKey,proto3" json:"idempotency_key,omitempty"`
 	// The most credits that the caller agrees to pay, a higher price is FAILED_PRECONDITION; absent agrees to
 	// any.
@@ -354,8 +354,8 @@ type StartExecutionRequest struct {
 	// The caller's own labels, kept with the execution: at most 64, names to 64
 	// characters, values to 1024 bytes.
 	Metadata map[string]string `protobuf:"bytes,4,rep,name=metadata,proto3" json:"metadata,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
-	// For 24 hours a call with the same key answers the run that the first one began; with another request it
-	// is ABORTED. The header Idempotency-Key says the same.
+	// For 24 hours a call with the same key answers the run that the first one began, unless that was never sent
+	// and its error had a RetryInfo; with another request it is ABORTED. The header Idempotency-Key says the same.
 	IdempotencyKey string `protobuf:"bytes,5,opt,name=idempotency_key,json=idempotencyKey,proto3" json:"idempotency_key,omitempty"`
 	// The most credits that the caller agrees to pay, a higher price is FAILED_PRECONDITION; absent agrees to
 	// any.

@@ -65,8 +65,8 @@ class ExecuteRequest(Message[_ExecuteRequestFields]):
             map<string, string> metadata = 4;
             ```
         idempotency_key:
-            For 24 hours a call with the same key answers the run that the first one began; with another request it
-            is ABORTED. The header Idempotency-Key says the same.
+            For 24 hours a call with the same key answers the run that the first one began, unless that was never sent
+            and its error had a RetryInfo; with another request it is ABORTED. The header Idempotency-Key says the same.
 
             ```proto
             string idempotency_key = 5;
@@ -238,8 +238,8 @@ class ExecuteStreamRequest(Message[_ExecuteStreamRequestFields]):
             map<string, string> metadata = 4;
             ```
         idempotency_key:
-            For 24 hours a call with the same key answers the run that the first one began; with another request it
-            is ABORTED. The header Idempotency-Key says the same.
+            For 24 hours a call with the same key answers the run that the first one began, unless that was never sent
+            and its error had a RetryInfo; with another request it is ABORTED. The header Idempotency-Key says the same.
 
             ```proto
             string idempotency_key = 5;
@@ -322,8 +322,8 @@ class StartExecutionRequest(Message[_StartExecutionRequestFields]):
             map<string, string> metadata = 4;
             ```
         idempotency_key:
-            For 24 hours a call with the same key answers the run that the first one began; with another request it
-            is ABORTED. The header Idempotency-Key says the same.
+            For 24 hours a call with the same key answers the run that the first one began, unless that was never sent
+            and its error had a RetryInfo; with another request it is ABORTED. The header Idempotency-Key says the same.
 
             ```proto
             string idempotency_key = 5;

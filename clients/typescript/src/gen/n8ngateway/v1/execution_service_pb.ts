@@ -55,8 +55,8 @@ export type ExecuteRequest = Message<"n8ngateway.v1.ExecuteRequest"> & {
   metadata: { [key: string]: string };
 
   /**
-   * For 24 hours a call with the same key answers the run that the first one began; with another request it
-   * is ABORTED. The header Idempotency-Key says the same.
+   * For 24 hours a call with the same key answers the run that the first one began, unless that was never sent
+   * and its error had a RetryInfo; with another request it is ABORTED. The header Idempotency-Key says the same.
    *
    * @generated from field: string idempotency_key = 5;
    */
@@ -193,8 +193,8 @@ export type ExecuteStreamRequest = Message<"n8ngateway.v1.ExecuteStreamRequest">
   metadata: { [key: string]: string };
 
   /**
-   * For 24 hours a call with the same key answers the run that the first one began; with another request it
-   * is ABORTED. The header Idempotency-Key says the same.
+   * For 24 hours a call with the same key answers the run that the first one began, unless that was never sent
+   * and its error had a RetryInfo; with another request it is ABORTED. The header Idempotency-Key says the same.
    *
    * @generated from field: string idempotency_key = 5;
    */
@@ -260,8 +260,8 @@ export type StartExecutionRequest = Message<"n8ngateway.v1.StartExecutionRequest
   metadata: { [key: string]: string };
 
   /**
-   * For 24 hours a call with the same key answers the run that the first one began; with another request it
-   * is ABORTED. The header Idempotency-Key says the same.
+   * For 24 hours a call with the same key answers the run that the first one began, unless that was never sent
+   * and its error had a RetryInfo; with another request it is ABORTED. The header Idempotency-Key says the same.
    *
    * @generated from field: string idempotency_key = 5;
    */
