@@ -1,4 +1,4 @@
-"""A script on connections of its own: a third of what a call through redis-py's pool costs."""
+"""A script on a connection of its own: a third of what a call through redis-py's pool costs."""
 
 from __future__ import annotations
 
@@ -18,12 +18,8 @@ if TYPE_CHECKING:
     Argument = int | str | bytes
 
 
-_MOST_KEPT = 16
-"""Connections of a script that wait for its next callers."""
-
-
 class RedisScript:
-    """Runs a Lua script where `redis` is, for each of several callers on a connection of its own.
+    """Runs a Lua script, for one caller at a time, where `redis` is.
 
     A kept connection that turns out to be lost is made anew, and asked again: what it did not answer may have
     been done. What breaks off a call (an error, a cancellation) ends the connection with it: its answer may
@@ -37,7 +33,7 @@ class RedisScript:
         self._arguments = {**pool.connection_kwargs, "socket_timeout": None}
         self._text = text
         self._digest = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
-        self._kept: list[AbstractConnection] = []
+        self._connection: AbstractConnection | None = None
 
     async def run(self, keys: Sequence[str], arguments: Sequence[Argument]) -> Any:
         """What the script answers. Raises RedisError, OSError."""
@@ -47,17 +43,18 @@ class RedisScript:
     async def run_all(self, calls: Sequence[tuple[Sequence[str], Sequence[Argument]]]) -> list[Any]:
         """What the script answers to each of several calls, sent together. Raises as `run` does."""
         commands = [(len(keys), *keys, *arguments) for keys, arguments in calls]
-        if self._kept:
+        connection, self._connection = self._connection, None
+        if connection is not None:
             try:
-                return await self._run(self._kept.pop(), commands)
+                return await self._run(connection, commands)
             except (RedisConnectionError, OSError):
                 pass
         return await self._run(self._make(**self._arguments), commands)
 
     async def close(self) -> None:
-        """End the connections."""
-        while self._kept:
-            await self._kept.pop().disconnect()
+        """End the connection."""
+        if self._connection is not None:
+            await self._connection.disconnect()
 
     async def _run(
         self, connection: AbstractConnection, commands: Sequence[tuple[Argument, ...]]
@@ -73,8 +70,8 @@ class RedisScript:
         if refused is not None:
             await connection.disconnect(nowait=True)
             raise refused
-        if len(self._kept) < _MOST_KEPT:
-            self._kept.append(connection)
+        if self._connection is None:
+            self._connection = connection
         else:
             await connection.disconnect()
         return answers

@@ -131,7 +131,10 @@ class SupabaseDatabase:
     async def _learn(self) -> None:
         described = orjson.loads(await self._rpc("describe_functions", _DESCRIBE, None, {}))
         self._functions = {
-            name: _Function(function["parameters"], frozenset(function["roles"]), function["reads"])
+            # An older schema does not tell what only reads.
+            name: _Function(
+                function["parameters"], frozenset(function["roles"]), function.get("reads", False)
+            )
             for name, function in described.items()
         }
 

@@ -357,14 +357,14 @@ async def test_an_answer_that_breaks_off_is_unavailable() -> None:
         await database.close()
 
 
-@pytest.mark.parametrize(("function", "asked"), [("look", 2), ("change", 1)])
+@pytest.mark.parametrize(("function", "asked"), [("look", 2), ("change", 1), ("of_older_schema", 1)])
 async def test_a_read_whose_kept_connection_ends_is_made_once_more_and_a_write_is_not(
     function: str, asked: int
 ) -> None:
     described = {
         name: {"parameters": {}, "roles": ["service_role"], "reads": name == "look"}
         for name in ("look", "change")
-    }
+    } | {"of_older_schema": {"parameters": {}, "roles": ["service_role"]}}
     answer = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s"
     seen: list[str] = []
 
