@@ -1,10 +1,16 @@
-"""Leases in Redis: how many of a thing all replicas hold together, forgotten when a replica dies."""
+"""Leases in Redis: how many of a thing all replicas hold together, forgotten when a replica dies.
+
+Calls that wait at the same time go out together, and in the order in which they came: thousands of streams
+may begin or end at once.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import asyncio
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
+import structlog
 from redis.exceptions import RedisError
 
 from gateway.adapters.redis import unavailable
@@ -16,9 +22,15 @@ if TYPE_CHECKING:
 
     from redis.asyncio import Redis
 
+log = structlog.get_logger("gateway.limits")
+
 LEASE_SECONDS = 30
 _MOST = 1000
 """Leases that are renewed at a time."""
+_MOST_CALLS = 64
+"""In one batch."""
+
+_Waiting = tuple[tuple[Sequence[str], Sequence[int | str]], "asyncio.Future[bool]"]
 
 # ARGV: how many there may be (empty: the leases are held already), seconds of the lease (0: they are given
 # back), the leases. One that is held is taken again, for whoever did not hear that it was taken.
@@ -43,13 +55,16 @@ return 1
 class RedisLeases:
     """Leases by the name of what they are for.
 
-    Every method raises Unavailable when Redis does not answer within `timeout` seconds.
+    Every method raises Unavailable when Redis does not answer within `timeout` seconds. A call that was
+    cancelled may have been made; one that comes after it is made after it.
     """
 
     def __init__(self, redis: Redis, prefix: str, *, timeout: float) -> None:
         self._prefix = prefix
         self._limits = Limits(timeout)
         self._script = RedisScript(redis, _TAKE)
+        self._waiting: list[_Waiting] = []
+        self._sending: asyncio.Task[None] | None = None
 
     async def take(self, name: str, lease: str, *, most: int) -> bool:
         """Take a lease unless there are as many as there may be."""
@@ -66,12 +81,37 @@ class RedisLeases:
         await self._run(name, "", 0, [lease])
 
     async def close(self) -> None:
-        """Let go of the connections."""
+        """Let go of the connection."""
         await self._script.close()
 
     async def _run(self, name: str, most: int | str, seconds: int, leases: Iterable[str]) -> bool:
+        answered: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self._waiting.append((([self._prefix + name], [most, seconds, *leases]), answered))
+        if self._sending is None:
+            self._sending = asyncio.create_task(self._send())
+        return await answered
+
+    async def _send(self) -> None:
         try:
-            with self._limits.limit():
-                return bool(await self._script.run([self._prefix + name], [most, seconds, *leases]))
-        except (RedisError, OSError) as error:
-            raise unavailable() from error
+            while self._waiting:
+                batch, self._waiting = self._waiting[:_MOST_CALLS], self._waiting[_MOST_CALLS:]
+                with self._limits.limit():
+                    answers = await self._script.run_all([call for call, _ in batch])
+                for (_, answered), answer in zip(batch, answers, strict=True):
+                    if not answered.done():
+                        answered.set_result(bool(answer))
+        except Exception as error:
+            if not isinstance(error, RedisError | OSError):
+                log.exception("leases not asked for")
+            self._fail(batch, error)
+        finally:
+            self._sending = None
+
+    def _fail(self, batch: Sequence[_Waiting], error: Exception) -> None:
+        """Whoever waits is told at once: a second try would make it wait again."""
+        waiting, self._waiting = self._waiting, []
+        for _, answered in (*batch, *waiting):
+            if not answered.done():
+                failure = unavailable()
+                failure.__cause__ = error
+                answered.set_exception(failure)
