@@ -126,10 +126,14 @@ def test_a_stream_ends_with_its_users_membership(
 
 
 def test_a_deadline_ends_the_stream(stream_client: Client, world: World) -> None:
+    """After what there was to tell, for which a busy machine takes longer."""
     world.stub.close_gate()
-    outcome = call(stream_client, world, "ExecuteStream", world.request("gated"), timeout=0.5)
+    for timeout in (0.5, 5, 30):
+        outcome = call(stream_client, world, "ExecuteStream", world.request("gated"), timeout=timeout)
+        assert outcome.code is Code.DEADLINE_EXCEEDED
+        if contents(outcome.messages):
+            break
     world.stub.open_gate()
-    assert outcome.code is Code.DEADLINE_EXCEEDED
     assert contents(outcome.messages) == ["first!"]
 
 
@@ -151,6 +155,7 @@ def test_a_second_call_tells_the_events_of_the_first(stream_client: Client, worl
             first = threads.submit(call, stream_client, world, "ExecuteStream", request)
             while world.stub.calls["gated"] == before:
                 assert not first.done(), first.result()
+                time.sleep(0.01)
             impatient = call(stream_client, world, "ExecuteStream", request, timeout=0.5)
             assert impatient.code is Code.DEADLINE_EXCEEDED
             world.stub.open_gate()

@@ -90,6 +90,7 @@ def test_a_second_call_waits_for_the_first_and_gets_its_answer(client: Client, w
             first = threads.submit(call, client, world, "Execute", request)
             while world.stub.calls["gated"] == before:
                 assert not first.done(), first.result()
+                time.sleep(0.01)
             impatient = call(client, world, "Execute", request, timeout=0.5)
             assert impatient.code is Code.DEADLINE_EXCEEDED
             second = threads.submit(call, client, world, "Execute", request)
