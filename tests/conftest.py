@@ -23,7 +23,7 @@ from tests import leaks, workers
 from tests.adapters.databases import spare_the_disk
 from tests.stub_n8n import StubN8n
 
-START_SECONDS = 90
+START_SECONDS = 150
 
 # To read the certificates of all authorities takes each client 50 ms, and tests make thousands of clients.
 httpx_transports.create_ssl_context = functools.cache(httpx_transports.create_ssl_context)
