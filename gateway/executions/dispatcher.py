@@ -18,6 +18,7 @@ from gateway.executions.settlement import Outcome, settle
 from gateway.gen.n8ngateway.v1.workflow_pb import Workflow
 from gateway.rpc.errors import DataLoss, ResourceExhausted, RpcError, Unavailable
 from gateway.rpc.periodic import Periodic
+from gateway.rpc.stored_json import message_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -230,7 +231,7 @@ class Dispatcher(Periodic):
         parcel = orjson.loads(text)
         return Job(
             execution_id=taken.execution_id,
-            workflow=Workflow.from_json(orjson.dumps(answer["workflow"]), ignore_unknown_fields=True),
+            workflow=message_of(answer["workflow"], Workflow),
             credits_reserved=answer["credits"],
             payload=parcel["payload"].encode(),
             traceparent=parcel["traceparent"],

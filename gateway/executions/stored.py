@@ -18,7 +18,7 @@ from gateway.gen.n8ngateway.v1.execution_event_pb import (
 )
 from gateway.gen.n8ngateway.v1.execution_pb import Execution, ExecutionState
 from gateway.rpc.errors import BY_CODE, Code, OutOfRange, RpcError
-from gateway.rpc.status import DETAIL_TYPES
+from gateway.rpc.stored_json import message_of
 from gateway.transcoding.gen.google.rpc.error_details_pb import ErrorInfo, RetryInfo
 from gateway.transcoding.gen.google.rpc.status_pb import Status
 
@@ -45,7 +45,7 @@ def stored_from(fields: dict[str, Any], credits_remaining: int | None = None) ->
     """A run from its JSON in SQL, which says null for what is not there."""
     known = {name: value for name, value in fields.items() if value is not None}
     remaining = known.pop("credits_remaining", 0) if credits_remaining is None else credits_remaining
-    execution = Execution.from_json(orjson.dumps(known), ignore_unknown_fields=True, registry=DETAIL_TYPES)
+    execution = message_of(known, Execution)
     return Stored(execution, remaining)
 
 

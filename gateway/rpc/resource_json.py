@@ -14,6 +14,7 @@ from protobuf import Message, message_from_json_value
 from protobuf.wkt import Timestamp
 
 from gateway.rpc.status import DETAIL_TYPES
+from gateway.rpc.stored_json import message_of
 from gateway.transcoding import Options, json_encoder
 
 ResourceJson = Callable[[Mapping[str, Any]], dict[str, Any]]
@@ -27,9 +28,7 @@ def resource_json(message_type: type[Message]) -> ResourceJson:
     encode = json_encoder(message_type.desc(), Options(registry=DETAIL_TYPES))
 
     def shown(row: Mapping[str, Any]) -> dict[str, Any]:
-        message = message_from_json_value(
-            message_type, dict(row), ignore_unknown_fields=True, registry=DETAIL_TYPES
-        )
+        message = message_of(dict(row), message_type)
         resource: dict[str, Any] = orjson.loads(encode(message))
         return resource
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 from gateway.gen.n8ngateway.v1.api_key_pb import ApiKey, ApiKeyEnvironment, ApiKeyState
@@ -21,8 +22,9 @@ from gateway.gen.n8ngateway.v1.api_key_service_pb import (
 from gateway.rpc.api_keys import NewKey, new_key, new_secret
 from gateway.rpc.errors import InvalidArgument
 from gateway.rpc.scopes import DEFAULT_SCOPES, GRANTABLE, is_grantable
+from gateway.rpc.stored_json import read_message
 from gateway.services.organization_of import organization_of
-from gateway.services.pages import decode_token, page_size, read_message, read_page
+from gateway.services.pages import list_page
 
 if TYPE_CHECKING:
     from gateway.adapters.database import Database
@@ -67,15 +69,14 @@ class ApiKeyService:
         organization_id = organization_of(request.organization_id, call)
         state = request.state if request.state is not ApiKeyState.UNSPECIFIED else None
         of_list = f"api keys {organization_id} {state}"
-        text = await self._database.call(
+        query = partial(
+            self._database.call,
             "list_api_keys",
             call.caller,
             p_organization_id=organization_id,
             p_state=f"API_KEY_STATE_{state.name}" if state is not None else None,
-            p_after=decode_token(of_list, request.page_token),
-            p_limit=page_size(request.page_size),
         )
-        return read_page(text, ListApiKeysResponse, of_list)
+        return await list_page(query, request, ListApiKeysResponse, of_list)
 
     async def get_api_key(self, request: GetApiKeyRequest, call: Call) -> GetApiKeyResponse:
         """One key, without its secrets."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
+from functools import partial
 from typing import TYPE_CHECKING
 
 import orjson
@@ -16,7 +17,7 @@ from gateway.gen.n8ngateway.v1.organization_service_pb import (
 from gateway.rpc.resource_json import resource_json
 from gateway.services.export import export
 from gateway.services.organization_of import organization_of
-from gateway.services.pages import decode_token, page_size, read_page
+from gateway.services.pages import list_page
 from gateway.services.times import time_text
 
 if TYPE_CHECKING:
@@ -56,14 +57,8 @@ class AuditEvents:
             "p_end_time": time_text(request.end_time),
         }
         of_list = f"audit events {orjson.dumps(narrowed).decode()}"
-        text = await self._database.call(
-            "list_audit_events",
-            call.caller,
-            **narrowed,
-            p_after=decode_token(of_list, request.page_token),
-            p_limit=page_size(request.page_size),
-        )
-        return read_page(text, ListAuditEventsResponse, of_list)
+        query = partial(self._database.call, "list_audit_events", call.caller, **narrowed)
+        return await list_page(query, request, ListAuditEventsResponse, of_list)
 
     async def export_audit_events(
         self, request: ExportAuditEventsRequest, call: Call

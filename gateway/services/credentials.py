@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from gateway.executions.credentials import PREFIX
@@ -13,8 +14,9 @@ from gateway.gen.n8ngateway.v1.organization_service_pb import (
     StoreCredentialsRequest,
     StoreCredentialsResponse,
 )
+from gateway.rpc.stored_json import read_message
 from gateway.services.organization_of import organization_of
-from gateway.services.pages import decode_name_token, encode_name_token, page_size, read_message, read_page
+from gateway.services.pages import BY_NAME, list_page
 
 if TYPE_CHECKING:
     from gateway.adapters.database import Database
@@ -48,14 +50,10 @@ class Credentials:
         """One page of names, in alphabetical order."""
         organization_id = organization_of(request.organization_id, call)
         of_list = f"credentials {organization_id}"
-        text = await self._database.call(
-            "list_credentials",
-            call.caller,
-            p_organization_id=organization_id,
-            p_after=decode_name_token(of_list, request.page_token),
-            p_limit=page_size(request.page_size),
+        query = partial(
+            self._database.call, "list_credentials", call.caller, p_organization_id=organization_id
         )
-        return read_page(text, ListCredentialsResponse, of_list, encode_name_token)
+        return await list_page(query, request, ListCredentialsResponse, of_list, BY_NAME)
 
     async def delete_credentials(
         self, request: DeleteCredentialsRequest, call: Call

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -26,16 +27,10 @@ from gateway.gen.n8ngateway.v1.execution_pb import Execution
 from gateway.rpc.errors import PermissionDenied
 from gateway.rpc.principal import Kind
 from gateway.rpc.resource_json import resource_json
+from gateway.rpc.stored_json import read_message
 from gateway.services.export import export
 from gateway.services.organization_of import organization_of
-from gateway.services.pages import (
-    decode_name_token,
-    decode_token,
-    encode_name_token,
-    page_size,
-    read_message,
-    read_page,
-)
+from gateway.services.pages import BY_NAME, list_page
 from gateway.services.times import time_text
 
 if TYPE_CHECKING:
@@ -125,15 +120,14 @@ class CreditService:
             execution_id=request.execution_id,
         )
         of_list = _list_name("credit entries", organization_id, narrowed)
-        text = await self._database.call(
+        query = partial(
+            self._database.call,
             "list_credit_entries",
             call.caller,
             p_organization_id=organization_id,
             p_filter=narrowed,
-            p_after=decode_token(of_list, request.page_token),
-            p_limit=page_size(request.page_size),
         )
-        return read_page(text, ListCreditEntriesResponse, of_list)
+        return await list_page(query, request, ListCreditEntriesResponse, of_list)
 
     async def export_credit_entries(
         self, request: ExportCreditEntriesRequest, call: Call
@@ -164,16 +158,15 @@ class CreditService:
             api_key_id=request.api_key_id.lower(),
         )
         of_list = _list_name(f"usage {dimensions}", organization_id, narrowed)
-        text = await self._database.call(
+        query = partial(
+            self._database.call,
             "get_usage",
             call.caller,
             p_organization_id=organization_id,
             p_group_by=dimensions,
             p_filter=narrowed,
-            p_after=decode_name_token(of_list, request.page_token),
-            p_limit=page_size(request.page_size),
         )
-        return read_page(text, GetUsageResponse, of_list, encode_name_token)
+        return await list_page(query, request, GetUsageResponse, of_list, BY_NAME)
 
     async def export_usage(
         self, request: ExportUsageRequest, call: Call

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import orjson
 
 from gateway.gen.n8ngateway.v1.organization_service_pb import ListErrorLogsRequest, ListErrorLogsResponse
 from gateway.services.organization_of import organization_of
-from gateway.services.pages import decode_token, page_size, read_page
+from gateway.services.pages import list_page
 from gateway.services.times import time_text
 
 if TYPE_CHECKING:
@@ -31,11 +32,5 @@ class ErrorLogs:
             "p_end_time": time_text(request.end_time),
         }
         of_list = f"error logs {orjson.dumps(narrowed).decode()}"
-        text = await self._database.call(
-            "list_error_logs",
-            call.caller,
-            **narrowed,
-            p_after=decode_token(of_list, request.page_token),
-            p_limit=page_size(request.page_size),
-        )
-        return read_page(text, ListErrorLogsResponse, of_list)
+        query = partial(self._database.call, "list_error_logs", call.caller, **narrowed)
+        return await list_page(query, request, ListErrorLogsResponse, of_list)

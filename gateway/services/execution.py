@@ -40,6 +40,7 @@ from gateway.gen.n8ngateway.v1.execution_service_pb import (
 )
 from gateway.gen.n8ngateway.v1.workflow_pb import Workflow
 from gateway.rpc.errors import InvalidArgument
+from gateway.rpc.stored_json import read_message
 from gateway.services.execution_request import (
     agreed_credits,
     fingerprint_of,
@@ -47,7 +48,7 @@ from gateway.services.execution_request import (
     payload_of,
 )
 from gateway.services.organization_of import organization_of
-from gateway.services.pages import decode_token, page_size, read_page
+from gateway.services.pages import list_page
 
 if TYPE_CHECKING:
     from gateway.adapters.database import Database
@@ -146,15 +147,14 @@ class ExecutionService:
         organization_id = organization_of(request.organization_id, call)
         narrowed = _filter(request)
         of_list = f"executions of {organization_id} {orjson.dumps(narrowed).decode()}"
-        text = await self._database.call(
+        query = partial(
+            self._database.call,
             "list_executions",
             call.caller,
             p_organization_id=organization_id,
             p_filter=narrowed,
-            p_after=decode_token(of_list, request.page_token),
-            p_limit=page_size(request.page_size),
         )
-        return read_page(text, ListExecutionsResponse, of_list)
+        return await list_page(query, request, ListExecutionsResponse, of_list)
 
     async def cancel_execution(self, request: CancelExecutionRequest, call: Call) -> CancelExecutionResponse:
         """End a run, in n8n too if that can be."""
@@ -258,7 +258,7 @@ def _known(begun: dict[str, Any]) -> _UnderWay | Stored | None:
 @lru_cache(1024)
 def _workflow(text: bytes) -> Workflow:
     """The workflow of a run, to be read only: runs of one workflow share it."""
-    return Workflow.from_json(text, ignore_unknown_fields=True)
+    return read_message(text, Workflow)
 
 
 def _id_of(begun: Begun) -> str:

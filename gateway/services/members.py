@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from gateway.gen.n8ngateway.v1.member_pb import Member
@@ -23,8 +24,9 @@ from gateway.gen.n8ngateway.v1.organization_service_pb import (
     UpdateMemberRequest,
     UpdateMemberResponse,
 )
+from gateway.rpc.stored_json import read_message
 from gateway.services.organization_of import organization_of
-from gateway.services.pages import decode_token, page_size, read_message, read_page
+from gateway.services.pages import list_page
 from gateway.services.update_mask import masked_fields
 
 if TYPE_CHECKING:
@@ -54,14 +56,8 @@ class Members:
         """One page, oldest first."""
         organization_id = organization_of(request.organization_id, call)
         of_list = f"members {organization_id}"
-        text = await self._database.call(
-            "list_members",
-            call.caller,
-            p_organization_id=organization_id,
-            p_after=decode_token(of_list, request.page_token),
-            p_limit=page_size(request.page_size),
-        )
-        return read_page(text, ListMembersResponse, of_list)
+        query = partial(self._database.call, "list_members", call.caller, p_organization_id=organization_id)
+        return await list_page(query, request, ListMembersResponse, of_list)
 
     async def get_member(self, request: GetMemberRequest, call: Call) -> GetMemberResponse:
         """One member, by its profile."""
@@ -99,13 +95,8 @@ class Members:
     async def list_invitations(self, request: ListInvitationsRequest, call: Call) -> ListInvitationsResponse:
         """One page of the caller's own, oldest first."""
         of_list = f"invitations {call.caller.subject}"
-        text = await self._database.call(
-            "list_invitations",
-            call.caller,
-            p_after=decode_token(of_list, request.page_token),
-            p_limit=page_size(request.page_size),
-        )
-        return read_page(text, ListInvitationsResponse, of_list)
+        query = partial(self._database.call, "list_invitations", call.caller)
+        return await list_page(query, request, ListInvitationsResponse, of_list)
 
     async def accept_invitation(
         self, request: AcceptInvitationRequest, call: Call

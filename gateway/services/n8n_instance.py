@@ -16,8 +16,8 @@ from gateway.gen.n8ngateway.v1.organization_service_pb import (
     SetN8nInstanceResponse,
 )
 from gateway.rpc.errors import InvalidArgument
+from gateway.rpc.stored_json import read_message
 from gateway.services.organization_of import organization_of
-from gateway.services.pages import read_message
 
 if TYPE_CHECKING:
     from gateway.adapters.addresses import Networks

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable
+from functools import partial
 from typing import TYPE_CHECKING
 
 from gateway.gen.n8ngateway.v1.organization_pb import Organization
@@ -17,13 +18,14 @@ from gateway.gen.n8ngateway.v1.organization_service_pb import (
     UpdateOrganizationResponse,
 )
 from gateway.rpc.errors import PermissionDenied
+from gateway.rpc.stored_json import read_message
 from gateway.services.audit import AuditEvents
 from gateway.services.credentials import Credentials
 from gateway.services.error_logs import ErrorLogs
 from gateway.services.members import Members
 from gateway.services.n8n_instance import N8nInstanceSettings
 from gateway.services.organization_of import organization_of
-from gateway.services.pages import decode_token, page_size, read_message, read_page
+from gateway.services.pages import list_page
 from gateway.services.security_events import SecurityEvents
 from gateway.services.update_mask import changes, masked_fields
 
@@ -83,13 +85,8 @@ class OrganizationService(Members, Credentials, AuditEvents, SecurityEvents, Err
         call: Call,
     ) -> ListOrganizationsResponse:
         """One page, oldest first."""
-        text = await self._database.call(
-            "list_organizations",
-            call.caller,
-            p_after=decode_token(_LIST, request.page_token),
-            p_limit=page_size(request.page_size),
-        )
-        return read_page(text, ListOrganizationsResponse, _LIST)
+        query = partial(self._database.call, "list_organizations", call.caller)
+        return await list_page(query, request, ListOrganizationsResponse, _LIST)
 
     async def get_organization(self, request: GetOrganizationRequest, call: Call) -> GetOrganizationResponse:
         """One organization, by its id."""

@@ -1,4 +1,4 @@
-"""Page tokens (AIP-158): opaque, and good for the one list that gave them out."""
+"""Lists by pages (AIP-158). Their tokens are opaque, and good for the one list that gave them out."""
 
 from __future__ import annotations
 
@@ -6,15 +6,16 @@ import base64
 import binascii
 import hashlib
 import re
-from collections.abc import Callable
-from typing import TypeVar
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
 from uuid import UUID
 
 import orjson
-from protobuf import Message, message_from_json_value
+from protobuf import Message
 
 from gateway.rpc.errors import InvalidArgument
-from gateway.rpc.status import DETAIL_TYPES
+from gateway.rpc.stored_json import message_of
 
 M = TypeVar("M", bound=Message)
 
@@ -25,9 +26,11 @@ _ID_BYTES = 16
 _NAME = re.compile(rb"[\x21-\x7e]{1,255}")
 
 
-def page_size(requested: int) -> int:
-    """The number of items on a page; 0 leaves it to the gateway."""
-    return requested or DEFAULT_PAGE_SIZE
+class PageRequest(Protocol):
+    """A request for a page; a size of 0 leaves that to the gateway."""
+
+    page_size: int
+    page_token: str
 
 
 def encode_token(of_list: str, last_id: str | None) -> str:
@@ -64,21 +67,38 @@ def decode_name_token(of_list: str, token: str) -> str | None:
     return last.decode()
 
 
-def read_message(text: str, message_type: type[M]) -> M:
-    """The database's ProtoJSON as a message; fields that a newer schema has are passed over."""
-    return message_type.from_json(text, ignore_unknown_fields=True)
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """How a list makes its tokens of what the next page comes after, and reads them."""
+
+    encode: Callable[[str, str | None], str]
+    decode: Callable[[str, str], str | None]
 
 
-def read_page(
-    text: str, message_type: type[M], of_list: str, encode: Callable[[str, str | None], str] = encode_token
+BY_ID = Tokens(encode_token, decode_token)
+BY_NAME = Tokens(encode_name_token, decode_name_token)
+
+
+async def list_page(
+    query: Callable[..., Awaitable[str]],
+    request: PageRequest,
+    response_type: type[M],
+    of_list: str,
+    tokens: Tokens = BY_ID,
 ) -> M:
-    """The database's page, `{<items>, "next": what the next one comes after or null}`, as the response.
+    """One page of a list, as the response.
 
-    Fields of items that the type does not have are passed over.
+    `query` calls the list's SQL function, which takes `p_after` and `p_limit` besides and answers
+    `{<items>, "next": what the next page comes after or null}`. `of_list` names the list and all that
+    narrows it. Raises InvalidArgument for a page token that this list did not give out.
     """
+    text = await query(
+        p_after=tokens.decode(of_list, request.page_token),
+        p_limit=request.page_size or DEFAULT_PAGE_SIZE,
+    )
     page = orjson.loads(text)
-    page["next_page_token"] = encode(of_list, page.pop("next"))
-    return message_from_json_value(message_type, page, ignore_unknown_fields=True, registry=DETAIL_TYPES)
+    page["next_page_token"] = tokens.encode(of_list, page.pop("next"))
+    return message_of(page, response_type)
 
 
 def _encode(of_list: str, last: bytes) -> str:

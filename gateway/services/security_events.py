@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import orjson
@@ -11,7 +12,7 @@ from gateway.gen.n8ngateway.v1.organization_service_pb import (
     ListSecurityEventsResponse,
 )
 from gateway.services.organization_of import organization_of
-from gateway.services.pages import decode_token, page_size, read_page
+from gateway.services.pages import list_page
 from gateway.services.times import time_text
 
 if TYPE_CHECKING:
@@ -38,11 +39,5 @@ class SecurityEvents:
             "p_end_time": time_text(request.end_time),
         }
         of_list = f"security events {orjson.dumps(narrowed).decode()}"
-        text = await self._database.call(
-            "list_security_events",
-            call.caller,
-            **narrowed,
-            p_after=decode_token(of_list, request.page_token),
-            p_limit=page_size(request.page_size),
-        )
-        return read_page(text, ListSecurityEventsResponse, of_list)
+        query = partial(self._database.call, "list_security_events", call.caller, **narrowed)
+        return await list_page(query, request, ListSecurityEventsResponse, of_list)

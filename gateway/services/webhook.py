@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from functools import partial
 from typing import TYPE_CHECKING
 
 from gateway.gen.n8ngateway.v1.webhook_pb import Webhook, WebhookDelivery, WebhookDeliveryState
@@ -25,8 +26,9 @@ from gateway.gen.n8ngateway.v1.webhook_service_pb import (
     UpdateWebhookResponse,
 )
 from gateway.rpc.errors import InvalidArgument
+from gateway.rpc.stored_json import read_message
 from gateway.services.organization_of import organization_of
-from gateway.services.pages import decode_token, page_size, read_message, read_page
+from gateway.services.pages import list_page
 from gateway.services.update_mask import changes, masked_fields
 from gateway.webhooks.signature import new_secret
 
@@ -70,14 +72,8 @@ class WebhookService:
         """One page, oldest first."""
         organization_id = organization_of(request.organization_id, call)
         of_list = f"webhooks {organization_id}"
-        text = await self._database.call(
-            "list_webhooks",
-            call.caller,
-            p_organization_id=organization_id,
-            p_after=decode_token(of_list, request.page_token),
-            p_limit=page_size(request.page_size),
-        )
-        return read_page(text, ListWebhooksResponse, of_list)
+        query = partial(self._database.call, "list_webhooks", call.caller, p_organization_id=organization_id)
+        return await list_page(query, request, ListWebhooksResponse, of_list)
 
     async def get_webhook(self, request: GetWebhookRequest, call: Call) -> GetWebhookResponse:
         """One endpoint, without its secret."""
@@ -144,16 +140,15 @@ class WebhookService:
         organization_id = organization_of(request.organization_id, call)
         state = request.state if request.state is not WebhookDeliveryState.UNSPECIFIED else None
         of_list = f"webhook deliveries {request.webhook_id} {state}"
-        text = await self._database.call(
+        query = partial(
+            self._database.call,
             "list_webhook_deliveries",
             call.caller,
             p_organization_id=organization_id,
             p_webhook_id=request.webhook_id,
             p_state=f"WEBHOOK_DELIVERY_STATE_{state.name}" if state is not None else None,
-            p_after=decode_token(of_list, request.page_token),
-            p_limit=page_size(request.page_size),
         )
-        return read_page(text, ListWebhookDeliveriesResponse, of_list)
+        return await list_page(query, request, ListWebhookDeliveriesResponse, of_list)
 
     async def redeliver_webhook(
         self, request: RedeliverWebhookRequest, call: Call

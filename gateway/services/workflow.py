@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from gateway.gen.n8ngateway.v1.workflow_pb import Workflow
@@ -21,8 +22,9 @@ from gateway.gen.n8ngateway.v1.workflow_service_pb import (
     UpdateWorkflowRequest,
     UpdateWorkflowResponse,
 )
+from gateway.rpc.stored_json import read_message
 from gateway.services.organization_of import organization_of
-from gateway.services.pages import decode_token, page_size, read_message, read_page
+from gateway.services.pages import list_page
 from gateway.services.update_mask import changes, masked_fields
 
 if TYPE_CHECKING:
@@ -56,16 +58,15 @@ class WorkflowService:
         organization_id = organization_of(request.organization_id, call)
         is_active = request.is_active if request.has_field("is_active") else None
         of_list = f"workflows {organization_id} {is_active} {request.show_archived}"
-        text = await self._database.call(
+        query = partial(
+            self._database.call,
             "list_workflows",
             call.caller,
             p_organization_id=organization_id,
             p_active=is_active,
             p_archived=request.show_archived,
-            p_after=decode_token(of_list, request.page_token),
-            p_limit=page_size(request.page_size),
         )
-        return read_page(text, ListWorkflowsResponse, of_list)
+        return await list_page(query, request, ListWorkflowsResponse, of_list)
 
     async def get_workflow(self, request: GetWorkflowRequest, call: Call) -> GetWorkflowResponse:
         """One workflow, by its id."""

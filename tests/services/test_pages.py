@@ -3,12 +3,16 @@ from __future__ import annotations
 import base64
 import json
 import uuid
+from typing import Any
 
 import pytest
 
-from gateway.gen.n8ngateway.v1.organization_service_pb import ListOrganizationsResponse
+from gateway.gen.n8ngateway.v1.organization_service_pb import (
+    ListOrganizationsRequest,
+    ListOrganizationsResponse,
+)
 from gateway.rpc.errors import InvalidArgument
-from gateway.services.pages import DEFAULT_PAGE_SIZE, decode_token, encode_token, page_size, read_page
+from gateway.services.pages import DEFAULT_PAGE_SIZE, decode_token, encode_token, list_page
 
 LAST = str(uuid.UUID("0190c8a6-0000-7000-8000-00000000000a"))
 
@@ -64,21 +68,49 @@ def test_a_token_is_good_for_its_own_filters_alone() -> None:
         decode_token("workflows a None", token)
 
 
+class Asked:
+    """A list's query that answers with one page, and keeps what it was asked for."""
+
+    def __init__(self, page: dict[str, Any]) -> None:
+        self.page = page
+        self.arguments: dict[str, Any] = {}
+
+    async def __call__(self, **arguments: Any) -> str:
+        self.arguments = arguments
+        return json.dumps(self.page)
+
+    async def for_page(self, size: int = 0, token: str = "") -> ListOrganizationsResponse:
+        request = ListOrganizationsRequest(page_size=size, page_token=token)
+        return await list_page(self, request, ListOrganizationsResponse, "organizations")
+
+
+EMPTY = {"organizations": [], "next": None}
+
+
 @pytest.mark.parametrize(("requested", "given"), [(0, DEFAULT_PAGE_SIZE), (1, 1), (200, 200)])
-def test_the_gateway_chooses_a_size_where_the_caller_does_not(requested: int, given: int) -> None:
-    assert page_size(requested) == given
+async def test_the_gateway_chooses_a_size_where_the_caller_does_not(requested: int, given: int) -> None:
+    query = Asked(EMPTY)
+    await query.for_page(requested)
+    assert query.arguments == {"p_after": None, "p_limit": given}
 
 
 @pytest.mark.parametrize(("last", "more"), [(LAST, True), (None, False)])
-def test_the_database_s_page_becomes_the_response(last: str | None, *, more: bool) -> None:
-    text = json.dumps({"organizations": [{"id": LAST, "name": "Acme"}], "next": last})
-    page = read_page(text, ListOrganizationsResponse, "organizations")
+async def test_the_database_s_page_becomes_the_response(last: str | None, *, more: bool) -> None:
+    query = Asked({"organizations": [{"id": LAST, "name": "Acme", "newer": 1}], "next": last})
+    page = await query.for_page()
     assert [organization.name for organization in page.organizations] == ["Acme"]
     assert bool(page.next_page_token) is more
     if more:
-        assert decode_token("organizations", page.next_page_token) == last
+        await query.for_page(token=page.next_page_token)
+        assert query.arguments["p_after"] == last
 
 
-def test_an_empty_list_is_a_page_too() -> None:
-    page = read_page('{"organizations": [], "next": null}', ListOrganizationsResponse, "organizations")
-    assert page == ListOrganizationsResponse()
+async def test_an_empty_list_is_a_page_too() -> None:
+    assert await Asked(EMPTY).for_page() == ListOrganizationsResponse()
+
+
+async def test_the_token_of_another_list_is_not_asked_about() -> None:
+    query = Asked(EMPTY)
+    with pytest.raises(InvalidArgument):
+        await query.for_page(token=encode_token("workflows", LAST))
+    assert not query.arguments
