@@ -6,7 +6,7 @@ anything of it is decoded.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
 from functools import cache, partial
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
     from gateway.rpc.chain import Chain
     from gateway.rpc.methods import Method, MethodTable
-    from gateway.transcoding import Outgoing
+    from gateway.transcoding import Outgoing, Response, WholeRequest
     from gateway.transcoding.json_encoder import JsonEncoder
 
     Decode = Callable[[type[Message], bytes], Message]
@@ -123,6 +123,10 @@ class ConnectDoor(ConnectASGIApplication[None]):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
         await self._front(scope, receive, send)
+
+    def answer(self, request: WholeRequest) -> Awaitable[Response] | None:
+        """The whole answer to a plain unary call."""
+        return self._front.answer(request)
 
     @property
     def path(self) -> str:

@@ -9,28 +9,30 @@ one place.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from gateway.doors.connect_wires import WIRES, Wire
 from gateway.rpc.call import Call
 from gateway.rpc.errors import RpcError
+from gateway.transcoding import Headers, Response
 from gateway.transcoding.watch import ClientWatch
 
 if TYPE_CHECKING:
     from connectrpc.errors import ConnectError
 
-    from gateway.doors.asgi import Application, Event, RawHeaders, Receive, Scope, Send
+    from gateway.doors.asgi import Application, Event, Receive, Scope, Send
     from gateway.doors.connect import Encoding
     from gateway.rpc.chain import Chain
     from gateway.rpc.methods import Method
+    from gateway.transcoding import WholeRequest
 
     Shown = Callable[[RpcError, Call], ConnectError]
 
 
 class ConnectUnary:
-    """An ASGI application in front of the one that knows all of the protocols.
+    """An application in front of the one that knows all of the protocols.
 
     `shown` makes Connect's form of an error. Messages over `max_message_bytes` are
     refused by the application behind.
@@ -61,22 +63,44 @@ class ConnectUnary:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
-        method = self._methods.get(scope["path"]) if scope["method"] == "POST" else None
-        metadata = None if method is None else _metadata(scope["headers"])
-        form = None if metadata is None else self._forms.get(metadata.get("content-type", ""))
-        if method is None or metadata is None or form is None or not form[0].is_plain(metadata):
+        plain = self._plain(scope["method"], scope["path"], Headers(scope["headers"]))
+        if plain is None:
             await self._otherwise(scope, receive, send)
             return
-        wire, encoding = form
         event = await receive()
-        body = None
+        call = None
         if event["type"] == "http.request" and not event.get("more_body"):
-            body = wire.message(event.get("body", b""))
-        if body is None or len(body) > self._max_message_bytes:
+            call = self._call(plain, event.get("body", b""), scope.get("client"))
+        if call is None:
             await self._otherwise(scope, _Again(event, receive), send)
             return
-        client = scope.get("client")
-        call = Call(
+        await self._serve(call, plain, receive, send)
+
+    def answer(self, request: WholeRequest) -> Awaitable[Response] | None:
+        """The answer to a plain call, of which a server has all; None for a request to be served as usual."""
+        path = request.raw_path.decode("latin-1")
+        plain = self._plain(request.http_method, path, request.headers)
+        call = None if plain is None else self._call(plain, request.body, request.client)
+        return None if plain is None or call is None else self._answer(call, plain)
+
+    def _plain(self, http_method: str, path: str, headers: Headers) -> _Plain | None:
+        """How to serve a request with this head; None if it is not plain."""
+        method = self._methods.get(path) if http_method == "POST" else None
+        if method is None or headers.has_repeated():
+            return None
+        metadata = headers.by_name()
+        form = self._forms.get(metadata.get("content-type", ""))
+        if form is None or not "".join(metadata.values()).isascii() or not form[0].is_plain(metadata):
+            return None
+        return _Plain(method, metadata, *form)
+
+    def _call(self, plain: _Plain, sent: bytes, client: tuple[str, int] | None) -> Call | None:
+        """The call that a whole body makes; None if it is none of a plain call."""
+        method, metadata, wire, encoding = plain
+        body = wire.message(sent)
+        if body is None or len(body) > self._max_message_bytes:
+            return None
+        return Call(
             method=method,
             metadata=metadata,
             body=body,
@@ -87,16 +111,12 @@ class ConnectUnary:
             timeout=wire.timeout(metadata),
             door=wire.door,
         )
-        await self._serve(call, wire, encoding, receive, send)
 
-    async def _serve(self, call: Call, wire: Wire, encoding: Encoding, receive: Receive, send: Send) -> None:
+    async def _serve(self, call: Call, plain: _Plain, receive: Receive, send: Send) -> None:
         client = _Client(receive)
         self._clients.add(client)
-        outcome: bytes | ConnectError
         try:
-            outcome = await self._chain.unary(call, encoding.encode)
-        except RpcError as error:
-            outcome = self._shown(error, call)
+            outcome = await self._outcome(call, plain.encoding)
         except asyncio.CancelledError:
             if client.went():
                 return
@@ -104,20 +124,33 @@ class ConnectUnary:
         finally:
             self._clients.discard(client)
             client.stop()
-        status, headers, body = await wire.answer(call, encoding.name, outcome)
-        headers.append((b"content-length", b"%d" % len(body)))
+        status, headers, body, _ = await _response(call, plain, outcome)
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": body})
 
+    async def _answer(self, call: Call, plain: _Plain) -> Response:
+        return await _response(call, plain, await self._outcome(call, plain.encoding))
 
-def _metadata(headers: RawHeaders) -> dict[str, str] | None:
-    """The headers as the chain reads them; None when one comes twice or is not ASCII."""
-    try:
-        pairs = [(name.decode("ascii"), value.decode("ascii")) for name, value in headers]
-    except UnicodeDecodeError:
-        return None
-    metadata = dict(pairs)
-    return metadata if len(metadata) == len(pairs) else None
+    async def _outcome(self, call: Call, encoding: Encoding) -> bytes | ConnectError:
+        try:
+            return await self._chain.unary(call, encoding.encode)
+        except RpcError as error:
+            return self._shown(error, call)
+
+
+class _Plain(NamedTuple):
+    """What the head of a plain request says."""
+
+    method: Method
+    metadata: Mapping[str, str]
+    wire: Wire
+    encoding: Encoding
+
+
+async def _response(call: Call, plain: _Plain, outcome: bytes | ConnectError) -> Response:
+    status, headers, body = await plain.wire.answer(call, plain.encoding.name, outcome)
+    headers.append((b"content-length", b"%d" % len(body)))
+    return Response(status, headers, body)
 
 
 class _Again:

@@ -47,7 +47,7 @@ _OVER_TLS = [("strict-transport-security", "max-age=31536000")]
 
 
 def http_application(
-    connect: Application,
+    connect: Answering,
     rest: Answering,
     *,
     services: Collection[str],
@@ -70,10 +70,11 @@ def http_application(
 class _ByPath:
     """The door that a path belongs to."""
 
-    def __init__(self, connect: Application, rest: Answering, services: Collection[str]) -> None:
+    def __init__(self, connect: Answering, rest: Answering, services: Collection[str]) -> None:
         self._connect = connect
         self._rest = rest
         self._doors = dict.fromkeys(services, connect) | dict.fromkeys(FIRST_SEGMENTS, documentation)
+        self._services = frozenset(service.encode() for service in services)
         self._others = {b"", *(segment.encode() for segment in self._doors)}
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
@@ -88,8 +89,10 @@ class _ByPath:
         return door(scope, receive, send)
 
     def answer(self, request: WholeRequest) -> Awaitable[Response] | None:
-        """The REST door's answer, for a path that is no other's at first sight."""
+        """The Connect door's answer, or the REST door's for a path that is no other's at first sight."""
         segment = request.raw_path[1:].partition(b"/")[0]
+        if segment in self._services:
+            return self._connect.answer(request)
         if segment in self._others or b"." in segment or b"%" in segment:
             return None
         return self._rest.answer(request)

@@ -21,6 +21,7 @@ from gateway.rpc.chain import Chain
 from gateway.rpc.decode import decode_binary
 from gateway.rpc.errors import NotFound, RpcError
 from gateway.rpc.methods import MethodTable
+from gateway.transcoding import Headers, WholeRequest
 from tests.calls import EXECUTIONS
 from tests.doors.wire import frame
 
@@ -296,3 +297,26 @@ async def test_a_cancellation_from_elsewhere_passes() -> None:
     serving.cancel()
     with pytest.raises(asyncio.CancelledError):
         await serving
+
+
+def whole(request: Scope, data: bytes) -> WholeRequest:
+    path = request["path"].encode()
+    return WholeRequest(request["method"], path, b"", Headers(request["headers"]), request["client"], data)
+
+
+@pytest.mark.parametrize("workflow_id", ["w-1", "missing"])
+async def test_a_whole_request_is_answered_whole(workflow_id: str) -> None:
+    data = ExecuteRequest(workflow_id=workflow_id).to_json().encode()
+    start, end = await Door().serve(scope(), body(data))
+    answering = Door().application.answer(whole(scope(), data))
+    assert answering is not None
+    status, headers, sent, _ = await answering
+    assert (status, headers, sent) == (start["status"], start["headers"], end["body"])
+
+
+@pytest.mark.parametrize("case", LEFT)
+def test_a_whole_request_that_is_not_plain_is_to_be_served_as_usual(case: str) -> None:
+    door = Door()
+    assert door.application.answer(whole(LEFT[case](), b"{}")) is None
+    assert door.application.answer(whole(scope(), b" " * (LIMIT + 1))) is None
+    assert not door.service.called.is_set()
