@@ -17,6 +17,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from gateway.executions.event import AtNode, Moment, NodeEvent
+from gateway.executions.output import is_json, most_values
 from gateway.gen.n8ngateway.v1.execution_event_pb import ExecutionEvent
 from gateway.rpc.errors import OutOfRange
 
@@ -25,9 +26,12 @@ if TYPE_CHECKING:
 
     from gateway.executions.event import Event, Told
 
-DEFAULT_CAPACITY = 16 << 20
+DEFAULT_CAPACITY = 24 << 20
+"""The largest document with as many values as it may have is in it."""
 EVENT_BYTES = 1 << 9
 """What an event takes beside its content; without it, a run of tiny events would know no bound."""
+VALUE_BYTES = 1 << 7
+"""What each value of an event's JSON takes beside its text."""
 
 TAKEN_AT_ONCE = 64
 """Events that a reader is given together, at most."""
@@ -38,7 +42,8 @@ _TAKEN_BYTES = 64 << 10
 class EventLog:
     """Events of one execution in order, numbered from `after` + 1.
 
-    `capacity` bounds what is kept, in bytes: content, and EVENT_BYTES for each event.
+    `capacity` bounds what is kept, in bytes: content, EVENT_BYTES for each event, VALUE_BYTES for each value
+    of its JSON.
     `changed` is told of events, of readers and of the end; it then has to `show` the events.
     Without it, events are shown at once.
     """
@@ -77,6 +82,8 @@ class EventLog:
         for event, content in events:
             sequence += 1
             end += len(content) + EVENT_BYTES
+            if not isinstance(event, AtNode) and event.field == "chunk" and is_json(event.value):
+                end += VALUE_BYTES * most_values(content)
             self._events.append((self._placed(event, sequence, now), end))
         self.last, self.end = sequence, end
         if self.end - self._start > self._capacity:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     Content = Oneof[Literal["json"], Value] | Oneof[Literal["text"], str] | Oneof[Literal["data"], bytes]
 
 MAX_VALUES = 50_000
-"""JSON of more values is handed on as text."""
+"""JSON of more values is handed on as text, and so is what would make them more in a run's joined value."""
 
 JSON = "application/json"
 
@@ -59,14 +59,15 @@ class Output:
 
     A document is that value. Of a stream, what one node put out for one item is joined:
     a lone JSON value stays what it is, all else becomes one text. One such output is
-    the value; several are a list in the order in which they began. Bytes become
-    `{"content_type": …, "base64": …}`.
+    the value; several are a list in the order in which they began, of no more than
+    MAX_VALUES. Bytes become `{"content_type": …, "base64": …}`.
     """
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._size = 0
-        self._outputs: dict[tuple[str, int, int], tuple[Heard, list[str | bytes]]] = {}
+        self._size = self._values = 0
+        self._outputs: dict[tuple[str, int, int], tuple[ExecutionChunk | None, list[str | bytes]]] = {}
+        """What each begins with, if that is more than text, and its parts."""
         self.truncated = False
 
     def extend(self, events: Iterable[tuple[Heard, str | bytes]]) -> None:
@@ -89,8 +90,21 @@ class Output:
                 key = (message.node_id, message.run_index, message.item_index)
             output = self._outputs.get(key)
             if output is None:
-                output = self._outputs[key] = (chunk, [])
+                if len(self._outputs) == MAX_VALUES:
+                    self.truncated = True
+                    return
+                first = None if isinstance(chunk, AtNode) else chunk.value
+                output = self._outputs[key] = (self._counted(first, raw), [])
             output[1].append(raw)
+
+    def _counted(self, first: ExecutionChunk | None, raw: str | bytes) -> ExecutionChunk | None:
+        """What an output begins with; None where that is text, or JSON that would make too many values."""
+        if first is not None and is_json(first):
+            values = most_values(raw)
+            if self._values + values > MAX_VALUES:
+                return None
+            self._values += values
+        return first
 
     def json(self) -> bytes | None:
         """The joined value as JSON; None when the run put out nothing."""
@@ -98,7 +112,7 @@ class Output:
             ((first, parts),) = self._outputs.values()
             document = parts[0]
             # What was found to be JSON as a whole is not printed again.
-            if isinstance(document, bytes) and not isinstance(first, AtNode) and _is_json(first.value):
+            if isinstance(document, bytes) and first is not None and is_json(first):
                 return document
         value = self.value()
         if value is not None and value.kind is not None and value.kind.field == "string_value":
@@ -115,8 +129,14 @@ class Output:
         return outputs[0] if outputs else None
 
 
-def _is_json(chunk: ExecutionChunk) -> bool:
+def is_json(chunk: ExecutionChunk) -> bool:
+    """Whether it holds JSON as such, and not as text."""
     return chunk.content is not None and chunk.content.field == "json"
+
+
+def most_values(json: str | bytes) -> int:
+    """How many values JSON has at most, nearly: its commas and the brackets that open, also in strings."""
+    return sum(_marks(json))
 
 
 def _json_chunk(node: Node, value: Value) -> Oneof[Literal["chunk"], ExecutionChunk]:
@@ -189,13 +209,13 @@ def _marks(text: str | bytes) -> tuple[int, int]:
     return text.count(b"[") + text.count(b"{"), text.count(b",")
 
 
-def _joined(first: Heard, parts: list[str | bytes]) -> Value:
-    if not isinstance(first, AtNode) and first.value.content is not None:
-        content = first.value.content
+def _joined(first: ExecutionChunk | None, parts: list[str | bytes]) -> Value:
+    if first is not None and first.content is not None:
+        content = first.content
         if content.field == "json" and len(parts) == 1:
             return content.value
         if content.field == "data" and isinstance(parts[0], bytes):
-            return _bytes_value(first.value.content_type, parts[0])
+            return _bytes_value(first.content_type, parts[0])
     return _string("".join(part if isinstance(part, str) else part.decode() for part in parts))
 
 

@@ -6,8 +6,9 @@ import weakref
 
 import pytest
 from protobuf import Oneof
+from protobuf.wkt import Value
 
-from gateway.executions.log import EVENT_BYTES, EventLog
+from gateway.executions.log import EVENT_BYTES, VALUE_BYTES, EventLog
 from gateway.gen.n8ngateway.v1.execution_event_pb import ExecutionChunk, ExecutionEvent
 from gateway.rpc.errors import OutOfRange
 
@@ -171,3 +172,13 @@ async def test_events_are_messages_of_the_contract() -> None:
     log = filled(1)
     [event] = await anext(log.read())
     assert ExecutionEvent.from_binary(event.to_binary()) == event
+
+
+def test_json_is_kept_by_what_its_values_take() -> None:
+    text = "[" + "1," * 999 + "1]"
+    told = ExecutionChunk(content=Oneof("json", Value.from_json(text)))
+    log = EventLog("run-1", capacity=2 * 1000 * VALUE_BYTES)
+    for _ in range(5):
+        log.append(Oneof("chunk", told), text)
+    taken, _ = log.kept_after(0, 1 << 20)
+    assert [event.sequence for event in taken] == [5]

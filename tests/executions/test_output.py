@@ -19,7 +19,7 @@ from gateway.adapters.n8n.body import (
     NodeItem,
     Piece,
 )
-from gateway.executions.output import Output, event_of
+from gateway.executions.output import MAX_VALUES, Output, event_of
 from gateway.gen.n8ngateway.v1.execution_event_pb import ExecutionEvent
 from gateway.gen.n8ngateway.v1.execution_pb import Execution
 from gateway.gen.n8ngateway.v1.execution_service_pb import ListExecutionsResponse
@@ -262,3 +262,27 @@ def test_json_of_too_many_values_is_handed_on_as_text(piece: Any) -> None:
     told = chunk(piece(data))
     assert told.content.field == "text"
     assert told.content.value == data.decode()
+
+
+def test_a_stream_s_items_have_no_more_values_together_than_a_document() -> None:
+    """What comes after them is text, however many small pieces it comes in."""
+    half = json.dumps([0] * (MAX_VALUES // 2))
+    assert value(item(half, item=0), item("x", item=1), item(half, item=2), item("{", item=3)) == [
+        json.loads(half),
+        "x",
+        json.loads(half),
+        "{",
+    ]
+    more = (item(half, item=number) for number in range(3))
+    assert value(*more, item("[]", item=3)) == [json.loads(half), json.loads(half), half, "[]"]
+
+
+def test_more_outputs_than_values_end_the_value() -> None:
+    output = put_out(*(item("", item=number) for number in range(MAX_VALUES + 1)))
+    joined = output.value()
+    assert joined is not None
+    assert (len(message_to_json_value(joined)), output.truncated) == (MAX_VALUES, True)  # type: ignore[arg-type]
+
+
+def test_a_document_of_as_many_values_as_there_may_be_is_json() -> None:
+    assert value(document(json.dumps([0] * MAX_VALUES).encode())) == [0] * MAX_VALUES
