@@ -25,7 +25,7 @@ from yarl import URL
 from tests.conftest import RunningDev
 
 ROOT = Path(__file__).parent.parent
-SECONDS = 60
+SECONDS = 150
 
 
 @pytest.fixture(scope="module")

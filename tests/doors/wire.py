@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-SECONDS = 10.0
+SECONDS = 60.0
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ from tests.faults.cutting_proxy import CuttingProxy
 from tests.faults.faulty_n8n import FaultyN8n
 
 CREDITS = 1_000_000
-START_SECONDS = 60
+START_SECONDS = 120
 LEASE_SECONDS = 8
 TENANTS = 2
 _PASSWORD = "the authenticator's, for faults"

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(gateway.__file__).parents[1]
 PROGRAM = Path(__file__).with_name("hold_stack.py")
-PATIENCE = 30.0
+PATIENCE = 90.0
 """Seconds after which a test gives up waiting for what should have happened."""
 
 
