@@ -48,7 +48,8 @@ class Bounds:
     byte or the connection's begin, its body `body_seconds` later. Between two requests a connection may
     be idle for `idle_seconds`: longer than balancers keep one (60), so that it is they who close it.
     More than `connections` at once are turned away. While requests that are not answered yet hold more
-    than `pending_bytes` in bodies, only small ones are taken (`small_bytes`).
+    than `pending_bytes` in bodies, only small ones are taken (`small_bytes`). Of a connection's requests no
+    more than `pipelined` wait for the answers to those before: it ends with theirs.
     """
 
     head_bytes: int = 64 * 1024
@@ -59,6 +60,7 @@ class Bounds:
     connections: int = 10_000
     pending_bytes: int = 256 << 20
     small_bytes: int = 64 * 1024
+    pipelined: int = 64
 
 
 _NO_HEAD = Headers(())
@@ -152,6 +154,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         "_holds",
         "_in_head",
         "_in_request",
+        "_is_full",
         "_is_head_usual",
         "_is_new",
         "_pending",
@@ -172,6 +175,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._head = _NO_HEAD
         """The fields of the newest head; most clients send the same on a connection again and again."""
         self._is_head_usual = False
+        self._is_full = False
+        """Whether what comes is not read any more, for too many requests wait."""
         self._received = self._body = 0
         self._served: RequestResponseCycle | None = None
         """What is being answered; `cycle` is the newest, which may wait for its turn."""
@@ -204,6 +209,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Parse, as long as the request stays within its bounds."""
+        if self._is_full:
+            return
         self._received += len(data)
         try:
             self.parser.feed_data(data)
@@ -217,6 +224,9 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         except httptools.HttpParserUpgrade:
             pass  # the connection closes after the answer
         except (httptools.HttpParserError, _RefusedError) as error:
+            if self._is_full:
+                self.cycle.keep_alive = False
+                return
             self._stop(*self._refusal or (400, f"The request is no valid HTTP/1.1: {error}"))
 
     def on_message_begin(self) -> None:
@@ -320,6 +330,9 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     def _start_in_parts(self) -> None:
         """Leave the request, of which there may be more to come, to uvicorn."""
+        if len(self.pipeline) >= self._bounds.pipelined:
+            self._is_full = True
+            raise _RefusedError
         scope: Any = whole_scope(WholeRequest("", b"", b"", self._head, self.client, b""), self)
         self.scope = scope
         super().on_headers_complete()

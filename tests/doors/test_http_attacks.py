@@ -10,6 +10,7 @@ import pytest
 
 from gateway.chain.address import ClientAddress
 from gateway.doors.grpc import Connections
+from gateway.doors.http_protocol import Bounds
 from tests.doors.conftest import Doors, serve
 from tests.doors.wire import SECONDS, connect, request_bytes
 
@@ -196,3 +197,15 @@ async def test_many_fields_are_too_many(doors: Doors) -> None:
         answer = await connection.request("GET", "/api/v1/health/live", fields | {"x-98": ""})
         assert (answer.status, json.loads(answer.body)["code"]) == (431, 8)
         assert await connection.closed()
+
+
+async def test_requests_that_wait_for_answers_are_not_taken_without_end(doors: Doors) -> None:
+    """A connection that sent them as fast as they could be read held everybody else, and ever more memory."""
+    asked = 1000
+    async with connect(doors.http_port) as connection:
+        connection.writer.write((head(LENGTH) + BODY) * asked)
+        answers = [await connection.answer() for _ in range(1 + Bounds().pipelined)]
+        assert {answer.status for answer in answers} == {200}
+        assert ["connection" in answer.headers for answer in answers] == [False] * (len(answers) - 1) + [True]
+        assert await connection.closed()
+    assert len(doors.service.calls) == len(answers)
