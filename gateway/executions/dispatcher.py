@@ -126,9 +126,12 @@ class Dispatcher(Periodic):
     async def _keep(self, run: Run) -> None:
         try:
             await self.store(run.job)
-        except (Unavailable, ResourceExhausted):
+        except ResourceExhausted:
             return
-        run.is_stored = True
+        except Unavailable:
+            pass  # it may be kept nevertheless
+        else:
+            run.is_stored = True
         if not run.is_leased:  # it did not wait for this, and has ended
             await self._forget(run)
 
@@ -249,7 +252,7 @@ class Dispatcher(Periodic):
         organization_id = run.job.organization_id
         if run.is_queued:
             self._leave(organization_id)
-        if run.is_stored:
+        if run.is_stored or (run.keeping is not None and run.keeping.done()):
             self._runner.tasks.spawn(self._forget(run))
         if organization_id in self._waiting:
             self._runner.tasks.spawn(self._release(organization_id))

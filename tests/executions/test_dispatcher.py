@@ -32,12 +32,12 @@ PAYLOAD = b'{"to":"nobody@else.example"}'
 
 
 class Shelf:
-    """Keeps what runs are to be sent once `gate` is open, unless it is `away`."""
+    """Keeps what runs are to be sent once `gate` is open, unless `away`; nobody hears of it if `mute`."""
 
     def __init__(self) -> None:
         self.kept: dict[str, bytes] = {}
         self.asked, self.gate, self.dropped = asyncio.Event(), asyncio.Event(), asyncio.Event()
-        self.away = False
+        self.away = self.mute = False
 
     async def store(self, execution_id: str, _organization_id: str, _workflow_id: str, data: bytes) -> None:
         self.asked.set()
@@ -45,9 +45,11 @@ class Shelf:
         if self.away:
             raise Unavailable("Redis does not answer.")
         self.kept[execution_id] = data
+        if self.mute:
+            raise Unavailable("Redis does not answer.")
 
     async def drop(self, execution_id: str) -> None:
-        del self.kept[execution_id]
+        self.kept.pop(execution_id, None)
         self.dropped.set()
 
 
@@ -135,5 +137,17 @@ async def test_what_is_kept_too_late_is_dropped(
     await run.ended()
     assert not run.is_leased
     shelf.gate.set()
+    await shelf.dropped.wait()
+    assert not shelf.kept
+
+
+async def test_what_was_kept_though_nobody_heard_is_dropped(
+    runner: Runner, dispatcher: Dispatcher, shelf: Shelf
+) -> None:
+    shelf.mute = True
+    shelf.gate.set()
+    run = await begin(runner, dispatcher)
+    await run.ended()
+    assert not run.is_stored
     await shelf.dropped.wait()
     assert not shelf.kept
