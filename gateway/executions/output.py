@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 MAX_VALUES = 50_000
 """JSON of more values is handed on as text, and so is what would make them more in a run's joined value."""
+MAX_CHUNKS = 1 << 20
+"""More end a run's joined value, whatever their size: each takes many bytes besides."""
 
 JSON = "application/json"
 
@@ -65,7 +67,7 @@ class Output:
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._size = self._values = 0
+        self._size = self._chunks = self._values = 0
         self._outputs: dict[tuple[str, int, int], tuple[ExecutionChunk | None, list[str | bytes]]] = {}
         """What each begins with, if that is more than text, and its parts."""
         self.truncated = False
@@ -79,7 +81,8 @@ class Output:
             if chunk.field != "chunk":
                 continue
             self._size += len(raw)
-            if self.truncated or self._size > self._limit:
+            self._chunks += 1
+            if self.truncated or self._size > self._limit or self._chunks > MAX_CHUNKS:
                 self.truncated = True
                 return
             if isinstance(chunk, AtNode):

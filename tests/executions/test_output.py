@@ -19,6 +19,7 @@ from gateway.adapters.n8n.body import (
     NodeItem,
     Piece,
 )
+from gateway.executions import output as output_module
 from gateway.executions.output import MAX_VALUES, Output, event_of
 from gateway.gen.n8ngateway.v1.execution_event_pb import ExecutionEvent
 from gateway.gen.n8ngateway.v1.execution_pb import Execution
@@ -286,3 +287,9 @@ def test_more_outputs_than_values_end_the_value() -> None:
 
 def test_a_document_of_as_many_values_as_there_may_be_is_json() -> None:
     assert value(document(json.dumps([0] * MAX_VALUES).encode())) == [0] * MAX_VALUES
+
+
+def test_more_chunks_than_may_be_end_the_value(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(output_module, "MAX_CHUNKS", 3)
+    output = put_out(item("a"), item(""), item("b"), item(""))
+    assert (message_to_json_value(output.value()), output.truncated) == ("ab", True)  # type: ignore[arg-type]
