@@ -27,6 +27,7 @@ run: $(READY)  ## Start the gateway with everything it needs on this machine.
 	$(BIN)/n8n-gateway dev $(ARGS)
 
 env:  ## Write .env, with secrets of your own for docker-compose.yml. One that is there is left alone.
+	@if [ -e .env ]; then echo "There is a .env, which is left alone."; exit 1; fi
 	@umask 077; set -C; { \
 		echo "# Who issues session tokens, such as https://name.clerk.accounts.dev, and for which of your origins."; \
 		echo "CLERK_JWT_ISSUER="; \

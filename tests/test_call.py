@@ -244,6 +244,15 @@ def test_a_secret_on_the_command_line_is_refused(call: Command) -> None:
         assert "hunter2" not in refused.output
 
 
+def test_a_client_secret_without_its_key_signs_nothing_and_is_refused(
+    call: Command, environment: dict[str, str]
+) -> None:
+    refused = call("ListWorkflows", env=environment | {"N8N_GATEWAY_CLIENT_SECRET": "gw_secret_of_nobody"})
+    assert refused.exit_code == 2
+    assert "--client-secret" in refused.stderr
+    assert "gw_secret_of_nobody" not in refused.output
+
+
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [

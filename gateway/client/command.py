@@ -126,6 +126,8 @@ def call(  # noqa: PLR0913 - one parameter for each option
         found = find_method(method)
     except UnknownMethod as error:
         raise typer.BadParameter(str(error), param_hint="METHOD") from None
+    if client_secret is not None and api_key is None:
+        raise typer.BadParameter("signs for an API key, and none is given", param_hint="--client-secret")
     caller = Caller(token, api_key, client_secret, platform_token, tenant, cast("Headers", header or []))
     message = _message(found, cast("bytes", data))
     base = _base("--grpc-url", grpc_url) if protocol is Protocol.GRPC else _base("--url", url)

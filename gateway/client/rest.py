@@ -30,7 +30,9 @@ async def call(request: Request) -> AsyncGenerator[bytes, None]:
             async for part in _parts(request, answer):
                 yield part
     except TimeoutError:
-        raise CallError(Code.DEADLINE_EXCEEDED, f"No answer within {request.timeout:g} s.") from None
+        raise CallError(
+            Code.DEADLINE_EXCEEDED, f"The call was not done within {request.timeout:g} s."
+        ) from None
     except (httpx.TransportError, OSError) as error:
         raise CallError(
             Code.UNAVAILABLE, f"{request.endpoint.url}: {error or type(error).__name__}"

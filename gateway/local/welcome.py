@@ -23,8 +23,8 @@ Paste into another terminal:
 
   export GATEWAY={http_url} ORG={organization_id} TOKEN={token}
 
-  # what the docs use besides: a workflow, the database, the platform's token
-  export WORKFLOW={echo} URL={database_url} PLATFORM_TOKEN={platform_token}
+  # what the docs use besides: a workflow, the database, the platform's token, what seals tenants' secrets
+  export WORKFLOW={echo} URL={database_url} PLATFORM_TOKEN={platform_token} VAULT_KEY={vault_key}
 
   # run a workflow
   curl -s $GATEWAY/api/v1/execute -H "Authorization: Bearer $TOKEN" -H 'Content-Type: application/json' \\
@@ -59,6 +59,10 @@ Paste into another terminal:
   export N8N_GATEWAY_URL={http_url} N8N_GATEWAY_GRPC_URL=http://{grpc_url}
   .venv/bin/n8n-gateway call ExecuteStream --protocol grpc -d '{{"workflow_id": "{stream}"}}'
 
+  # API keys, as who operates the platform makes them: at the database
+  .venv/bin/n8n-gateway keys create --organization $ORG --name "Acme's CRM" --expires 90d --database-url $URL
+  .venv/bin/n8n-gateway keys list --organization $ORG --database-url $URL
+
   # your organization, and its workflows
   curl -s $GATEWAY/api/v1/organizations -H "Authorization: Bearer $TOKEN"
   curl -s $GATEWAY/api/v1/workflows -H "Authorization: Bearer $TOKEN"
@@ -85,5 +89,6 @@ def welcome(ready: Ready, data_dir: Path, *, seconds: float) -> str:
         api_key=ready.api_key,
         client_secret=ready.client_secret,
         platform_token=ready.platform_token,
+        vault_key=ready.settings["VAULT_KEY"],
         **{name: ready.workflows[name] for name in ("echo", "stream", "fail")},
     )
