@@ -28,7 +28,8 @@ ENV PATH=/opt/n8n-gateway/bin:$PATH PYTHONDONTWRITEBYTECODE=1 HOST=0.0.0.0
 USER 10001:10001
 WORKDIR /
 EXPOSE 8000 50051
+# Liveness: where an orchestrator replaces what is unhealthy, a database that is away is to replace nobody.
 HEALTHCHECK --interval=10s --timeout=5s --start-period=30s \
-    CMD ["python", "-c", "import os, urllib.request as u; u.urlopen('http://127.0.0.1:%s/api/v1/health/ready' % os.environ.get('HTTP_PORT', '8000'), timeout=4)"]
+    CMD ["python", "-c", "import os, urllib.request as u; u.urlopen('http://127.0.0.1:%s/api/v1/health/live' % os.environ.get('HTTP_PORT', '8000'), timeout=4)"]
 ENTRYPOINT ["n8n-gateway"]
 CMD ["serve"]

@@ -70,13 +70,20 @@ def test_the_image_runs_the_command_without_rights() -> None:
     assert parses(*json.loads(command))
 
 
-def test_the_health_check_of_the_image_asks_for_readiness() -> None:
+def test_the_health_check_of_the_image_replaces_nobody_while_the_database_is_away() -> None:
     [check] = instructions("HEALTHCHECK")
     python, option, code = json.loads(check.partition("CMD ")[2])
     assert (python, option) == ("python", "-c")
     ast.parse(code)
-    assert "/api/v1/health/ready" in code
+    assert "/api/v1/health/live'" in code
     assert "'HTTP_PORT'" in code
+
+
+def test_compose_waits_until_the_gateway_is_ready() -> None:
+    _, python, option, code = SERVICES["gateway"]["healthcheck"]["test"]
+    assert (python, option) == ("python", "-c")
+    ast.parse(code)
+    assert "http://127.0.0.1:8000/api/v1/health/ready'" in code
 
 
 def test_what_the_image_installs_is_locked_as_the_tests_run_it() -> None:
