@@ -137,7 +137,11 @@ def call(  # noqa: PLR0913 - one parameter for each option
 
 
 def _end(request: Request, calls: Calls) -> None:
-    """Make the call, print what comes, and exit as it ends."""
+    """Make the call, print what comes, and exit as it ends.
+
+    A call that is broken off leaves threads of HTTP clients behind, which may not outlive the interpreter's
+    own end: the process is ended without that.
+    """
     try:
         asyncio.run(_printed(request, calls))
     except CallError as error:
@@ -145,11 +149,10 @@ def _end(request: Request, calls: Calls) -> None:
         _tell("\n  ".join([f"[red]error:[/] {_harmless(first)}", *map(_harmless, facts)]))
         raise typer.Exit(error.exit_status) from None
     except KeyboardInterrupt:
-        raise typer.Exit(_INTERRUPTED) from None
+        os._exit(_INTERRUPTED)
     except BrokenPipeError:
-        # Whoever read has seen enough; what is still buffered must not be tried again at the end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise typer.Exit(1) from None
+        # Whoever read has seen enough.
+        os._exit(1)
 
 
 async def _printed(request: Request, calls: Calls) -> None:

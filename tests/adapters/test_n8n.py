@@ -39,7 +39,7 @@ SECRET = "s3cret-internal-0123456789"
 API_KEY = "key-of-the-api-0123456789"
 PAYLOAD = b'{"payload":"private"}'
 PATIENT = Timeouts(connect=10, idle=10, total=30)
-NODE = Node("id-1", "R1", 0, 0, 17)
+NODE = Node("id-1", "R1", 0, 0)
 METADATA = '"metadata":{"nodeId":"id-1","nodeName":"R1","runIndex":0,"itemIndex":0,"timestamp":17}'
 BEGIN = f'{{"type":"begin",{METADATA}}}\n'.encode()
 END = f'{{"type":"end",{METADATA}}}\n'.encode()

@@ -48,11 +48,12 @@ async def renew(tenant: Tenant, *execution_ids: str, runner: str = RUNNER) -> An
     return json.loads(text)
 
 
-async def expire(superuser: Any, *execution_ids: str) -> None:
+async def expire(superuser: Any, *execution_ids: str, days_ago: int = 0) -> None:
     await superuser.execute(
-        "update reservations set lease_expires_at = now() - interval '1 second'"
+        "update reservations set lease_expires_at = now() - interval '1 second' - make_interval(days => $2)"
         " where execution_id = any ($1::uuid[])",
         execution_ids,
+        days_ago,
     )
 
 
@@ -343,8 +344,9 @@ async def test_a_sweep_takes_turns_by_organization(database: PostgresDatabase, s
     many, few = [await new_tenant(database, balance=100) for _ in range(2)]
     floods = [(await begin(many))["execution_id"] for _ in range(40)]
     single = (await begin(few))["execution_id"]
-    await expire(superuser, *floods)
-    await expire(superuser, single)
+    # Before all that other tests have left behind.
+    await expire(superuser, *floods, days_ago=2)
+    await expire(superuser, single, days_ago=1)
     swept = json.loads(await database.call("sweep_executions", None, p_limit=10))
     assert single in {entry["execution_id"] for entry in swept}
     assert len(swept) <= 10
