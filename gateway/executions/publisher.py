@@ -110,6 +110,8 @@ class Publication:
         """Show what nobody else can read yet, unless its sequences may be others' by now."""
         if self.log.is_closed or time.monotonic() < self.sure_until:
             self.log.show(self.log.last)
+            # Who has read them here goes on elsewhere, under the same sequences.
+            self._begun = self._begun or self.log.readers > 0
 
     async def room(self) -> None:
         """Wait while Redis takes events more slowly than they come: none is lost for that."""

@@ -67,7 +67,7 @@ def outcome_events(execution: Execution, credits_remaining: int, after: int) -> 
     last = last_sequence(execution, after)
     if after > last:
         raise beyond(last)
-    if after < last - 1 and after > 1:
+    if not tells_all_after(execution, after):
         msg = (
             "The events of this run are no longer kept: read its outcome with GetExecution, or watch from 0."
         )
@@ -78,6 +78,11 @@ def outcome_events(execution: Execution, credits_remaining: int, after: int) -> 
         yield _event(execution, last - 1, Oneof[Literal["chunk"], ExecutionChunk]("chunk", chunk))
     if after < last:
         yield _event(execution, last, end_of(execution, credits_remaining))
+
+
+def tells_all_after(execution: Execution, after: int) -> bool:
+    """Whether a reader who has had the events up to this one misses none by `outcome_events`."""
+    return after <= 1 or after >= last_sequence(execution, after) - 1
 
 
 def last_sequence(execution: Execution, seen: int = 0) -> int:

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Protocol
 
 from gateway.adapters.event_streams import ENDED, channel_of, is_end
 from gateway.executions.log import TAKEN_AT_ONCE, expired
-from gateway.executions.stored import beyond, end_of, has_ended, outcome_events
+from gateway.executions.stored import beyond, end_of, has_ended, outcome_events, tells_all_after
 from gateway.gen.n8ngateway.v1.execution_event_pb import ExecutionEvent
+from gateway.gen.n8ngateway.v1.execution_pb import ExecutionState
 from gateway.rpc.errors import OutOfRange, Unavailable
 
 if TYPE_CHECKING:
@@ -28,6 +29,9 @@ LOOK_SECONDS = 5.0
 """So long a run may be silent before its reader asks whether its runner lives."""
 TAIL_SECONDS = 3.0
 """How long the last events of a run that has ended may be on their way."""
+
+_BARE_LAST = 2
+"""The last sequence of a run without output: `started`, and its end."""
 
 
 class Streams(Protocol):
@@ -199,8 +203,8 @@ class _Following:
         try:
             events = await self._streams.read(self._stored.execution.id, self._after)
         except Unavailable:
-            if not has_ended(self._stored.execution):
-                raise
+            if not self._is_told_by_outcome():
+                raise  # what is to be read is not gone for that
             self.patience.give_up()
             return []
         for index, event in enumerate(events):
@@ -217,11 +221,14 @@ class _Following:
         execution = self._stored.execution
         if 0 < execution.last_sequence <= self._after:
             return list(outcome_events(execution, self._stored.credits_remaining, self._after))
+        is_told = self._is_told_by_outcome()
         try:
             published = (await self._streams.progress(execution.id)).last
         except Unavailable:
+            if not is_told:
+                raise
             published = 0
-        if published and self.patience.is_left:
+        if (published or not is_told) and self.patience.is_left:
             return None
         if published and not execution.last_sequence:
             # Its runner has gone without a word: the end comes after all that it has published.
@@ -230,6 +237,14 @@ class _Following:
                 return []
             return [_end(self._stored, max(self._after, published) + 1)]
         return list(outcome_events(execution, self._stored.credits_remaining, self._after))
+
+    def _is_told_by_outcome(self) -> bool:
+        """Whether what is stored tells this reader as much as the stream does, so that Redis may be away."""
+        execution = self._stored.execution
+        if not execution.last_sequence or not tells_all_after(execution, self._after):
+            return False
+        is_whole = execution.state is ExecutionState.COMPLETED and not execution.result_truncated
+        return is_whole or self._after >= execution.last_sequence - 1 or execution.last_sequence == _BARE_LAST
 
 
 class _Patience:

@@ -6,6 +6,7 @@ import asyncio
 import math
 import time
 from collections.abc import AsyncIterator, Sequence
+from contextlib import aclosing
 
 import pytest
 from protobuf import Oneof
@@ -159,6 +160,29 @@ async def test_without_redis_nobody_here_waits_and_nothing_is_lost(
     streams.is_away = False
     await asyncio.wait_for(over.wait(), SECONDS)
     assert streams.sequences("run") == [1, 2, 3]
+
+
+async def test_what_was_read_here_without_redis_is_published_though_its_reader_has_gone(
+    publisher: Publisher, streams: Streams, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "RETRY_SECONDS", 0.2)
+    streams.is_away = True
+    other = Publication(publisher, "other", "organization")
+    other.log.append(EVENT)
+    await asyncio.wait_for(streams.refused.wait(), SECONDS)
+    await settled()
+    over = asyncio.Event()
+    publication = Publication(publisher, "run", "organization", ended=over.set)
+    publication.log.append(EVENT)
+    async with aclosing(publication.log.read()) as reading:
+        assert [event.sequence for event in await anext(reading)] == [1]
+    publication.log.append(EVENT)
+    publication.whole = True
+    publication.log.close()
+    assert not over.is_set()
+    streams.is_away = False
+    await asyncio.wait_for(over.wait(), SECONDS)
+    assert streams.sequences("run") == [1, 2]
 
 
 async def test_without_redis_nothing_is_shown_of_a_run_that_may_be_anothers(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import re
 import time
 import uuid
 from abc import ABC, abstractmethod
@@ -14,6 +15,7 @@ from typing import Any
 
 import aiohttp
 
+from tests.faults.faulty_n8n import STEPS
 from tests.faults.system import System, Tenant
 
 PATIENCE_SECONDS = 120.0
@@ -105,6 +107,8 @@ class StreamCaller(Caller):
     def __init__(self, system: System, tenant: Tenant, workflow: str, *, leave: bool = False) -> None:
         super().__init__(system, tenant, workflow)
         self._sequence = 0
+        self._steps: list[int] = []
+        self._has_steps = workflow == "steps"
         self._leave = leave
 
     async def _try(self, url: str) -> None:
@@ -136,13 +140,17 @@ class StreamCaller(Caller):
                 self._failed(503, event["error"])
             return
         self.answer.execution_id = event["execution_id"]
-        # Where nothing was published of a run before its gateway died, its end alone is told, as event 2.
-        is_bare_end = self._sequence == 0 and "failed" in event
-        if event["sequence"] != self._sequence + 1 and not is_bare_end:
+        # Where nothing was published of a run before its gateway died, its end alone is told, as event 2;
+        # where Redis is away, the outcome to who has none of the output: its whole result, and its end.
+        is_outcome = self._sequence <= 1 and ("failed" in event or "chunk" in event)
+        if event["sequence"] != self._sequence + 1 and not is_outcome:
             self.answer.problems.append(f"event {event['sequence']} after {self._sequence}")
         self._sequence = event["sequence"]
+        self._steps += map(int, re.findall(r"step (\d+)", json.dumps(event.get("chunk"))))
         if "completed" in event:
             self.answer.success = True
+            if self._has_steps and self._steps != list(range(STEPS)):
+                self.answer.problems.append(f"steps {self._steps}")
         elif "failed" in event:
             self._failed(500, event["failed"]["status"])
             self.answer.execution_id = event["execution_id"]

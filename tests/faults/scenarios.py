@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
+import signal
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
+from gateway.adapters.event_streams import CALL_SECONDS
 from tests.faults.callers import Caller, ExecuteCaller, SlowCaller, StreamCaller, VanishingCaller
 from tests.faults.system import LEASE_SECONDS, System
 
@@ -72,6 +75,13 @@ async def _restart_valkey(system: System) -> None:
     await system.valkey.stop()
     await asyncio.sleep(random.uniform(0, 0.5))
     await system.valkey.start()
+
+
+async def _pause_valkey(system: System) -> None:
+    """For longer than anybody waits for it, as one whose disk does not keep up: what it was sent stays."""
+    os.kill(system.valkey.pid, signal.SIGSTOP)
+    await asyncio.sleep(1.25 * CALL_SECONDS)
+    os.kill(system.valkey.pid, signal.SIGCONT)
 
 
 async def _restart_n8n(system: System) -> None:
@@ -146,6 +156,13 @@ FAULTS = (
     Fault("gateway deployed", _deploy_gateway, strikes=2, success=0.9, reasons=_CUT_OFF),
     Fault("Postgres restarted", _restart_postgres, strikes=2, success=0.9, reasons=_CUT_OFF),
     Fault("Valkey restarted", _restart_valkey, strikes=2, success=0.9, reasons=_CUT_OFF),
+    Fault(
+        "Valkey paused",
+        _pause_valkey,
+        strikes=3,
+        callers=(ExecuteCaller, StreamCaller, VanishingCaller),
+        workflows=("steps",),
+    ),
     # While n8n is away callers are told so at once: all of them may be before it is back.
     Fault("n8n restarted", _restart_n8n, strikes=4, success=0, reasons=_N8N_AWAY),
     Fault("connections cut", cuts=True),
