@@ -88,6 +88,7 @@ class Servers:
             "transcoder": lambda: [str(descriptors(self.generated))],
             "parts": lambda: [str(self.directory)],
             "postgrest_alone": lambda: [str(self.directory)],
+            "bare_parts": lambda: [str((self.parts(), self.directory)[1])],
             "limiter": lambda: [self.parts().redis_url],
             "signature": lambda: [self.parts().redis_url],
             "fastapi_supabase": lambda: [str(self.directory), self._supabase_url()],

@@ -174,6 +174,7 @@ _NDJSON = "application/x-ndjson"
 _OURS, _FASTAPI, _STARLETTE = "n8n-gateway", "FastAPI + pydantic", "Starlette, no rules"
 _OVER_REST, _USUAL = "the same over Supabase REST", "FastAPI, SlowAPI, supabase-py, httpx"
 _UNGUARDED = "the same without limits and fingerprints"
+_BARE = "the least: plain ASGI, asyncpg, aiohttp"
 _CONNECT_ALONE, _GRPC_ALONE, _ENVOY = "connectrpc alone", "grpc.aio alone", "Envoy > grpc.aio"
 
 ROWS: tuple[Row, ...] = (
@@ -223,15 +224,18 @@ ROWS: tuple[Row, ...] = (
     _read(_OVER_REST, "gateway_over_rest"),
     _read(_USUAL, "fastapi_supabase"),
     _read(_UNGUARDED, "gateway_unguarded"),
+    _read(_BARE, "bare_parts"),
     _execute("execute", _OURS, "gateway"),
     _execute("execute", _OVER_REST, "gateway_over_rest"),
     _execute("execute", _USUAL, "fastapi_supabase"),
     _execute("execute", _UNGUARDED, "gateway_unguarded"),
+    _execute("execute", _BARE, "bare_parts"),
     _execute("execute, one at a time", _OURS, "gateway", 1),
     _execute("execute, one at a time", _USUAL, "fastapi_supabase", 1),
     _relay("execute, stream", _OURS, "gateway"),
     _relay("execute, stream", _OVER_REST, "gateway_over_rest"),
     _relay("execute, stream", _USUAL, "fastapi_supabase"),
+    _relay("execute, stream", _BARE, "bare_parts"),
     _dripped(_OURS, "gateway"),
     _dripped(_USUAL, "fastapi_supabase"),
     _relay("open streams", _OURS, "gateway", "held"),
@@ -249,6 +253,9 @@ AIMS: tuple[Aim, ...] = (
     Aim("transcoder: transcoder, 500 routes", "transcoder: transcoder, 10 routes", 0.95),
     Aim("transcoder: transcoder, 10 routes", f"REST: {_ENVOY}", 8.0),
     Aim(f"read: {_OVER_REST}", f"read: {_USUAL}", 3.0),
+    Aim(f"read: {_OURS}", f"read: {_BARE}", 0.72),
+    Aim(f"execute: {_OURS}", f"execute: {_BARE}", 0.73),
+    Aim(f"execute, stream: {_OURS}", f"execute, stream: {_BARE}", 0.53),
     Aim(f"execute: {_OURS}", f"execute: {_USUAL}", 11.0),
     Aim(f"execute: {_OVER_REST}", f"execute: {_USUAL}", 3.0),
 )

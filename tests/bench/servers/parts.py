@@ -38,6 +38,7 @@ class Parts:
     """Where everything is; `tokens` are those of the tenants, by the webhook of their workflow."""
 
     database_url: str
+    superuser_url: str
     redis_url: str
     n8n_url: str
     issuer: str
@@ -66,6 +67,7 @@ async def main() -> None:
         login = URL(stack.database_url).with_user("authenticator").with_password(AUTHENTICATOR_PASSWORD)
         parts = Parts(
             database_url=str(login),
+            superuser_url=stack.database_url,
             redis_url=stack.redis_url,
             n8n_url=n8n_url,
             issuer=stack.issuer.url,

@@ -24,10 +24,12 @@ def run(main: Callable[[], Awaitable[None]]) -> None:
     uvloop.run(main())  # type: ignore[arg-type]
 
 
-def serve(applications: Mapping[str, Any]) -> None:
-    """Serve ASGI applications by name, each on a free port."""
+def serve(applications: Mapping[str, Any], *, start: Callable[[], Awaitable[None]] | None = None) -> None:
+    """Serve ASGI applications by name, each on a free port, after `start` in the same loop."""
 
     async def main() -> None:
+        if start is not None:
+            await start()
         listeners = {name: socket.create_server(("127.0.0.1", 0), backlog=512) for name in applications}
         servers = []
         for name, application in applications.items():
