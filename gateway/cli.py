@@ -19,7 +19,7 @@ import uvloop
 from rich.console import Console
 from rich.markup import escape
 
-from gateway import logs, platform
+from gateway import given, logs, platform
 from gateway.adapters import migrations
 from gateway.adapters.migrations import MigrationError
 from gateway.client.command import call
@@ -122,7 +122,7 @@ def dev(  # noqa: PLR0917 - one parameter for each option
     n8n_url: Annotated[str | None, typer.Option(help="A real n8n in place of the demo one.")] = None,
     n8n_internal_secret: Annotated[
         str | None,
-        typer.Option(help="What that n8n expects in X-N8N-Internal-Auth."),
+        given.secret_option("N8N_INTERNAL_AUTH_SECRET", "What that n8n expects in X-N8N-Internal-Auth"),
     ] = None,
     cors_origin: Annotated[
         list[str] | None,
@@ -135,7 +135,8 @@ def dev(  # noqa: PLR0917 - one parameter for each option
 
     logs.configure(log_level, "text")
     origins = tuple(cors_origin) if cors_origin else None
-    options = DevOptions(data_dir, http_port, grpc_port, n8n_url, n8n_internal_secret, origins)
+    internal_secret = None if n8n_url is None else n8n_internal_secret
+    options = DevOptions(data_dir, http_port, grpc_port, n8n_url, internal_secret, origins)
     _run(_dev(options, ready_file))
 
 
@@ -183,9 +184,7 @@ def migrate(
             help="As a superuser: first make what a Postgres without Supabase lacks, roles and functions.",
         ),
     ] = False,
-    database_url: Annotated[
-        str, typer.Option(envvar="DATABASE_URL", help="The database, as the owner of its schema.")
-    ],
+    database_url: Annotated[str, given.database_option("the owner of its schema")],
 ) -> None:
     """Bring a database's schema up to date, as the Supabase CLI would."""
     _run(
@@ -205,13 +204,15 @@ def openapi() -> None:
 def sign(  # noqa: PLR0913 - one parameter for each option
     target: Annotated[str, typer.Argument(help="URL of the request; over gRPC /package.Service/Method.")],
     *,
-    api_key: Annotated[str, typer.Option(envvar="N8N_GATEWAY_API_KEY")],
+    api_key: Annotated[str, given.secret_option("N8N_GATEWAY_API_KEY", "An API key")],
     client_secret: Annotated[
-        str | None, typer.Option(envvar="N8N_GATEWAY_CLIENT_SECRET", help="Better in the environment.")
+        str | None, given.secret_option("N8N_GATEWAY_CLIENT_SECRET", "The API key's, which signs the request")
     ] = None,
     client_secret_file: Annotated[Path | None, typer.Option(help="A file that holds it.")] = None,
     data: Annotated[str | None, typer.Option("--data", "-d", help="The body.")] = None,
-    data_file: Annotated[str | None, typer.Option(help="A file with the body; - for standard input.")] = None,
+    data_file: Annotated[
+        str | None, typer.Option(callback=given.file, help="A file with the body; - for standard input.")
+    ] = None,
     method: Annotated[
         str | None, typer.Option("--method", "-X", help="POST with a body, GET without.")
     ] = None,

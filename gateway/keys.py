@@ -18,6 +18,7 @@ import typer
 from protobuf import Message
 from rich.console import Console
 
+from gateway import given
 from gateway.adapters.postgres import PostgresDatabase
 from gateway.adapters.vault import SealedVault, SupabaseVault, Vault
 from gateway.chain.authenticate import PLATFORM
@@ -73,7 +74,7 @@ class State(StrEnum):
 Key = Annotated[str, typer.Argument(help="Its public id, gw_live_…, as `keys list` shows it.")]
 VaultKey = Annotated[
     str | None,
-    typer.Option(envvar="VAULT_KEY", help="The gateway's, if it has one. Better in the environment."),
+    given.secret_option("VAULT_KEY", "The gateway's, if it has one"),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print what the API answers.")]
 

@@ -16,6 +16,7 @@ from protobuf import Message
 from protovalidate import Validator
 from rich.console import Console
 
+from gateway import given
 from gateway.adapters import migrations
 from gateway.adapters.migrations import MigrationError
 from gateway.adapters.postgres import PostgresDatabase
@@ -43,10 +44,7 @@ _OPTIONS = {"credits_per_execution": "--credits"}
 T = TypeVar("T")
 M = TypeVar("M", bound=Message)
 
-DatabaseUrl = Annotated[
-    str,
-    typer.Option(envvar="DATABASE_URL", help="The database, as its owner or the gateway's own login."),
-]
+DatabaseUrl = Annotated[str, given.database_option("its owner or the gateway's own login")]
 Organization = Annotated[UUID, typer.Option(help="The organization's id.")]
 
 

@@ -244,6 +244,14 @@ def test_a_secret_on_the_command_line_is_refused(call: Command) -> None:
         assert "hunter2" not in refused.output
 
 
+def test_a_header_that_says_who_calls_is_refused_on_the_command_line(call: Command) -> None:
+    for name in ("Authorization", "X-API-Key", "X-Platform-Token", "Cookie"):
+        refused = call("ListWorkflows", "-H", f"{name}: hunter2")
+        assert refused.exit_code == 2
+        assert "@FILE" in refused.stderr
+        assert "hunter2" not in refused.output
+
+
 def test_a_client_secret_without_its_key_signs_nothing_and_is_refused(
     call: Command, environment: dict[str, str]
 ) -> None:

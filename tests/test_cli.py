@@ -162,13 +162,45 @@ def test_a_ready_file_of_before_does_not_outlive_a_new_start(directory: Path) ->
 def test_wrong_options_of_dev_are_told_by_their_names_before_anything_starts(tmp_path: Path) -> None:
     ended = run(
         "dev", "--data-dir", "data", "--http-port", "0", "--grpc-port", "0", "--n8n-url", "localhost:5678",
-        "--n8n-internal-secret", "", "--cors-origin", "https://app.example/",
+        "--cors-origin", "https://app.example/",
         directory=tmp_path, LOG_FORMAT="xml", REDIS_URL="dev has one of its own",
     )  # fmt: skip
     assert [line.split()[0] for line in complaint(ended).splitlines()] == [
-        "LOG_FORMAT", "--cors-origin", "--n8n-url", "--n8n-internal-secret"
+        "LOG_FORMAT", "--cors-origin", "--n8n-url"
     ]  # fmt: skip
     assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.parametrize(
+    ("command", "option", "variable"),
+    [
+        (
+            ("keys", "create", "--organization", str(uuid.UUID(int=7)), "--name", "x"),
+            "--vault-key",
+            "VAULT_KEY",
+        ),
+        (("keys", "rotate", f"gw_live_{'a' * 16}"), "--vault-key", "VAULT_KEY"),
+        (("dev", "--n8n-url", "http://n8n"), "--n8n-internal-secret", "N8N_INTERNAL_AUTH_SECRET"),
+        (("sign", "http://x/"), "--api-key", "N8N_GATEWAY_API_KEY"),
+        (("sign", "http://x/"), "--client-secret", "N8N_GATEWAY_CLIENT_SECRET"),
+    ],
+)
+def test_a_secret_on_a_command_line_is_refused(
+    tmp_path: Path, command: tuple[str, ...], option: str, variable: str
+) -> None:
+    others = {"DATABASE_URL": "postgresql://127.0.0.1:1/none", "N8N_GATEWAY_API_KEY": f"gw_test_{'b' * 16}_x"}
+    refused = run(*command, option, "hunter2", directory=tmp_path, **others)
+    assert refused.returncode == 2
+    assert option in refused.stderr
+    assert variable in refused.stderr
+    assert "hunter2" not in refused.stdout + refused.stderr
+
+
+def test_each_command_that_takes_a_database_says_where_its_password_belongs(tmp_path: Path) -> None:
+    for command in (("migrate",), ("platform", "show"), ("credits", "check"), ("keys", "list")):
+        shown = " ".join(run(*command, "--help", directory=tmp_path, COLUMNS="300").stdout.split())
+        assert "With a password better in the environment: everybody on this machine sees" in shown
+        assert "DATABASE_URL" in shown
 
 
 def test_a_wrong_origin_of_the_environment_is_no_options_fault(tmp_path: Path) -> None:

@@ -85,6 +85,14 @@ def test_a_key_of_the_shell_signs_and_is_taken(dev: RunningDev, made: dict[str, 
     assert reason(asked(dev, forged)) == "SIGNATURE_INVALID"
 
 
+def test_the_vaults_key_may_come_from_a_file(dev: RunningDev, keys: Command, tmp_path: Path) -> None:
+    file = tmp_path / "vault-key"
+    file.write_text(f"{dev.ready['settings']['VAULT_KEY']}\n")
+    options = ("--organization", dev.ready["organization_id"], "--name", "Of a file", "--json")
+    made = remembered(answer(keys("create", *options, "--vault-key", f"@{file}", VAULT_KEY="")))
+    assert asked(dev, made).status_code == 200
+
+
 def test_a_key_is_as_its_options_say(dev: RunningDev, keys: Command) -> None:
     workflow = dev.ready["workflows"]["echo"]
     options = (

@@ -132,6 +132,18 @@ def test_what_cannot_be_signed_is_told(arguments: tuple[str, ...], problem: str 
     assert SECRET.encode() not in made.stderr
 
 
+def test_its_secrets_come_from_files_and_standard_input_too(dev: RunningDev, tmp_path: Path) -> None:
+    key = tmp_path / "key"
+    key.write_text(f"{dev.ready['api_key']}\n")
+    url = f"{dev.ready['http_url']}/api/v1/workflows"
+    given = ("--api-key", f"@{key}", "--client-secret", "@-")
+    made = sign(url, *given, key=None, secret=None, body=dev.ready["client_secret"].encode())
+    assert httpx.get(url, headers=headers_of(made.stdout)).status_code == 200
+    both = sign(url, *given, "--data-file", "-", key=None, secret=None, body=b"of both")
+    assert (both.returncode, both.stdout) == (2, b"")
+    assert b"standard input" in both.stderr
+
+
 def test_what_is_missing_is_told() -> None:
     assert b"client secret is missing" in sign("http://x/", secret=None).stderr.replace(b"\n", b" ")
     assert sign("http://x/", key=None).returncode == 2

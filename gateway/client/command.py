@@ -10,7 +10,7 @@ from contextlib import aclosing
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import Annotated, cast
 from urllib.parse import urlsplit
 
 import orjson
@@ -19,7 +19,7 @@ from protobuf import DescMethod, Message
 from rich.console import Console
 from rich.markup import escape
 
-from gateway.client import given
+from gateway import given
 from gateway.client.caller import Caller, Endpoint, Request
 from gateway.client.failure import CallError
 from gateway.client.methods import METHODS, UnknownMethod, completions, find_method, full_name, rest_binding
@@ -60,14 +60,6 @@ def _calls(protocol: Protocol) -> Calls:
             return partial(connect, web=protocol is Protocol.GRPC_WEB)
 
 
-def _secret(variable: str, what: str) -> Any:
-    return typer.Option(
-        envvar=variable,
-        callback=given.secret,
-        help=f"{what}: in the environment, @FILE, or @- for standard input.",
-    )
-
-
 def call(  # noqa: PLR0913 - one parameter for each option
     method: Annotated[
         str | None,
@@ -87,13 +79,13 @@ def call(  # noqa: PLR0913 - one parameter for each option
     grpc_url: Annotated[
         str, typer.Option(envvar="N8N_GATEWAY_GRPC_URL", help="The gateway for gRPC.")
     ] = "http://127.0.0.1:50051",
-    token: Annotated[str | None, _secret("N8N_GATEWAY_TOKEN", "A session token")] = None,
-    api_key: Annotated[str | None, _secret("N8N_GATEWAY_API_KEY", "An API key")] = None,
+    token: Annotated[str | None, given.secret_option("N8N_GATEWAY_TOKEN", "A session token")] = None,
+    api_key: Annotated[str | None, given.secret_option("N8N_GATEWAY_API_KEY", "An API key")] = None,
     client_secret: Annotated[
-        str | None, _secret("N8N_GATEWAY_CLIENT_SECRET", "The API key's, which signs the request")
+        str | None, given.secret_option("N8N_GATEWAY_CLIENT_SECRET", "The API key's, which signs the request")
     ] = None,
     platform_token: Annotated[
-        str | None, _secret("N8N_GATEWAY_PLATFORM_TOKEN", "The platform's token")
+        str | None, given.secret_option("N8N_GATEWAY_PLATFORM_TOKEN", "The platform's token")
     ] = None,
     tenant: Annotated[
         str, typer.Option(envvar="N8N_GATEWAY_TENANT", help="The organization's id, as X-Tenant-ID.")
@@ -101,7 +93,10 @@ def call(  # noqa: PLR0913 - one parameter for each option
     header: Annotated[
         list[str] | None,
         typer.Option(
-            "--header", "-H", callback=given.headers, help="'Name: value', or @FILE with such lines."
+            "--header",
+            "-H",
+            callback=given.headers,
+            help="'Name: value', or @FILE with such lines.",
         ),
     ] = None,
     timeout: Annotated[float | None, typer.Option(min=0.001, help="Seconds until it has to end.")] = None,

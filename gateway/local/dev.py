@@ -39,7 +39,6 @@ _OPTIONS = {
     "HTTP_PORT": "--http-port",
     "GRPC_PORT": "--grpc-port",
     "N8N_BASE_URL": "--n8n-url",
-    "N8N_INTERNAL_AUTH_SECRET": "--n8n-internal-secret",
     "CORS_ORIGINS": "--cors-origin",
 }
 _BEFORE_THE_PARTS = {

@@ -101,9 +101,9 @@ def gateway(
 ) -> Iterator[RunningDev]:
     """Start the gateway in front of the real n8n."""
     progress("starting the gateway")
-    arguments = ["--n8n-url", n8n.base_url, "--n8n-internal-secret", n8n.internal_secret]
-    environment = {"N8N_API_KEY": n8n.api_key}
-    running = start_dev(tmp_path_factory.mktemp("gateway"), *arguments, environment=environment)
+    environment = {"N8N_API_KEY": n8n.api_key, "N8N_INTERNAL_AUTH_SECRET": n8n.internal_secret}
+    directory = tmp_path_factory.mktemp("gateway")
+    running = start_dev(directory, "--n8n-url", n8n.base_url, environment=environment)
     try:
         yield running
     finally:

@@ -1,0 +1,90 @@
+"""What an option is given as: its text, `@FILE` for a file's, or `@-` for that of standard input."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import typer
+
+_STANDARD_INPUT = "@-"
+_CREDENTIALS = {
+    *("authorization", "proxy-authorization", "cookie", "x-api-key", "x-platform-token"),
+    *("x-n8n-internal-auth", "x-gateway-execution-token"),
+}
+_SEEN = "everybody on this machine sees a command line"
+
+
+def text(context: typer.Context, parameter: typer.CallbackParam, value: str) -> bytes:
+    """The text of an option. Raises BadParameter; also where two options are standard input."""
+    if value == _STANDARD_INPUT:
+        _take_standard_input(context, parameter)
+        return sys.stdin.buffer.read()
+    if not value.startswith("@"):
+        return value.encode(errors="surrogateescape")
+    try:
+        return Path(value[1:]).read_bytes()
+    except OSError as error:
+        raise typer.BadParameter(f"{value[1:]} cannot be read: {error.strerror}") from None
+
+
+def secret(context: typer.Context, parameter: typer.CallbackParam, value: str | None) -> str | None:
+    """A secret, without space around it. On a command line everybody on the machine would see it.
+
+    Raises BadParameter.
+    """
+    if value is None:
+        return None
+    source = context.get_parameter_source(str(parameter.name))
+    if source is not None and source.name == "COMMANDLINE" and not value.startswith("@"):
+        raise typer.BadParameter(f"{_SEEN}: set {parameter.envvar}, or give @FILE or @-")
+    read = text(context, parameter, value).strip()
+    if not (read and read.isascii() and read.decode().isprintable()):
+        raise typer.BadParameter("must be one line of ASCII characters")
+    return read.decode()
+
+
+def secret_option(variable: str, what: str) -> Any:
+    """An option that is a secret, and may be given in an environment variable."""
+    told = f"{what}: in the environment, @FILE, or @- for standard input."
+    return typer.Option(envvar=variable, callback=secret, help=told)
+
+
+def database_option(as_whom: str) -> Any:
+    """An option that is the URL of a database, which may hold a password."""
+    told = f"The database, as {as_whom}. With a password better in the environment: {_SEEN}."
+    return typer.Option(envvar="DATABASE_URL", help=told)
+
+
+def file(context: typer.Context, parameter: typer.CallbackParam, value: str | None) -> str | None:
+    """The name of a file; `-` is standard input, which no other option can be then. Raises BadParameter."""
+    if value == "-":
+        _take_standard_input(context, parameter)
+    return value
+
+
+def headers(
+    context: typer.Context, parameter: typer.CallbackParam, values: list[str] | None
+) -> list[tuple[str, str]]:
+    """Headers by lower-case name, from `Name: value` or files with such lines. Raises BadParameter.
+
+    Those that tell who calls come from files alone, as secrets do.
+    """
+    found = []
+    for value in values or []:
+        for line in filter(str.strip, text(context, parameter, value).decode(errors="replace").splitlines()):
+            name, colon, told = line.partition(":")
+            if not (colon and name.strip()):
+                raise typer.BadParameter("must look like 'Name: value'")
+            name = name.strip().lower()
+            if name in _CREDENTIALS and not value.startswith("@"):
+                raise typer.BadParameter(f"{_SEEN}: give {name} in @FILE, or @-")
+            found.append((name, told.strip()))
+    return found
+
+
+def _take_standard_input(context: typer.Context, parameter: typer.CallbackParam) -> None:
+    reader = context.meta.setdefault(__name__, parameter)
+    if reader is not parameter:
+        raise typer.BadParameter(f"reads standard input, and so does {reader.opts[0]}")
