@@ -20,8 +20,8 @@ from rich.console import Console
 from rich.markup import escape
 
 from gateway import given, logs, platform
-from gateway.adapters import migrations
-from gateway.adapters.migrations import MigrationError
+from gateway.adapters.postgres import migrations
+from gateway.adapters.postgres.migrations import MigrationError
 from gateway.client.command import call
 from gateway.credits import application as credits_application
 from gateway.keys import application as keys_application

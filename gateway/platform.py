@@ -17,9 +17,8 @@ from protovalidate import Validator
 from rich.console import Console
 
 from gateway import given
-from gateway.adapters import migrations
-from gateway.adapters.migrations import MigrationError
-from gateway.adapters.postgres import PostgresDatabase
+from gateway.adapters.postgres import PostgresDatabase, migrations
+from gateway.adapters.postgres.migrations import MigrationError
 from gateway.adapters.sqlstates import SCHEMA_MISSING
 from gateway.chain import validate
 from gateway.gen.n8ngateway.v1.organization_pb import Organization as OrganizationMessage

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 import orjson
 import structlog
 
-from gateway.adapters import migrations
+from gateway.adapters.postgres import migrations
 from gateway.rpc.errors import FailedPrecondition, RpcError, Unavailable
 from gateway.settings import Environment, SettingsError, plain
 

@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field, SecretStr
 from yarl import URL
 
-from gateway.adapters import migrations
-from gateway.adapters.postgres import PostgresDatabase
+from gateway.adapters.postgres import PostgresDatabase, migrations
 from gateway.adapters.vault import SealedVault
 from gateway.app import Gateway
 from gateway.local import ports

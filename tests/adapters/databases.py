@@ -13,8 +13,7 @@ import pytest
 import pytest_asyncio
 from yarl import URL
 
-from gateway.adapters import migrations
-from gateway.adapters.postgres import PostgresDatabase, Timeouts
+from gateway.adapters.postgres import PostgresDatabase, Timeouts, migrations
 from gateway.local.postgres import LocalPostgres
 from gateway.rpc.api_keys import new_key
 from gateway.rpc.principal import DatabaseRole, Kind, Principal

@@ -21,7 +21,8 @@ from postgrest import APIError
 from structlog.testing import capture_logs
 from yarl import URL
 
-from gateway.adapters import migrations, supabase_tokens
+from gateway.adapters import supabase_tokens
+from gateway.adapters.postgres import migrations
 from gateway.adapters.supabase import _DESCRIBE as DESCRIBE
 from gateway.adapters.supabase import SupabaseDatabase
 from gateway.adapters.supabase_errors import translate

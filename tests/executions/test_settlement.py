@@ -12,9 +12,8 @@ import structlog
 from protobuf.wkt import Value
 from yarl import URL
 
-from gateway.adapters import migrations
 from gateway.adapters.n8n.body import Document, DocumentKind
-from gateway.adapters.postgres import PostgresDatabase
+from gateway.adapters.postgres import PostgresDatabase, migrations
 from gateway.executions import settlement
 from gateway.executions.output import Output, event_of
 from gateway.executions.settlement import KEPT_RESULT_BYTES, LeaseLost, Outcome, Settlement, settle

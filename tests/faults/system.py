@@ -22,8 +22,7 @@ import aiohttp
 import asyncpg
 from yarl import URL
 
-from gateway.adapters import migrations
-from gateway.adapters.postgres import PostgresDatabase
+from gateway.adapters.postgres import PostgresDatabase, migrations
 from gateway.local.issuer import Issuer
 from gateway.local.postgres import LocalPostgres
 from gateway.local.valkey import LocalValkey

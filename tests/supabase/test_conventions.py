@@ -8,7 +8,7 @@ import uuid
 from collections import Counter
 from typing import Any
 
-from gateway.adapters.migrations import migrations
+from gateway.adapters.postgres.migrations import migrations
 from gateway.app.surroundings import JOINED
 
 OURS = "('public', 'gateway')"

@@ -8,8 +8,7 @@ from typing import Any
 import asyncpg
 import pytest
 
-from gateway.adapters import migrations
-from gateway.adapters.postgres import PostgresDatabase
+from gateway.adapters.postgres import PostgresDatabase, migrations
 from tests.adapters.databases import (
     AUTHENTICATOR_PASSWORD,
     Cluster,

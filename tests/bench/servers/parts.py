@@ -18,8 +18,7 @@ import aiohttp
 import asyncpg
 from yarl import URL
 
-from gateway.adapters import migrations
-from gateway.adapters.postgres import PostgresDatabase
+from gateway.adapters.postgres import PostgresDatabase, migrations
 from gateway.local.issuer import Issuer
 from gateway.local.stack import LocalStack
 from gateway.rpc.principal import DatabaseRole, Kind, Principal

@@ -10,8 +10,7 @@ import asyncpg
 import pytest
 from yarl import URL
 
-from gateway.adapters import migrations
-from gateway.adapters.postgres import PostgresDatabase
+from gateway.adapters.postgres import PostgresDatabase, migrations
 from gateway.local.postgres import LocalPostgres
 from gateway.rpc.errors import Unavailable
 from tests.adapters.databases import AUTHENTICATOR_PASSWORD, login, new_tenant

@@ -13,10 +13,10 @@ import orjson
 
 from gateway.adapters import sqlstates
 from gateway.adapters.database import request_headers
-from gateway.adapters.postgres_batches import Batches
-from gateway.adapters.postgres_connections import Connections
-from gateway.adapters.postgres_errors import is_one_calls, translate
-from gateway.adapters.postgres_statements import PARAMETER_TYPES, one_call, several_calls
+from gateway.adapters.postgres.batches import Batches
+from gateway.adapters.postgres.connections import Connections
+from gateway.adapters.postgres.errors import is_one_calls, translate
+from gateway.adapters.postgres.statements import PARAMETER_TYPES, one_call, several_calls
 from gateway.rpc.errors import Internal, PermissionDenied, RpcError, Unavailable
 from gateway.rpc.limit import Limits
 from gateway.rpc.principal import DatabaseRole

@@ -1,4 +1,4 @@
-"""The statements by which `gateway.adapters.postgres` calls SQL functions as their callers."""
+"""The statements by which `PostgresDatabase` calls SQL functions as their callers."""
 
 from __future__ import annotations
 

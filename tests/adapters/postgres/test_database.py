@@ -17,7 +17,6 @@ import uuid_utils
 from structlog.testing import capture_logs
 from yarl import URL
 
-from gateway.adapters import postgres, postgres_batches, postgres_statements
 from gateway.adapters.postgres import PostgresDatabase, Timeouts
 from gateway.rpc.errors import Internal, InvalidArgument, NotFound, PermissionDenied, Unavailable
 from gateway.rpc.principal import Principal
@@ -331,7 +330,7 @@ async def test_a_server_that_falls_silent_is_unavailable(
     workbench: URL, boss: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The last resort is the client's own clock: a pooled connection has no limit on the server."""
-    monkeypatch.setattr(postgres, "_GRACE_SECONDS", 0.0)
+    monkeypatch.setattr("gateway.adapters.postgres.database._GRACE_SECONDS", 0.0)
     timeouts = Timeouts(statement=0.05)
     async with connected(workbench, max_connections=1, pooled=True, timeouts=timeouts) as database:
         await held(boss)
@@ -439,7 +438,7 @@ async def together(database: PostgresDatabase, boss: Any, calls: Sequence[Awaita
 @pytest.fixture
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Calls wait for the one under way, however long that takes."""
-    monkeypatch.setattr(postgres_batches, "LONGEST_WAIT_SECONDS", 3600.0)
+    monkeypatch.setattr("gateway.adapters.postgres.batches.LONGEST_WAIT_SECONDS", 3600.0)
 
 
 @pytest.mark.usefixtures("patient")
@@ -535,9 +534,9 @@ async def test_runs_of_several_organizations_lock_no_two_in_another_order(
         failures.append(error)
         return True
 
-    monkeypatch.setattr(postgres, "is_one_calls", is_one_calls)
+    monkeypatch.setattr("gateway.adapters.postgres.database.is_one_calls", is_one_calls)
     # Postgres looks for deadlocks after a second: who gives up before that is in none.
-    monkeypatch.setattr(postgres_statements, "_LOCK_TIMEOUT", "1min")
+    monkeypatch.setattr("gateway.adapters.postgres.statements._LOCK_TIMEOUT", "1min")
     dice, joined = random.Random(11), ["begin_execution", "settle_execution"]
     async with connected(workbench, joined=joined) as one, connected(workbench, joined=joined) as other:
         tenants = [await new_tenant(one, balance=1000, price=1) for _ in range(6)]

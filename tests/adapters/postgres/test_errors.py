@@ -8,8 +8,8 @@ import asyncpg
 import pytest
 from asyncpg import exceptions
 
-from gateway.adapters.postgres_connections import ClosedError
-from gateway.adapters.postgres_errors import translate
+from gateway.adapters.postgres.connections import ClosedError
+from gateway.adapters.postgres.errors import translate
 from gateway.adapters.sqlstates import RETRY_AFTER_SECONDS
 from gateway.rpc.errors import Aborted, Internal, InvalidArgument, NotFound, RpcError, Unavailable
 

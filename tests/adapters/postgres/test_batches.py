@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 import pytest
 
-from gateway.adapters.postgres_batches import MOST_TOGETHER, Batches
+from gateway.adapters.postgres.batches import MOST_TOGETHER, Batches
 
 
 class Line:
@@ -62,7 +62,7 @@ class Line:
 @pytest.fixture
 def line(monkeypatch: pytest.MonkeyPatch) -> Line:
     """One in which no call goes for having waited too long."""
-    monkeypatch.setattr("gateway.adapters.postgres_batches.LONGEST_WAIT_SECONDS", 3600.0)
+    monkeypatch.setattr("gateway.adapters.postgres.batches.LONGEST_WAIT_SECONDS", 3600.0)
     return Line()
 
 
@@ -108,7 +108,7 @@ async def test_as_many_as_may_go_together_wait_for_nobody(line: Line) -> None:
 
 
 async def test_nobody_waits_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gateway.adapters.postgres_batches.LONGEST_WAIT_SECONDS", 0.0)
+    monkeypatch.setattr("gateway.adapters.postgres.batches.LONGEST_WAIT_SECONDS", 0.0)
     line = Line()
     calls = await line.behind("a", "bc")
     await line.gone(2)

@@ -10,9 +10,8 @@ import asyncpg
 import pytest
 from yarl import URL
 
-from gateway.adapters import migrations
-from gateway.adapters.migrations import Migration, MigrationError
-from gateway.adapters.postgres import PostgresDatabase
+from gateway.adapters.postgres import PostgresDatabase, migrations
+from gateway.adapters.postgres.migrations import Migration, MigrationError
 from tests.adapters.databases import AUTHENTICATOR_PASSWORD, Cluster, login
 
 ALL = migrations.migrations()
@@ -39,7 +38,7 @@ def test_files_are_named_as_supabase_cli_names_them() -> None:
     assert len(ALL) >= 4
     assert all(re.fullmatch(r"20\d{12}", migration.version) for migration in ALL)
     assert [migration.version for migration in ALL] == sorted({migration.version for migration in ALL})
-    files = (Path(__file__).parents[2] / "supabase" / "migrations").iterdir()
+    files = (Path(__file__).parents[3] / "supabase" / "migrations").iterdir()
     assert len(list(files)) == len(ALL)
 
 

@@ -223,7 +223,7 @@ def _sql_root() -> Traversable:
     packaged = importlib.resources.files("gateway") / "_supabase"
     if packaged.is_dir():
         return packaged
-    checkout = Path(__file__).resolve().parents[2] / "supabase"
+    checkout = Path(__file__).resolve().parents[3] / "supabase"
     if not checkout.is_dir():
         raise MigrationError("the SQL of the migrations is missing from this installation")
     return checkout
