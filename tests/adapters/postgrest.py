@@ -24,8 +24,7 @@ import pytest_asyncio
 from aiohttp import web
 from yarl import URL
 
-from gateway.adapters.supabase import SupabaseDatabase
-from gateway.adapters.supabase_http import Timeouts
+from gateway.adapters.supabase import SupabaseDatabase, Timeouts
 from gateway.local.data_directory import private_directory, write_private
 from gateway.local.issuer import Issuer
 from gateway.local.process import Program

@@ -12,7 +12,7 @@ import aiohttp
 import pytest
 import pytest_asyncio
 
-from gateway.adapters.supabase_tokens import Signer
+from gateway.adapters.supabase.tokens import Signer
 from gateway.rpc.principal import Kind
 from tests.adapters.postgrest import JWT_SECRET, OPAQUE, Postgrests, Project, postgrests
 from tests.supabase.test_isolation import (

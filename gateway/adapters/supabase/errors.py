@@ -15,7 +15,7 @@ from postgrest import APIError
 
 from gateway.adapters import sqlstates
 from gateway.adapters.sqlstates import RETRY_AFTER_SECONDS, Failure
-from gateway.adapters.supabase_http import ForeignAnswerError
+from gateway.adapters.supabase.http import ForeignAnswerError
 from gateway.rpc.errors import InvalidArgument, PermissionDenied, RpcError, Unauthenticated
 
 NO_PRIVILEGE = "42501"

@@ -21,13 +21,12 @@ from postgrest import APIError
 from structlog.testing import capture_logs
 from yarl import URL
 
-from gateway.adapters import supabase_tokens
 from gateway.adapters.postgres import migrations
-from gateway.adapters.supabase import _DESCRIBE as DESCRIBE
-from gateway.adapters.supabase import SupabaseDatabase
-from gateway.adapters.supabase_errors import translate
-from gateway.adapters.supabase_http import ForeignAnswerError, Timeouts
-from gateway.adapters.supabase_tokens import Signer
+from gateway.adapters.supabase import SupabaseDatabase, tokens
+from gateway.adapters.supabase.database import _DESCRIBE as DESCRIBE
+from gateway.adapters.supabase.errors import translate
+from gateway.adapters.supabase.http import ForeignAnswerError, Timeouts
+from gateway.adapters.supabase.tokens import Signer
 from gateway.local.postgres import LocalPostgres
 from gateway.rpc.errors import (
     Aborted,
@@ -286,7 +285,7 @@ def test_anything_else_is_internal() -> None:
 
 def test_a_token_is_kept_while_it_lasts(monkeypatch: pytest.MonkeyPatch) -> None:
     now = time.time()
-    monkeypatch.setattr(supabase_tokens.time, "time", lambda: now)
+    monkeypatch.setattr(tokens.time, "time", lambda: now)
     signer, one, other = Signer(JWT_SECRET), user(), user()
     first = signer.token(one)
     assert signer.token(other) != first
@@ -310,7 +309,7 @@ def test_a_token_takes_no_role_or_time_from_the_claims() -> None:
 
 
 def test_only_so_many_tokens_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(supabase_tokens, "_REMEMBERED", 3)
+    monkeypatch.setattr(tokens, "_REMEMBERED", 3)
     signer = Signer(JWT_SECRET)
     for _ in range(10):
         signer.token(user())

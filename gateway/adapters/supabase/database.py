@@ -16,10 +16,10 @@ from yarl import URL
 
 from gateway.adapters import sqlstates
 from gateway.adapters.database import request_headers
-from gateway.adapters.supabase_arguments import fitted
-from gateway.adapters.supabase_errors import NO_PRIVILEGE, translate
-from gateway.adapters.supabase_http import BROKEN_OFF, HttpSession, Timeouts
-from gateway.adapters.supabase_tokens import Signer
+from gateway.adapters.supabase.arguments import fitted
+from gateway.adapters.supabase.errors import NO_PRIVILEGE, translate
+from gateway.adapters.supabase.http import BROKEN_OFF, HttpSession, Timeouts
+from gateway.adapters.supabase.tokens import Signer
 from gateway.rpc.errors import Internal, PermissionDenied, RpcError, Unauthenticated
 from gateway.rpc.principal import DatabaseRole, Kind
 
