@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 import structlog
 
 from gateway import logs
-from gateway.adapters.changes import API_KEYS, N8N_INSTANCES, ORGANIZATIONS, Changes
 from gateway.adapters.clerk import ClerkTokens
-from gateway.adapters.redis import Nonces
-from gateway.adapters.redis_baselines import RedisBaselines
-from gateway.adapters.redis_leases import RedisLeases
-from gateway.adapters.redis_windows import RedisWindows
+from gateway.adapters.redis.baselines import RedisBaselines
+from gateway.adapters.redis.changes import API_KEYS, N8N_INSTANCES, ORGANIZATIONS, Changes
+from gateway.adapters.redis.leases import RedisLeases
+from gateway.adapters.redis.nonces import Nonces
+from gateway.adapters.redis.windows import RedisWindows
 from gateway.app.services import HEALTH, INTERNAL
 from gateway.chain.access_log import LOGGER, AccessLog
 from gateway.chain.address import ClientAddress

@@ -7,10 +7,10 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from gateway.adapters.addresses import Networks
-from gateway.adapters.changes import API_KEYS, N8N_INSTANCES, ORGANIZATIONS
-from gateway.adapters.event_streams import EventStreams
-from gateway.adapters.run_queue import CHANNEL as QUEUE_CHANNEL
-from gateway.adapters.run_queue import RunQueue
+from gateway.adapters.redis.changes import API_KEYS, N8N_INSTANCES, ORGANIZATIONS
+from gateway.adapters.redis.event_streams import EventStreams
+from gateway.adapters.redis.run_queue import CHANNEL as QUEUE_CHANNEL
+from gateway.adapters.redis.run_queue import RunQueue
 from gateway.adapters.webhook_sender import WebhookSender
 from gateway.executions.attempt import Caller, Limits
 from gateway.executions.cancel import Cancellations
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from contextlib import AsyncExitStack
 
-    from gateway.adapters.changes import Changes
+    from gateway.adapters.redis.changes import Changes
     from gateway.app.surroundings import Surroundings
     from gateway.settings import Settings
 

@@ -11,12 +11,12 @@ from redis.asyncio import Redis
 
 from gateway import metrics
 from gateway.adapters.addresses import Networks
-from gateway.adapters.channels import Channels
 from gateway.adapters.clerk import SigningKeys, signing_keys
 from gateway.adapters.n8n import Circuit, N8n, N8nInstances
 from gateway.adapters.postgres import PostgresDatabase
-from gateway.adapters.redis import ping as ping_redis
-from gateway.adapters.redis_replicas import Replicas
+from gateway.adapters.redis.availability import ping as ping_redis
+from gateway.adapters.redis.channels import Channels
+from gateway.adapters.redis.replicas import Replicas
 from gateway.adapters.supabase import SupabaseDatabase
 from gateway.adapters.vault import SealedVault, SupabaseVault, Vault
 from gateway.adapters.watched_database import WatchedDatabase

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection
 
     from gateway.adapters.database import Database
-    from gateway.adapters.run_queue import Taken
+    from gateway.adapters.redis.run_queue import Taken
     from gateway.adapters.vault import Vault
     from gateway.executions.ending import Endings
     from gateway.executions.run import Run
@@ -39,7 +39,7 @@ STARTS_AT_ONCE = 16
 
 
 class Queue(Protocol):
-    """See `gateway.adapters.run_queue`. All methods raise Unavailable."""
+    """See `gateway.adapters.redis.run_queue`. All methods raise Unavailable."""
 
     async def check(self) -> None:
         """Whether there is a queue."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 import structlog
 from protobuf.wkt import Timestamp
 
-from gateway.adapters.event_streams import Batch
+from gateway.adapters.redis.event_streams import Batch
 from gateway.executions.stored import end_of, read_stored
 from gateway.gen.n8ngateway.v1.execution_event_pb import ExecutionEvent
 from gateway.rpc.errors import Unavailable
@@ -21,7 +21,7 @@ log = structlog.get_logger("gateway.executions")
 
 
 class Streams(Protocol):
-    """Where events are published; see `gateway.adapters.event_streams`. All methods raise Unavailable."""
+    """Where events are published: `gateway.adapters.redis.event_streams`. All methods raise Unavailable."""
 
     async def claim(self, writer: str, execution_id: str) -> int:
         """Become the one that writes."""

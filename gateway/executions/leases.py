@@ -20,7 +20,7 @@ log = structlog.get_logger("gateway.executions")
 
 
 class Lives(Protocol):
-    """Where replicas tell that they live; see `gateway.adapters.event_streams`."""
+    """Where replicas tell that they live; see `gateway.adapters.redis.event_streams`."""
 
     async def beat(self, writer: str, seconds: int) -> None:
         """Live for so long. Raises Unavailable."""

@@ -29,7 +29,7 @@ ANSWER_SECONDS = 8.0
 
 
 class Channels(Protocol):
-    """See `gateway.adapters.channels`."""
+    """See `gateway.adapters.redis.channels`."""
 
     async def publish(self, channel: str, data: bytes) -> int:
         """Tell who listens; the answer is how many do. Raises Unavailable."""

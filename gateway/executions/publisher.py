@@ -21,7 +21,7 @@ from typing import Protocol
 
 import structlog
 
-from gateway.adapters.event_streams import Batch
+from gateway.adapters.redis.event_streams import Batch
 from gateway.executions.log import EventLog
 from gateway.rpc.errors import Unavailable
 from gateway.rpc.periodic import stop
@@ -50,7 +50,7 @@ def _nothing() -> None:
 
 
 class Streams(Protocol):
-    """Where logs are published; see `gateway.adapters.event_streams`."""
+    """Where logs are published; see `gateway.adapters.redis.event_streams`."""
 
     async def claim(self, writer: str, execution_id: str) -> int:
         """Become the one that writes; the sequence of the newest event. Raises Unavailable."""

@@ -16,8 +16,8 @@ from gateway.rpc.errors import FailedPrecondition, InvalidArgument, Unavailable
 
 if TYPE_CHECKING:
     from gateway.adapters.database import Database
-    from gateway.adapters.event_streams import Progress
     from gateway.adapters.n8n import Redactor
+    from gateway.adapters.redis.event_streams import Progress
     from gateway.executions.peers import Peers
     from gateway.executions.run import Run
     from gateway.executions.runner import Runner
@@ -30,7 +30,7 @@ LOOK_SECONDS = 0.1
 
 
 class Streams(Protocol):
-    """See `gateway.adapters.event_streams`."""
+    """See `gateway.adapters.redis.event_streams`."""
 
     async def progress(self, execution_id: str) -> Progress:
         """Who writes a run's stream. Raises Unavailable."""

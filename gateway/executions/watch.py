@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequen
 from contextlib import AbstractContextManager, aclosing
 from typing import TYPE_CHECKING, Protocol
 
-from gateway.adapters.event_streams import ENDED, channel_of, is_end
+from gateway.adapters.redis.event_streams import ENDED, channel_of, is_end
 from gateway.executions.log import TAKEN_AT_ONCE, expired
 from gateway.executions.stored import beyond, end_of, has_ended, outcome_events, tells_all_after
 from gateway.gen.n8ngateway.v1.execution_event_pb import ExecutionEvent
@@ -16,7 +16,7 @@ from gateway.gen.n8ngateway.v1.execution_pb import ExecutionState
 from gateway.rpc.errors import OutOfRange, Unavailable
 
 if TYPE_CHECKING:
-    from gateway.adapters.event_streams import Progress
+    from gateway.adapters.redis.event_streams import Progress
     from gateway.executions.event import Event
     from gateway.executions.run import Run
     from gateway.executions.stored import Stored
@@ -35,7 +35,7 @@ _BARE_LAST = 2
 
 
 class Streams(Protocol):
-    """Where other replicas publish; see `gateway.adapters.event_streams`. All methods raise Unavailable."""
+    """Where others publish; see `gateway.adapters.redis.event_streams`. All methods raise Unavailable."""
 
     async def read(self, execution_id: str, after: int) -> list[ExecutionEvent]:
         """The next events."""
@@ -51,7 +51,7 @@ class Streams(Protocol):
 
 
 class Channels(Protocol):
-    """See `gateway.adapters.channels`."""
+    """See `gateway.adapters.redis.channels`."""
 
     def listen(self, channel: str, handler: Callable[[bytes | None], None]) -> AbstractContextManager[None]:
         """Call `handler` with what is published."""

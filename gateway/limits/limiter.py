@@ -10,8 +10,8 @@ from gateway.rpc.errors import Unavailable
 from gateway.rpc.quota import Decision
 
 if TYPE_CHECKING:
-    from gateway.adapters.redis_replicas import Replicas
-    from gateway.adapters.redis_windows import RedisWindows
+    from gateway.adapters.redis.replicas import Replicas
+    from gateway.adapters.redis.windows import RedisWindows
     from gateway.rpc.quota import Quota
 
 

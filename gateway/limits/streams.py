@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from gateway.rpc.errors import Unavailable
 
 if TYPE_CHECKING:
-    from gateway.adapters.redis_leases import RedisLeases
-    from gateway.adapters.redis_replicas import Replicas
+    from gateway.adapters.redis.leases import RedisLeases
+    from gateway.adapters.redis.replicas import Replicas
 
 
 class OpenStreams:

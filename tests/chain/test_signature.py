@@ -16,7 +16,7 @@ from redis.asyncio import Redis
 from structlog.testing import capture_logs
 
 from gateway.adapters.postgres import PostgresDatabase
-from gateway.adapters.redis import Nonces
+from gateway.adapters.redis.nonces import Nonces
 from gateway.adapters.vault import SealedVault
 from gateway.chain.api_key import ApiKeys, TokenOrKey
 from gateway.chain.policy import Policies

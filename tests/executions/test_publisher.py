@@ -11,7 +11,7 @@ from contextlib import aclosing
 import pytest
 from protobuf import Oneof
 
-from gateway.adapters.event_streams import Batch
+from gateway.adapters.redis.event_streams import Batch
 from gateway.executions import publisher as module
 from gateway.executions.log import EVENT_BYTES
 from gateway.executions.publisher import Publication, Publisher

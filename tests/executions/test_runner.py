@@ -11,8 +11,8 @@ import pytest
 import structlog
 from protobuf import message_to_json_value
 
-from gateway.adapters.event_streams import Batch
 from gateway.adapters.n8n import N8n
+from gateway.adapters.redis.event_streams import Batch
 from gateway.executions import attempt, settlement, tasks
 from gateway.executions import runner as runner_module
 from gateway.executions.attempt import Caller, Limits

@@ -13,7 +13,7 @@ from protobuf import Oneof
 from protobuf.wkt import Value
 from redis.asyncio import Redis
 
-from gateway.adapters.event_streams import Batch, EventStreams
+from gateway.adapters.redis.event_streams import Batch, EventStreams
 from gateway.executions import watch as module
 from gateway.executions.log import TAKEN_AT_ONCE
 from gateway.executions.stored import Stored

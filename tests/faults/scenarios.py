@@ -9,7 +9,7 @@ import signal
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from gateway.adapters.event_streams import CALL_SECONDS
+from gateway.adapters.redis.event_streams import CALL_SECONDS
 from tests.faults.callers import Caller, ExecuteCaller, SlowCaller, StreamCaller, VanishingCaller
 from tests.faults.system import LEASE_SECONDS, System
 

@@ -12,9 +12,9 @@ import pytest
 from redis.asyncio import Redis
 from structlog.testing import capture_logs
 
-from gateway.adapters.redis_leases import RedisLeases
-from gateway.adapters.redis_replicas import KEY, Replicas
-from gateway.adapters.redis_windows import RedisWindows
+from gateway.adapters.redis.leases import RedisLeases
+from gateway.adapters.redis.replicas import KEY, Replicas
+from gateway.adapters.redis.windows import RedisWindows
 from gateway.limits.limiter import Limiter
 from gateway.limits.streams import OpenStreams
 from gateway.local.valkey import LocalValkey

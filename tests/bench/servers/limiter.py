@@ -12,8 +12,8 @@ from typing import Any
 
 from redis.asyncio import Redis
 
-from gateway.adapters.redis_replicas import Replicas
-from gateway.adapters.redis_windows import RedisWindows
+from gateway.adapters.redis.replicas import Replicas
+from gateway.adapters.redis.windows import RedisWindows
 from gateway.limits.limiter import Limiter
 from gateway.rpc.quota import Quota
 from tests.bench.servers import serving

@@ -18,7 +18,7 @@ from typing import Any
 
 from redis.asyncio import Redis
 
-from gateway.adapters.redis import Nonces
+from gateway.adapters.redis.nonces import Nonces
 from gateway.chain.api_key import ApiKeys
 from gateway.chain.signature import Signatures
 from gateway.gen.n8ngateway.v1 import execution_service_pb

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from gateway import metrics
-from gateway.adapters.redis import within
-from gateway.adapters.redis_script import RedisScript
+from gateway.adapters.redis.availability import within
+from gateway.adapters.redis.script import RedisScript
 from gateway.gen.n8ngateway.v1.execution_event_pb import ExecutionEvent
 
 if TYPE_CHECKING:

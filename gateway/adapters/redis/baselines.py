@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
-from gateway.adapters.redis import unavailable, within
+from gateway.adapters.redis.availability import unavailable, within
 from gateway.rpc.errors import Unavailable
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
 
-    from gateway.adapters.redis_replicas import Replicas
+    from gateway.adapters.redis.replicas import Replicas
 
 KEPT_SECONDS = 7 * 24 * 3600
 """After the last call; the database's record outlives it."""

@@ -15,8 +15,8 @@ import uvloop
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
-from gateway.adapters.redis_script import RedisScript
-from gateway.adapters.redis_windows import RedisWindows
+from gateway.adapters.redis.script import RedisScript
+from gateway.adapters.redis.windows import RedisWindows
 from gateway.local.valkey import LocalValkey
 from gateway.rpc.quota import Quota
 

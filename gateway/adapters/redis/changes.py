@@ -12,7 +12,7 @@ import structlog
 from gateway.rpc.errors import Unavailable
 
 if TYPE_CHECKING:
-    from gateway.adapters.channels import Channels
+    from gateway.adapters.redis.channels import Channels
 
     Forget = Callable[[str | None], None]
 

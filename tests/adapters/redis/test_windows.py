@@ -15,13 +15,13 @@ import pytest
 import pytest_asyncio
 from redis.asyncio import Redis
 
-from gateway.adapters.redis_windows import LOGGED, PREFIX, RedisWindows
+from gateway.adapters.redis.windows import LOGGED, PREFIX, RedisWindows
 from gateway.local.valkey import LocalValkey
 from gateway.rpc.errors import Unavailable
 from gateway.rpc.quota import Quota
 
 SECOND = 1_000_000
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 class Clock:
@@ -198,7 +198,7 @@ async def test_whoever_gives_up_does_not_disturb_the_others(redis: Redis) -> Non
 REPLICA = """
 import asyncio, json, sys, time
 from redis.asyncio import Redis
-from gateway.adapters.redis_windows import RedisWindows
+from gateway.adapters.redis.windows import RedisWindows
 from gateway.rpc.quota import Quota
 
 async def main(url, seconds):

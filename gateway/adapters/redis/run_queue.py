@@ -19,7 +19,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from gateway.adapters.redis import within
+from gateway.adapters.redis.availability import within
 from gateway.rpc.errors import ResourceExhausted
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from redis.asyncio import Redis
 
-from gateway.adapters.redis_baselines import KEPT_SECONDS, RedisBaselines
-from gateway.adapters.redis_replicas import Replicas
+from gateway.adapters.redis.baselines import KEPT_SECONDS, RedisBaselines
+from gateway.adapters.redis.replicas import Replicas
 from gateway.local.valkey import LocalValkey
 from gateway.rpc.errors import Unavailable
 

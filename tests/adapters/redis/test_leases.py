@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from redis.asyncio import Redis
 
-from gateway.adapters.redis_leases import LEASE_SECONDS, RedisLeases
+from gateway.adapters.redis.leases import LEASE_SECONDS, RedisLeases
 from gateway.rpc.errors import Unavailable
 
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import structlog
 from redis.exceptions import RedisError
 
-from gateway.adapters.redis_script import RedisScript
+from gateway.adapters.redis.script import RedisScript
 from gateway.rpc.errors import Unavailable
 from gateway.rpc.limit import Limits
 from gateway.rpc.quota import Quota, Standing
@@ -52,7 +52,7 @@ class RedisWindows:
     def __init__(
         self, redis: Redis, *, timeout: float = 0.1, clock: Callable[[], int | str] = lambda: ""
     ) -> None:
-        self._script = RedisScript(redis, (files("gateway.adapters") / "rate_limit.lua").read_text())
+        self._script = RedisScript(redis, (files("gateway.adapters.redis") / "windows.lua").read_text())
         self._limits = Limits(timeout)
         self._clock = clock
         self._waiting: list[_Waiting] = []

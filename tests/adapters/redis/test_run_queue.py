@@ -10,7 +10,7 @@ import pytest
 import pytest_asyncio
 from redis.asyncio import Redis
 
-from gateway.adapters.run_queue import CHANNEL, RUN_BYTES, RunQueue, Taken
+from gateway.adapters.redis.run_queue import CHANNEL, RUN_BYTES, RunQueue, Taken
 from gateway.local.valkey import LocalValkey
 from gateway.rpc.errors import ResourceExhausted, Unavailable
 

@@ -11,8 +11,8 @@ import pytest_asyncio
 from protobuf import Oneof
 from redis.asyncio import Redis
 
-from gateway.adapters import event_streams as module
-from gateway.adapters.event_streams import Batch, EventStreams, Progress
+from gateway.adapters.redis import event_streams as module
+from gateway.adapters.redis.event_streams import Batch, EventStreams, Progress
 from gateway.gen.n8ngateway.v1.execution_event_pb import (
     ExecutionChunk,
     ExecutionCompleted,

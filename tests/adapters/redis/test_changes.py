@@ -10,8 +10,8 @@ from pathlib import Path
 from redis.asyncio import Redis
 from structlog.testing import capture_logs
 
-from gateway.adapters.changes import Changes
-from gateway.adapters.channels import Channels
+from gateway.adapters.redis.changes import Changes
+from gateway.adapters.redis.channels import Channels
 from gateway.local.valkey import LocalValkey
 
 

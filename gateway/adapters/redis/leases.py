@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 import structlog
 from redis.exceptions import RedisError
 
-from gateway.adapters.redis import unavailable
-from gateway.adapters.redis_script import RedisScript
+from gateway.adapters.redis.availability import unavailable
+from gateway.adapters.redis.script import RedisScript
 from gateway.rpc.limit import Limits
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from redis.asyncio import Redis
 from redis.asyncio.client import PubSub
 from structlog.testing import capture_logs
 
-from gateway.adapters.channels import Channels
+from gateway.adapters.redis.channels import Channels
 from gateway.local.valkey import LocalValkey
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import structlog
 from redis.exceptions import RedisError
 
-from gateway.adapters.redis import within
+from gateway.adapters.redis.availability import within
 from gateway.rpc.periodic import stop
 
 if TYPE_CHECKING:
