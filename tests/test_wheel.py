@@ -50,9 +50,19 @@ def command(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory / "bin/n8n-gateway"
 
 
+def test_wheel_has_every_file_of_the_package(wheel: Path) -> None:
+    files = {path for path in (ROOT / "gateway").rglob("*") if path.is_file() and path.suffix != ".pyc"}
+    names = {path.relative_to(ROOT).as_posix() for path in files}
+    assert {
+        "gateway/gen/descriptors.binpb",
+        "gateway/adapters/redis/windows.lua",
+        "gateway/py.typed",
+    } <= names
+    assert names <= set(zipfile.ZipFile(wheel).namelist())
+
+
 def test_wheel_has_the_page_of_the_documentation(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
-    assert "gateway/gen/descriptors.binpb" in names
     files = ("LICENSE", "favicon-32x32.png", "swagger-ui-bundle.js", "swagger-ui.css")
     assert {f"gateway/_swagger_ui/{name}" for name in files} <= names
 
