@@ -26,15 +26,24 @@ class Held:
 
 
 @dataclass(frozen=True)
+class Latency:
+    """How long callers wait, in milliseconds: half of them at most `p50_ms`, all but a hundredth `p99_ms`."""
+
+    p50_ms: float
+    p99_ms: float
+
+
+@dataclass(frozen=True)
 class Sample:
     """One run of one row: calls a second, and CPU microseconds of its server for each call.
 
-    Or what was found of streams that are held open.
+    Or what was found of streams that are held open, or of calls that were timed.
     """
 
     rate: float = 0.0
     cpu_us: float | None = None
     held: Held | None = None
+    latency: Latency | None = None
 
 
 Samples = Mapping[str, Sequence[Sample]]
@@ -65,7 +74,7 @@ def cpu_ratio(ours: Sequence[Sample], peers: Sequence[Sample]) -> float | None:
 
 def groups(rows: Sequence[Row]) -> Iterator[tuple[str, list[Row]]]:
     """The rows of each group that are under load, the gateway's own first."""
-    loaded = [row for row in rows if not row.is_held]
+    loaded = [row for row in rows if row.is_loaded]
     for group, members in groupby(loaded, key=lambda row: row.group):
         yield group, list(members)
 
@@ -83,11 +92,15 @@ def as_json(rows: Sequence[Row], samples: Samples, about: Mapping[str, Any]) -> 
                 "runs": [[round(sample.rate, 1), _rounded(sample.cpu_us)] for sample in samples[row.key]],
             }
             for row in rows
-            if not row.is_held
+            if row.is_loaded
         ],
         "open_streams": [
             {"name": name, "streams": held.streams, "kib_each": round(held.kib_each, 1)}
             for name, held in _held(rows, samples)
+        ],
+        "latencies": [
+            {"row": row.key, "p50_ms": round(found.p50_ms, 3), "p99_ms": round(found.p99_ms, 3)}
+            for row, found in _latencies(rows, samples)
         ],
         "ratios": [
             {
@@ -129,6 +142,7 @@ def show(rows: Sequence[Row], samples: Samples, console: Console) -> None:
             )
     if table.row_count:
         console.print(table)
+    _show_latencies(_latencies(rows, samples), console)
     _show_held(_held(rows, samples), console)
     aims = Table(box=None, pad_edge=False, header_style="bold")
     for name in ("aim", "", "at least", "found", "by CPU", ""):
@@ -140,6 +154,33 @@ def show(rows: Sequence[Row], samples: Samples, console: Console) -> None:
     if aims.row_count:
         console.print()
         console.print(aims)
+
+
+def _latencies(rows: Sequence[Row], samples: Samples) -> list[tuple[Row, Latency]]:
+    """The medians of each row's rounds."""
+    found = []
+    for row in rows:
+        known = [sample.latency for sample in samples[row.key] if sample.latency is not None]
+        if known:
+            p50, p99 = (
+                median(each) for each in zip(*((one.p50_ms, one.p99_ms) for one in known), strict=True)
+            )
+            found.append((row, Latency(p50, p99)))
+    return found
+
+
+def _show_latencies(found: Sequence[tuple[Row, Latency]], console: Console) -> None:
+    if not found:
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("", "p50 ms", "p99 ms"):
+        table.add_column(name, justify="right" if name else "left", no_wrap=True)
+    for group, members in groupby(found, key=lambda each: each[0].group):
+        table.add_row(f"[bold]{group}[/]")
+        for row, latency in members:
+            table.add_row(f"  {row.name}", f"{latency.p50_ms:,.2f}", f"{latency.p99_ms:,.2f}")
+    console.print()
+    console.print(table)
 
 
 def _held(rows: Sequence[Row], samples: Samples) -> list[tuple[str, Held]]:

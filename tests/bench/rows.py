@@ -34,6 +34,7 @@ class Row:
 
     `tenants` names the workflow of those who call in turns; a row without them has one caller. Calls of a
     row that takes at least `seconds` are counted by their bytes, with the parts of those that do not end.
+    Those of a row that `is_timed` are timed one by one: in turn, or at this `share` of what a server can do.
     """
 
     group: str
@@ -48,6 +49,13 @@ class Row:
     tenants: str = ""
     connections: int = 16
     seconds: float = 0.0
+    is_timed: bool = False
+    share: float = 0.0
+
+    @property
+    def is_loaded(self) -> bool:
+        """Whether what is measured is how many calls the server can take."""
+        return not (self.is_held or self.is_timed)
 
     @property
     def is_held(self) -> bool:
@@ -168,6 +176,17 @@ def _dripped(name: str, server: str) -> Row:
     return _relay(group, name, server, "dripped", connections=32, seconds=3.0)
 
 
+def _timed(group: str, row: Row, share: float = 0.0) -> Row:
+    return replace(row, group=f"latency, {group}", is_timed=True, share=share)
+
+
+def _n8n_itself(webhook: str) -> Row:
+    row = _execute("", "n8n itself", "parts")
+    return replace(
+        row, port="n8n", path=f"/webhook/{webhook}", tenants="" if webhook == "answer" else webhook
+    )
+
+
 _CONNECT_STREAM = "application/connect+proto"
 _WEB_STREAM = "application/grpc-web+proto"
 _NDJSON = "application/x-ndjson"
@@ -238,6 +257,25 @@ ROWS: tuple[Row, ...] = (
     _relay("execute, stream", _BARE, "bare_parts"),
     _dripped(_OURS, "gateway"),
     _dripped(_USUAL, "fastapi_supabase"),
+    *(
+        _timed(group, row, share)
+        for group, share in (("execute, one at a time", 0.0), ("execute, at half of what each can do", 0.5))
+        for row in (
+            _execute("", _OURS, "gateway"),
+            _execute("", _USUAL, "fastapi_supabase"),
+            _execute("", _BARE, "bare_parts"),
+            _n8n_itself("answer"),
+        )
+    ),
+    *(
+        _timed("from n8n's first chunk to the caller's", row)
+        for row in (
+            _relay("", _OURS, "gateway", "stamped"),
+            _relay("", _USUAL, "fastapi_supabase", "stamped"),
+            _relay("", _BARE, "bare_parts", "stamped"),
+            _n8n_itself("stamped"),
+        )
+    ),
     _relay("open streams", _OURS, "gateway", "held"),
     _relay("open streams", _USUAL, "fastapi_supabase", "held"),
 )
@@ -270,11 +308,19 @@ def holds(row: Row, answer: bytes) -> bool:
         return answer == _ANSWERS[row.server]
     if not row.body:
         return [workflow["webhook_path"] for workflow in json.loads(answer)["workflows"]] == [row.tenants]
-    if row.tenants in ("stream", "dripped"):
-        # Where a secret of this run begins with an x, the ends of chunks are in the events behind theirs.
-        return answer.count(b"x") >= LINES * LINE_BYTES and b"credits_used" in answer
-    if row.tenants:
-        return json.loads(answer)["data"]["answer"] == 42 and json.loads(answer)["credits_used"] == 1
+    if row.tenants or row.server == "parts":
+        return _is_run(row, answer)
     if row.path in (_LIST, "/v1/lines"):
         return answer.count(b"x" * LINE_BYTES) == LINES
     return TITLE.encode() in answer and b"Europe/Berlin" in answer
+
+
+def _is_run(row: Row, answer: bytes) -> bool:
+    if row.tenants == "stamped":
+        return answer.count(b"@") == 2
+    if row.tenants in ("stream", "dripped"):
+        # Where a secret of this run begins with an x, the ends of chunks are in the events behind theirs.
+        return answer.count(b"x") >= LINES * LINE_BYTES and b"credits_used" in answer
+    told = json.loads(answer)
+    data = told if row.server == "parts" else told["data"]
+    return data["answer"] == 42 and told.get("credits_used") == (None if row.server == "parts" else 1)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.bench import held, load, session_token
+from tests.bench import held, latency, load, session_token
 from tests.bench.processes import BenchError, Servers, cpu_seconds
 from tests.bench.report import Sample
 from tests.bench.rows import Row, holds
@@ -44,6 +44,10 @@ class Bench:
             raise BenchError(f"{row.key} answers something else: {answer[-300:]!r}")
         self._sizes[row.key] = len(answer)
 
+    def warm_up(self, row: Row) -> None:
+        """Run a row for a moment."""
+        (self.time if row.is_timed else self.measure)(row, _WARM_UP_SECONDS)
+
     def measure(self, row: Row, seconds: float) -> Sample:
         """Load the row's server for that long. Raises BenchError when calls fail."""
         server = self.servers.get(row.server)
@@ -55,6 +59,15 @@ class Bench:
         spent = None if before is None or after is None else after - before
         calls = result.bytes / self._sizes[row.key] if row.seconds else result.calls
         return Sample(calls / result.seconds, None if spent is None else spent / calls * 1e6)
+
+    def time(self, row: Row, seconds: float) -> Sample:
+        """Time the calls of a row, at its share of what the server can do. Raises BenchError."""
+        port, tokens = self.servers.get(row.server).ports[row.port], self._tokens(row)
+        per_second = None
+        if row.share:
+            most = load.run(row, port, tokens, seconds, self._plan.tool, self._scratch)
+            per_second = row.share * most.calls / most.seconds
+        return Sample(latency=latency.measure(row, port, tokens, seconds, per_second))
 
     def hold(self, row: Row) -> Sample:
         """Open streams that do not end. Raises BenchError when one does not begin."""
@@ -81,11 +94,12 @@ def run(
                     continue
                 progress(f"warming up: {row.key}")
                 bench.check(row)
-                bench.measure(row, _WARM_UP_SECONDS)
+                bench.warm_up(row)
             for number in range(1, plan.rounds + 1):
                 for row in rows:
                     if row.is_held:
                         continue
                     progress(f"round {number} of {plan.rounds}: {row.key}")
-                    samples[row.key].append(bench.measure(row, plan.seconds))
+                    take = bench.time if row.is_timed else bench.measure
+                    samples[row.key].append(take(row, plan.seconds))
     return samples

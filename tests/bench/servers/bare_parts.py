@@ -8,6 +8,7 @@ reservation and its capture (`bare.sql`). What the gateway takes beside this is 
 
 from __future__ import annotations
 
+import asyncio
 import sys
 import time
 import uuid
@@ -45,7 +46,7 @@ class BareGateway:
         self._keys = {key.key_id: key.key for key in jwt.PyJWKClient(parts.jwks_url).get_signing_keys()}
         self._claims: dict[str, dict[str, Any]] = {}
         self._count = Redis.from_url(parts.redis_url).register_script(_COUNT)
-        self._idle: list[asyncpg.Connection] = []
+        self._connections: asyncio.LifoQueue[asyncpg.Connection]
         self._n8n: aiohttp.ClientSession
         self._routes = {
             "/api/v1/workflows": self._list_workflows,
@@ -58,7 +59,9 @@ class BareGateway:
         connection = await asyncpg.connect(self._parts.superuser_url)
         await connection.execute(Path(__file__).with_name("bare.sql").read_text())
         await connection.close()
-        self._idle = [await asyncpg.connect(self._parts.database_url) for _ in range(CONNECTIONS)]
+        self._connections = asyncio.LifoQueue()
+        for _ in range(CONNECTIONS):
+            self._connections.put_nowait(await asyncpg.connect(self._parts.database_url))
         headers = {"x-n8n-internal-auth": self._parts.internal_secret, "content-type": "application/json"}
         connector = aiohttp.TCPConnector(limit=0)
         self._n8n = aiohttp.ClientSession(self._parts.n8n_url, headers=headers, connector=connector)
@@ -83,11 +86,11 @@ class BareGateway:
         return self._claims[token]
 
     async def _row(self, query: str, *arguments: object) -> Any:
-        connection = self._idle.pop()
+        connection = await self._connections.get()
         try:
             return await connection.fetchval(query, *arguments)
         finally:
-            self._idle.append(connection)
+            self._connections.put_nowait(connection)
 
     async def _list_workflows(self, claims: dict[str, Any], _body: bytes, send: Send) -> None:
         text = await self._row("select bare.list_workflows($1)", orjson.dumps(claims).decode())

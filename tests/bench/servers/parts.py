@@ -29,7 +29,7 @@ from tests.bench.servers.quick_n8n import QuickN8n
 TENANTS = 50
 CREDITS = 1_000_000_000
 AUTHENTICATOR_PASSWORD = "the bench's authenticator"
-WEBHOOKS = ("answer", "stream", "dripped", "held")
+WEBHOOKS = ("answer", "stream", "dripped", "stamped", "held")
 
 
 @dataclass(frozen=True)

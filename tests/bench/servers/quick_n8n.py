@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import Iterator
 from typing import cast
 
@@ -25,11 +26,14 @@ def _line(kind: str, content: str | None = None) -> bytes:
     return json.dumps(value, separators=(",", ":")).encode() + b"\n"
 
 
+def _chunk(data: bytes) -> bytes:
+    return b"%x\r\n%b\r\n" % (len(data), data)
+
+
 def _parts() -> list[bytes]:
     """A stream as it is written: its head, then a line at a time, then its end."""
     lines = [_line("begin"), *[_line("item", "x" * LINE_BYTES)] * LINES, _line("end")]
-    chunks = [b"%x\r\n%b\r\n" % (len(line), line) for line in lines]
-    return [_HEAD + b"Transfer-Encoding: chunked\r\n\r\n", *chunks, b"0\r\n\r\n"]
+    return [_HEAD + b"Transfer-Encoding: chunked\r\n\r\n", *map(_chunk, lines), b"0\r\n\r\n"]
 
 
 _PARTS = _parts()
@@ -60,8 +64,16 @@ class QuickN8n(asyncio.Protocol):
     def on_message_complete(self) -> None:
         if self._path == b"/webhook/dripped":
             self._drip(iter(_PARTS))
+        elif self._path == b"/webhook/stamped":
+            self._transport.write(_PARTS[0] + _PARTS[1])
+            asyncio.get_running_loop().call_later(DRIP_SECONDS, self._stamp)
         else:
             self._transport.write(_AT_ONCE[self._path])
+
+    def _stamp(self) -> None:
+        """Write a line that tells when it was written, and the end a little later."""
+        line = _line("item", f"@{time.monotonic_ns()}@ {'x' * LINE_BYTES}")
+        self._drip(iter([_chunk(line), _PARTS[-1]]))
 
     def _drip(self, parts: Iterator[bytes]) -> None:
         """Write a line each DRIP_SECONDS."""
