@@ -73,6 +73,8 @@ _FIXED: dict[str, bytes] = {
     "n403": _answer("403 Forbidden", b"Authorization data is wrong!", None),
     "n500": _json("500 Internal Server Error", {"message": "Error in workflow"}),
     "n422": _json("422 Unprocessable Entity", {"code": 422, "message": "Failed to parse request body"}),
+    "no-database": _json("503 Service Unavailable", {"code": 503, "message": "Database is not ready!"}),
+    "proxy-503": _answer("503 Service Unavailable", b"upstream connect error", "text/plain"),
     "migrating": _answer("200 OK", b"n8n is starting up. Please wait", "text/html; charset=utf-8"),
     "html": _answer("404 Not Found", _HTML, "text/html; charset=utf-8"),
     "empty": _answer("200 OK", b""),

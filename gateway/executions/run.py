@@ -131,7 +131,7 @@ class Run:
         if self.outcome is None or self.settlement is None:
             msg = "The gateway stopped before the run was settled."
             metadata = {"execution_id": self.job.execution_id}
-            raise Unavailable(msg, reason="SHUTTING_DOWN", retry_after=1, metadata=metadata)
+            raise Unavailable(msg, reason="SHUTTING_DOWN", metadata=metadata)
         if self.outcome.error is not None:
             raise self.outcome.error
         return self.outcome, self.settlement

@@ -51,7 +51,7 @@ class Stopped(Unavailable):
 
     def __init__(self) -> None:
         msg = "The gateway was stopped while the run was under way."
-        super().__init__(msg, reason="SHUTTING_DOWN", retry_after=1)
+        super().__init__(msg, reason="SHUTTING_DOWN")
 
 
 @dataclass(slots=True)

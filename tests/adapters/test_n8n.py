@@ -184,14 +184,29 @@ JSON = {"Content_Type": "application/json"}
 @pytest.mark.parametrize(
     ("answer", "reason", "fate"),
     [
-        (http(b"", status=503), "N8N_STARTING", Fate.REFUSED),
-        (http(b"<html>busy</html>", status=503, Content_Type="text/html"), "N8N_STARTING", Fate.REFUSED),
         (
-            http(b"<h1>Bad Gateway</h1>", status=502, Content_Type="text/html"),
-            "N8N_UNREACHABLE",
+            http(b'{"code":503,"message":"Database is not ready!"}', status=503, **JSON),
+            "N8N_STARTING",
+            Fate.REFUSED,
+        ),
+        # What stands before n8n may have asked it, whatever it says then.
+        (http(b"", status=503), "N8N_PROXY_ERROR", Fate.UNKNOWN),
+        (http(b"<html>busy</html>", status=503, Content_Type="text/html"), "N8N_PROXY_ERROR", Fate.UNKNOWN),
+        (
+            http(b"upstream connect error or disconnect/reset before headers", status=503),
+            "N8N_PROXY_ERROR",
             Fate.UNKNOWN,
         ),
-        (http(b"", status=504, Content_Type="text/html"), "N8N_UNREACHABLE", Fate.UNKNOWN),
+        (http(b'{"message":"Service Unavailable"}', status=503, **JSON), "N8N_PROXY_ERROR", Fate.UNKNOWN),
+        (
+            http(b"<h1>Bad Gateway</h1>", status=502, Content_Type="text/html"),
+            "N8N_PROXY_ERROR",
+            Fate.UNKNOWN,
+        ),
+        (http(b"", status=504, Content_Type="text/html"), "N8N_PROXY_ERROR", Fate.UNKNOWN),
+        (http(b'{"message":"Request timed out"}', status=504, **JSON), "N8N_PROXY_ERROR", Fate.UNKNOWN),
+        (http(b"error code: 524", status=524), "N8N_PROXY_ERROR", Fate.UNKNOWN),
+        (http(b"Internal Server Error", status=500), "N8N_MALFORMED_RESPONSE", Fate.UNKNOWN),
         (http(b"", status=413), "N8N_REJECTED_INPUT", Fate.REFUSED),
         (
             http(
@@ -218,7 +233,8 @@ JSON = {"Content_Type": "application/json"}
         ),
         (http(b'{"message":7}', status=418, Content_Type="application/json"), "WORKFLOW_FAILED", Fate.FAILED),
         (http(b"[1]", status=400, Content_Type="application/json"), "WORKFLOW_FAILED", Fate.FAILED),
-        (http(b"", status=599), "WORKFLOW_FAILED", Fate.FAILED),
+        (http(b"", status=599), "N8N_MALFORMED_RESPONSE", Fate.UNKNOWN),
+        (http(b"", status=599, **SANDBOX), "WORKFLOW_FAILED", Fate.FAILED),
         # A workflow may answer as n8n does: n8n marks that.
         (http(CAPTURES["html-404"].body, status=404, **SANDBOX), "WORKFLOW_FAILED", Fate.FAILED),
         (http(CAPTURES["not-registered"].body, status=404, **SANDBOX), "WORKFLOW_FAILED", Fate.FAILED),
@@ -233,6 +249,8 @@ async def test_other_status(server: Server, n8n: N8n, answer: bytes, reason: str
     _, fault = await failed_run(n8n)
     assert told(fault)[1:] == (reason, fate)
     assert len(server.requests) == 1
+    assert isinstance(fault, RpcError)
+    assert fault.retry_after is None or fate is Fate.REFUSED
 
 
 async def test_words_of_a_failure_are_cut_and_cleaned(server: Server, n8n: N8n) -> None:
@@ -248,9 +266,16 @@ async def test_words_of_a_failure_are_cut_and_cleaned(server: Server, n8n: N8n) 
 
 
 async def test_long_failure_is_not_read_to_its_end(server: Server, n8n: N8n) -> None:
-    server.play = server.answer(http(b"x" * 2**20, status=500, Content_Type="text/plain"))
+    server.play = server.answer(http(b'{"message":"' + b"x" * 2**20, status=500))
     _, fault = await failed_run(n8n)
     assert told(fault)[1] == "WORKFLOW_FAILED"
+
+
+async def test_an_execution_id_with_a_secret_in_it_is_none(server: Server, n8n: N8n) -> None:
+    server.play = server.answer(http(b"", x_n8n_execution_id="s3cret-0f-a-run"))
+    sending = n8n.run("echo", b"{}", timeouts=PATIENT, secrets=["s3cret-0f-a-run"])
+    async with sending as response:
+        assert response.n8n_execution_id is None
 
 
 async def test_execution_id(server: Server, n8n: N8n) -> None:
@@ -1003,7 +1028,7 @@ async def test_stop(server: Server, n8n: N8n, answer: bytes, result: StopResult)
             "N8N_API_KEY_REJECTED",
         ),
         (CAPTURES["html-404"].raw, Code.UNAVAILABLE, "N8N_STARTING"),
-        (http(b"", status=503), Code.UNAVAILABLE, "N8N_STARTING"),
+        (http(b"", status=503), Code.UNAVAILABLE, "N8N_PROXY_ERROR"),
         (http(b"", status=500), Code.UNKNOWN, "N8N_STOP_FAILED"),
     ],
 )

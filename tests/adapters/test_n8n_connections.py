@@ -173,7 +173,7 @@ async def test_all_connections_in_use(server: Server) -> None:
 async def test_no_connection_is_lost_to_runs_that_fail(server: Server) -> None:
     async with N8n(server.url, internal_secret=SECRET, limits=Limits(connections=1)) as n8n:
         server.play = server.answer(http(b"", status=500, Connection="close"), close=True)
-        assert (await failed_run(n8n))[1] == "WORKFLOW_FAILED"
+        assert (await failed_run(n8n))[1] == "N8N_MALFORMED_RESPONSE"
         server.play = server.answer(*chunked(b"a", ended=False))
         async with n8n.run("echo", b"{}", timeouts=PATIENT):
             waiting = asyncio.create_task(run(n8n))
@@ -198,7 +198,7 @@ async def test_connections_are_kept(server: Server, n8n: N8n) -> None:
 
 async def test_failure_keeps_the_connection(server: Server, n8n: N8n) -> None:
     server.play = server.answers(http(b"no", status=500), http(b"{}"))
-    assert (await failed_run(n8n))[1] == "WORKFLOW_FAILED"
+    assert (await failed_run(n8n))[1] == "N8N_MALFORMED_RESPONSE"
     assert data(await run(n8n)) == b"{}"
     assert server.connections == 1
 

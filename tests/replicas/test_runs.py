@@ -139,6 +139,23 @@ def test_a_run_that_was_never_sent_keeps_no_key(
     first.post("/execute", {"workflow_id": workflows["echo"]}).raise_for_status()
 
 
+def test_a_run_that_a_proxy_answered_keeps_its_key(
+    first: Replica, second: Replica, workflows: dict[str, str], stub_n8n: StubN8n
+) -> None:
+    """Nobody is told to come back, and whoever does is told the same: n8n may have run it."""
+    body = {"workflow_id": register(first, "proxy-503"), "idempotency_key": uuid.uuid4().hex}
+    before, tried = stub_n8n.calls["proxy-503"], set()
+    for replica in (first, second, first):
+        refused = replica.post("/execute", body)
+        assert (refused.status_code, refused.headers.get("retry-after")) == (503, None)
+        info = next(detail for detail in refused.json()["details"] if "reason" in detail)
+        assert info["reason"] == "N8N_PROXY_ERROR"
+        tried.add(info["metadata"]["execution_id"])
+    assert (len(tried), stub_n8n.calls["proxy-503"] - before) == (1, 1)
+    assert until(first, tried.pop(), UNKNOWN).get("credits_used", 0) == 0
+    first.post("/execute", {"workflow_id": workflows["echo"]}).raise_for_status()
+
+
 @pytest.mark.parametrize("there", [True, False])
 def test_a_run_is_cancelled_from_anywhere(
     first: Replica,

@@ -50,7 +50,7 @@ METHODS: dict[str, DescMethod] = {
 
 WEBHOOKS = [
     "echo", "stream", "stream-fail", "gated", "hang", "endless", "cut", "empty", "text", "bytes", "list",
-    "n404", "n403", "n500", "n422", "html", "migrating",
+    "n404", "n403", "n500", "n422", "html", "migrating", "no-database", "proxy-503",
 ]  # fmt: skip
 
 NOTICED_WITHIN_SECONDS = 60

@@ -112,6 +112,8 @@ N8N_FAULTS = [
     ("n422", Code.INVALID_ARGUMENT, "N8N_REJECTED_INPUT", 400),
     ("html", Code.UNAVAILABLE, "N8N_STARTING", 503),
     ("migrating", Code.UNAVAILABLE, "N8N_STARTING", 503),
+    ("no-database", Code.UNAVAILABLE, "N8N_STARTING", 503),
+    ("proxy-503", Code.UNAVAILABLE, "N8N_PROXY_ERROR", 503),
     ("stream-fail", Code.UNKNOWN, "WORKFLOW_FAILED", 502),
     ("cut", Code.UNAVAILABLE, "N8N_CONNECTION_LOST", 503),
     ("hang", Code.DEADLINE_EXCEEDED, "N8N_TIMEOUT", 504),

@@ -3,8 +3,8 @@
 Every fault is an RpcError of its code and an N8nFault, which knows the fate of the run::
 
     N8nFault                    reason
-    ├── N8nUnavailable          N8N_UNREACHABLE             no connection, so nothing was sent; or
-    │                                                       a proxy says so, and nobody knows
+    ├── N8nUnavailable          N8N_UNREACHABLE             no connection, so nothing was sent
+    │                           N8N_PROXY_ERROR             what stands before n8n answered: nobody knows
     │                           N8N_CIRCUIT_OPEN            it was away a moment ago; nothing was sent
     │                           N8N_BUSY                    all connections are in use
     │                           N8N_STARTING                n8n answers, but serves no webhooks yet
@@ -26,6 +26,9 @@ Every fault is an RpcError of its code and an N8nFault, which knows the fate of 
     ├── N8nDeadlineExceeded     WORKFLOW_TIMED_OUT          n8n's own limit for executions
     │                           N8N_FIRST_BYTE_TIMEOUT, N8N_IDLE_TIMEOUT, N8N_TIMEOUT
     └── N8nResourceExhausted    N8N_RESPONSE_TOO_LARGE
+
+A fault has `retry_after` only if the run was never begun, and that is known from n8n itself or for want of a
+connection: whoever is told to come back may have it run once more.
 
 Messages and metadata are for the caller: no address, no stack trace, no secret.
 Metadata of what n8n answered: `n8n_status`, and `n8n_message` (at most 500 characters).
@@ -56,6 +59,15 @@ _UNREACHABLE_SECONDS = 5.0
 _BUSY_SECONDS = 1.0
 _MESSAGE_LENGTH = 500
 _STARTING_PAGE = b"n8n is starting up. Please wait"
+_ERROR_BEGINS = (b'{"code":', b'{"message":')
+_NO_DATABASE = "Database is not ready!"
+# Those of the registry (RFC 9110), and what some proxies add: 520 to 530 of Cloudflare.
+_OF_PROXIES = {
+    HTTPStatus.BAD_GATEWAY,
+    HTTPStatus.SERVICE_UNAVAILABLE,
+    HTTPStatus.GATEWAY_TIMEOUT,
+    *range(520, 531),
+}
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
 _NOT_REGISTERED = re.compile(
     r'The requested webhook ".*" is not registered\.|This webhook is not registered for '
@@ -123,11 +135,11 @@ def fault(made: _Made, fate: Fate) -> _Made:
     return made
 
 
-def unreachable(fate: Fate = Fate.NEVER_SENT) -> N8nUnavailable:
+def unreachable() -> N8nUnavailable:
     """Say that there is no connection: refused, no such name, no route, TLS, connect timeout."""
     message = "n8n cannot be reached."
     made = N8nUnavailable(message, reason="N8N_UNREACHABLE", retry_after=_UNREACHABLE_SECONDS)
-    return fault(made, fate)
+    return fault(made, Fate.NEVER_SENT)
 
 
 def circuit_open(seconds: float) -> N8nUnavailable:
@@ -164,6 +176,13 @@ def connection_lost() -> N8nUnavailable:
     """
     message = "The connection to n8n was lost before the end of its answer."
     return fault(N8nUnavailable(message, reason="N8N_CONNECTION_LOST"), Fate.UNKNOWN)
+
+
+def proxy_error(status: int) -> N8nUnavailable:
+    """Say that something before n8n answered in its place, with or without having asked it."""
+    message = f"What stands before n8n answered {status}: whether the workflow was started is not known."
+    metadata = {"n8n_status": str(status)}
+    return fault(N8nUnavailable(message, reason="N8N_PROXY_ERROR", metadata=metadata), Fate.UNKNOWN)
 
 
 def timed_out(reason: str, seconds: float, fate: Fate = Fate.UNKNOWN) -> N8nDeadlineExceeded:
@@ -221,7 +240,8 @@ def of_answer(status: int, headers: Mapping[str, str], body: bytes) -> N8nFault:
     """Tell what an answer other than 2xx means.
 
     A Respond node may choose any status, so n8n's own answers are told by their form. What a
-    workflow sends has a Content-Security-Policy with `sandbox`, which n8n's own answers have not.
+    workflow sends has a Content-Security-Policy with `sandbox`, which n8n's own answers have not,
+    nor those of a proxy. An error of a server that is neither's leaves open what became of the run.
     """
     message = _message(headers, body)
     metadata = {"n8n_status": str(status)}
@@ -229,7 +249,7 @@ def of_answer(status: int, headers: Mapping[str, str], body: bytes) -> N8nFault:
         metadata["n8n_message"] = message
     if not _is_by_workflow(headers):
         answer = _Answer(status, headers, body, message, metadata)
-        for judge in (_not_registered, _away, _auth_rejected, _input_rejected, _redirected, _ended_by_n8n):
+        for judge in _JUDGES:
             made = judge(answer)
             if made is not None:
                 return made
@@ -255,12 +275,12 @@ def _not_registered(answer: _Answer) -> N8nFault | None:
 
 
 def _away(answer: _Answer) -> N8nFault | None:
-    if answer.status == HTTPStatus.SERVICE_UNAVAILABLE:
+    if answer.status == HTTPStatus.SERVICE_UNAVAILABLE and answer.message == _NO_DATABASE:
         return starting()
     if answer.status == HTTPStatus.NOT_FOUND and b"<pre>Cannot POST /" in answer.body:
         return starting()
-    if answer.status in {HTTPStatus.BAD_GATEWAY, HTTPStatus.GATEWAY_TIMEOUT} and not answer.message:
-        return unreachable(Fate.UNKNOWN)
+    if answer.status in _OF_PROXIES:
+        return proxy_error(answer.status)
     return None
 
 
@@ -302,6 +322,17 @@ def _ended_by_n8n(answer: _Answer) -> N8nFault | None:
     text = "The run was stopped in n8n."
     stopped = N8nCancelled(text, reason="WORKFLOW_CANCELLED", metadata=answer.metadata)
     return fault(stopped, Fate.FAILED)
+
+
+def _unknown(answer: _Answer) -> N8nFault | None:
+    if answer.status < HTTPStatus.INTERNAL_SERVER_ERROR or answer.body.startswith(_ERROR_BEGINS):
+        return None
+    made = malformed(f"it has the status {answer.status}, and not the form of n8n's errors")
+    made.metadata |= answer.metadata
+    return made
+
+
+_JUDGES = (_not_registered, _away, _auth_rejected, _input_rejected, _redirected, _ended_by_n8n, _unknown)
 
 
 def _precondition(text: str, reason: str, answer: _Answer) -> N8nFailedPrecondition:
