@@ -77,7 +77,8 @@ class Reports:
 def _take(run: Run, report: ReportProgressRequest) -> int:
     if not run.is_calling:
         raise _ended()
-    run.n8n_execution_id = run.n8n_execution_id or report.n8n_execution_id or None
+    if not run.redactor.finds(report.n8n_execution_id):
+        run.n8n_execution_id = run.n8n_execution_id or report.n8n_execution_id or None
     if report.has_field("units"):
         run.units = max(run.units or 0, report.units)
     event = _event(report, run.redactor)
@@ -93,16 +94,17 @@ def _event(
     if content is None:
         return None
     chunk = ExecutionChunk(node_name=redactor.clean_text(report.node_name))
+    content_type = redactor.clean_text(report.content_type)
     match content.field:
         case "text":
             chunk.content = Oneof[Literal["text"], str]("text", redactor.clean_text(content.value))
-            chunk.content_type = report.content_type or "text/plain"
+            chunk.content_type = content_type or "text/plain"
         case "json":
             chunk.content = Oneof[Literal["json"], Value]("json", _clean_value(content.value, redactor))
-            chunk.content_type = report.content_type or "application/json"
+            chunk.content_type = content_type or "application/json"
         case "data":
             chunk.content = Oneof[Literal["data"], bytes]("data", redactor.clean_bytes(content.value))
-            chunk.content_type = report.content_type or "application/octet-stream"
+            chunk.content_type = content_type or "application/octet-stream"
     return Oneof("chunk", chunk)
 
 

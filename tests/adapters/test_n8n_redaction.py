@@ -162,3 +162,38 @@ def test_order_of_what_is_shown_is_that_of_what_came() -> None:
         assert isinstance(piece, NodeItem)
         by_item[piece.node.item_index] += piece.content
     assert by_item == {odd: "".join(f"{at} s3" for at in range(odd, 40, 2)) for odd in range(2)}
+
+
+@pytest.mark.parametrize("kind", [NodeBegin, NodeItem, NodeEnd, NodeError])
+@pytest.mark.parametrize("alone", [True, False])
+def test_a_secret_in_the_name_or_id_of_a_node_is_taken_out(
+    kind: type[NodeBegin | NodeItem | NodeEnd | NodeError],
+    alone: bool,  # noqa: FBT001
+) -> None:
+    stream = StreamRedactor(redactor)
+    clean: list[Piece] = [] if alone else [NodeBegin(NODE)]
+    for node, told in (
+        (Node("id-1", f"to {PLAIN}", 0, 3), Node("id-1", "to [redacted]", 0, 3)),
+        (Node(base64.b64encode(PLAIN.encode()).decode(), "R1", 2, 0), None),
+        (NODE, NODE),
+    ):
+        [*_, piece] = stream.clean([*clean, kind(node)])
+        assert not isinstance(piece, Document)
+        assert PLAIN not in repr(piece)
+        assert base64.b64encode(PLAIN.encode()).decode()[:-2] not in repr(piece)
+        assert told is None or piece.node == told
+        assert (piece.node.run_index, piece.node.item_index) == (node.run_index, node.item_index)
+
+
+def test_a_secret_in_a_content_type_is_taken_out() -> None:
+    document = Document(DocumentKind.BYTES, f"image/png; name={PLAIN}", b"x")
+    assert StreamRedactor(redactor).clean([document]) == [
+        Document(DocumentKind.BYTES, "image/png; name=[redacted]", b"x")
+    ]
+
+
+def test_names_of_many_nodes_are_not_all_remembered() -> None:
+    stream = StreamRedactor(redactor)
+    for number in range(5000):
+        stream.clean([NodeBegin(Node(f"id-{number}", "R1", 0, 0))])
+    assert len(stream._clean_nodes) <= 1024

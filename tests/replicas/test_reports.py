@@ -86,11 +86,14 @@ def test_a_report_tells_no_secret_of_its_run(
             (second, {"json": {"a": both}}),
             (first, {"data": data}),
         ):
-            report(replica, run, body | {"node_name": token}, **n8n).raise_for_status()
+            report(
+                replica, run, body | {"node_name": token, "content_type": f"text/{token}"}, **n8n
+            ).raise_for_status()
         stub_n8n.open_gate()
         chunks = [event["chunk"] for event in lines if "chunk" in event]
     clean = "<[redacted]> and <[redacted]>"
     assert [chunk["node_name"] for chunk in chunks[:3]] == ["[redacted]"] * 3
+    assert [chunk["content_type"] for chunk in chunks[:3]] == ["text/[redacted]"] * 3
     assert (chunks[0]["text"], chunks[1]["json"]) == (clean, {"a": clean})
     assert base64.b64decode(chunks[2]["data"]).decode() == clean
 

@@ -327,6 +327,7 @@ class N8n:
             raise redactor.clean_fault(fault)
         self._breaker.succeeded()
         execution_id = headers.get("x-n8n-execution-id", "")
+        is_id = _EXECUTION_ID.fullmatch(execution_id) and not redactor.finds(execution_id)
         reader = BodyReader(
             headers.get("Content-Type"),
             document_limit=self._limits.document,
@@ -335,7 +336,7 @@ class N8n:
         )
         return Response(
             answer.status,
-            execution_id if _EXECUTION_ID.fullmatch(execution_id) else None,
+            execution_id if is_id else None,
             _Pieces(answer, reader, StreamRedactor(redactor), expected),
         )
 

@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator
 from urllib.parse import quote, quote_plus
 
 import orjson
+from msgspec.structs import replace
 
 from gateway.adapters.n8n.body import Document, Node, NodeBegin, NodeItem, Piece
 from gateway.adapters.n8n.faults import N8nFault
@@ -23,6 +24,7 @@ from gateway.rpc.errors import RpcError
 _SHORTEST = 8
 _LONGEST_HELD = 4096
 _TRIES = 8
+_NODES_REMEMBERED = 1024
 # As many last characters as decide, nearly always, that none of the secrets has begun.
 _END = 4
 # What JSON and percent-encoding leave as it is.
@@ -90,8 +92,13 @@ class Redactor:
         return False
 
     def clean_document(self, document: Document) -> None:
-        """Take the secrets out of a document."""
+        """Take the secrets out of a document, and out of what it says that it is."""
         document.data = self.clean_bytes(document.data)
+        document.content_type = self.clean_text(document.content_type)
+
+    def clean_node(self, node: Node) -> Node:
+        """Give the node without the secrets in its id and name."""
+        return replace(node, id=self.clean_text(node.id), name=self.clean_text(node.name))
 
     def clean_bytes(self, data: bytes) -> bytes:
         """Take the secrets out of bytes that are whole."""
@@ -139,14 +146,16 @@ class StreamRedactor:
     """Redacts the pieces of one answer, in their order.
 
     The end of an item's text is held back while it may be the beginning of a secret, until the item's next
-    part, its end, or the end of the stream.
+    part, its end, or the end of the stream. The names of nodes are redacted too.
     """
 
-    __slots__ = ("_held", "_redactor")
+    __slots__ = ("_clean_nodes", "_held", "_redactor")
 
     def __init__(self, redactor: Redactor) -> None:
         self._redactor = redactor
         self._held: dict[_ItemKey, tuple[Node, str]] = {}
+        self._clean_nodes: dict[str, str] = {}
+        """Names without a secret, by ids without one."""
 
     def clean(self, pieces: list[Piece]) -> list[Piece]:
         """Give the pieces as they may be shown; some may be held back, and held ones come before the end."""
@@ -159,12 +168,14 @@ class StreamRedactor:
         if len(pieces) == 1:
             (piece,) = pieces
             if isinstance(piece, NodeItem):
-                return self._is_clean(piece.content)
+                return self._is_clean(piece.content) and self._is_clean_node(piece.node)
         texts: dict[_ItemKey, list[str]] = {}
         for piece in pieces:
             if isinstance(piece, NodeItem):
                 texts.setdefault(_key(piece.node), []).append(piece.content)
             elif isinstance(piece, Document):
+                return False
+            if not self._is_clean_node(piece.node):
                 return False
         if not texts:
             return True
@@ -175,16 +186,30 @@ class StreamRedactor:
     def _is_clean(self, text: str) -> bool:
         return not (self._redactor.finds(text) or self._redactor.unfinished(text))
 
+    def _is_clean_node(self, node: Node) -> bool:
+        if self._clean_nodes.get(node.id) == node.name:
+            return True
+        if self._redactor.finds(f"{node.id}\n{node.name}"):
+            return False
+        if len(self._clean_nodes) == _NODES_REMEMBERED:
+            self._clean_nodes.clear()
+        self._clean_nodes[node.id] = node.name
+        return True
+
     def _cleaned(self, pieces: list[Piece]) -> list[Piece]:
         cleaned: list[Piece] = []
         for piece in pieces:
+            if isinstance(piece, Document):
+                self._redactor.clean_document(piece)
+                cleaned.append(piece)
+                continue
+            if not self._is_clean_node(piece.node):
+                piece.node = self._redactor.clean_node(piece.node)
             if isinstance(piece, NodeItem):
                 if self._clean_item(piece):
                     cleaned.append(piece)
                 continue
-            if isinstance(piece, Document):
-                self._redactor.clean_document(piece)
-            elif self._held and not isinstance(piece, NodeBegin):
+            if self._held and not isinstance(piece, NodeBegin):
                 cleaned += self._release(_key(piece.node))
             cleaned.append(piece)
         return cleaned
