@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import aiohttp
-from redis.asyncio import Redis
 
 from gateway import metrics
 from gateway.adapters.addresses import Networks
@@ -16,6 +15,7 @@ from gateway.adapters.n8n import Circuit, N8n, N8nInstances
 from gateway.adapters.postgres import PostgresDatabase
 from gateway.adapters.redis.availability import ping as ping_redis
 from gateway.adapters.redis.channels import Channels
+from gateway.adapters.redis.pool import redis_pool
 from gateway.adapters.redis.replicas import Replicas
 from gateway.adapters.supabase import SupabaseDatabase
 from gateway.adapters.vault import SealedVault, SupabaseVault, Vault
@@ -30,6 +30,8 @@ from gateway.start_checks import check_database, check_migrations, check_platfor
 if TYPE_CHECKING:
     from collections.abc import Callable
     from contextlib import AsyncExitStack
+
+    from redis.asyncio import Redis
 
     from gateway.adapters.database import Database
 
@@ -72,7 +74,7 @@ class Surroundings:
         await check_vault(vault)
         looking = asyncio.create_task(check_platform(database, settings))
         parts.push_async_callback(lambda: stop(looking))
-        redis: Redis = Redis.from_url(plain(settings.redis_url))
+        redis = redis_pool(plain(settings.redis_url))
         parts.push_async_callback(redis.aclose)
         channels = Channels(redis)
         channels.start()

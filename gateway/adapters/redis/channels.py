@@ -27,6 +27,7 @@ log = structlog.get_logger("gateway.redis")
 
 _ALWAYS = "n8n-gateway:replicas"
 """Keeps the connection open while nothing else is listened to."""
+_SUBSCRIBE_SECONDS = 5.0
 _PUBLISH_SECONDS = 2.0
 _RETRY_SECONDS = 0.5
 
@@ -94,7 +95,8 @@ class Channels:
     async def _converse(self, pubsub: PubSub) -> None:
         """Hand over what comes, and keep to what is listened to, until the connection breaks."""
         self._stale.clear()
-        await pubsub.subscribe(*self._handlers)
+        async with asyncio.timeout(_SUBSCRIBE_SECONDS):
+            await pubsub.subscribe(*self._handlers)
         hearing = asyncio.create_task(self._hear(pubsub))
         try:
             while not hearing.done():

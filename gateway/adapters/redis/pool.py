@@ -1,0 +1,14 @@
+"""The one pool of connections that all which is kept in Redis shares."""
+
+from __future__ import annotations
+
+from redis.asyncio import Redis
+
+
+def redis_pool(url: str) -> Redis:
+    """Connections to the Redis at a URL, as many as are needed. How long a call may take, its caller says.
+
+    With a timeout of its own, redis-py loses a cancellation that comes as a command is sent: asyncio.wait_for
+    does, before Python 3.12.
+    """
+    return Redis.from_url(url, socket_timeout=None)
