@@ -86,7 +86,8 @@ def test_a_watch_is_answered_before_there_is_an_event(
             ]
             assert [watch.headers["content-type"] for watch in watches] == [accept] * 2
             stub_n8n.open_gate()
-            assert all(watch.read().count(b'"sequence"') == 2 for watch in watches)
+            told = [watch.read() for watch in watches]
+            assert [text.count(b'"sequence"') for text in told] == [2, 2], told
         assert kinds(list(here)) == ["chunk", "completed"]
 
 
