@@ -374,14 +374,14 @@ def test_serve_with_a_certificate_that_is_not_there_tells_so(
 
 _DYING = """
 import sys
-from gateway.doors import http
+from gateway.doors.http.server import _Server
 
 async def on_tick(self, counter):
     if counter:
         raise RuntimeError("a fault of the server")
     return False
 
-http._Server.on_tick = on_tick
+_Server.on_tick = on_tick
 sys.argv = ["n8n-gateway", "serve"]
 from gateway.__main__ import main
 main()

@@ -19,7 +19,7 @@ import pytest
 import structlog
 
 from gateway import cli
-from gateway.doors import http
+from gateway.doors.http.server import _Server
 from gateway.settings import Settings
 from gateway.workers import CANNOT_SERVE, Workers
 from tests.command import SECONDS, complaint, environment_of, run, serving
@@ -127,7 +127,7 @@ def lose_port(lost: Path, replaced: Path, settings: Settings) -> None:
             await asyncio.to_thread(replaced.write_text, str(settings.http_port))
         return bool(server.should_exit)
 
-    http._Server.on_tick = on_tick  # type: ignore[method-assign]
+    _Server.on_tick = on_tick  # type: ignore[method-assign]
     cli._work(settings)
 
 

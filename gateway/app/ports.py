@@ -10,8 +10,7 @@ import structlog
 
 from gateway.doors.connect import ConnectDoor
 from gateway.doors.grpc import Connections, GrpcDoor
-from gateway.doors.http import HttpServer, http_application
-from gateway.doors.http_protocol import Bounds
+from gateway.doors.http import Bounds, HttpServer, http_application
 from gateway.doors.metrics import metrics_application
 from gateway.doors.rest import RestDoor
 from gateway.doors.tls import Tls, TlsFiles

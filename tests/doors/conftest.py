@@ -15,8 +15,7 @@ from structlog.testing import capture_logs
 from gateway.chain.context import establish_context
 from gateway.doors.connect import ConnectDoor
 from gateway.doors.grpc import Connections, GrpcDoor
-from gateway.doors.http import HttpServer, http_application
-from gateway.doors.http_protocol import Bounds
+from gateway.doors.http import Bounds, HttpServer, http_application
 from gateway.doors.rest import RestDoor
 from gateway.doors.tls import Tls
 from gateway.gen.n8ngateway.v1 import execution_service_pb, health_service_pb

@@ -13,7 +13,7 @@ import grpc
 import httpx
 import pytest
 
-from gateway.doors.http import _EXPOSED_HEADERS
+from gateway.doors.http.server import _EXPOSED_HEADERS
 from gateway.rpc.errors import Code
 from gateway.transcoding.gen.google.rpc.error_details_pb import ErrorInfo, QuotaFailure, RetryInfo
 from gateway.transcoding.gen.google.rpc.status_pb import Status

@@ -15,8 +15,8 @@ from connectrpc.codec import proto_binary_codec
 from connectrpc.errors import ConnectError
 from connectrpc.request import Headers
 
-from gateway.doors.connect_http import in_envelopes, in_small_envelope, only_message
-from gateway.doors.gzip import WORTHWHILE, compress
+from gateway.doors.connect.gzip import WORTHWHILE, compress
+from gateway.doors.connect.http import in_envelopes, in_small_envelope, only_message
 from gateway.transcoding.negotiation import accepts_gzip
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from protobuf import Message
 
 from gateway.doors.asgi import Application, Event, Receive, Scope, Send
 from gateway.doors.connect import ConnectDoor, Encoding
-from gateway.doors.connect_unary import ConnectUnary
+from gateway.doors.connect.unary import ConnectUnary
 from gateway.gen.n8ngateway.v1.execution_service_pb import ExecuteRequest, ExecuteResponse
 from gateway.rpc import chain
 from gateway.rpc.call import Call

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from gateway.doors.asgi import CACHE_CONTROL, Application, Event, RawHeaders, Receive, Scope, Send
-from gateway.doors.gzip import WORTHWHILE, compress
+from gateway.doors.connect.gzip import WORTHWHILE, compress
 from gateway.transcoding.conditional import entity_tag, none_match
 from gateway.transcoding.negotiation import accepts_gzip
 

@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
-from gateway.doors.connect_wires import WIRES, Wire
+from gateway.doors.connect.wires import WIRES, Wire
 from gateway.rpc.call import Call
 from gateway.rpc.errors import RpcError
 from gateway.transcoding import Headers, Response
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from connectrpc.errors import ConnectError
 
     from gateway.doors.asgi import Application, Event, Receive, Scope, Send
-    from gateway.doors.connect import Encoding
+    from gateway.doors.connect.door import Encoding
     from gateway.rpc.chain import Chain
     from gateway.rpc.methods import Method
     from gateway.transcoding import WholeRequest

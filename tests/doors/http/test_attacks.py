@@ -10,7 +10,7 @@ import pytest
 
 from gateway.chain.address import ClientAddress
 from gateway.doors.grpc import Connections
-from gateway.doors.http_protocol import Bounds
+from gateway.doors.http import Bounds
 from tests.doors.conftest import Doors, serve
 from tests.doors.wire import SECONDS, connect, request_bytes
 

@@ -14,9 +14,9 @@ from starlette.datastructures import MutableHeaders
 from starlette.middleware.cors import CORSMiddleware
 
 from gateway.doors.asgi import Answering, Application, Event, RawHeaders, Receive, Scope, Send
-from gateway.doors.docs import FIRST_SEGMENTS, documentation
-from gateway.doors.hosts import AllowedHosts
-from gateway.doors.http_protocol import BoundedHttpProtocol, Bounds, Pending
+from gateway.doors.http.docs import FIRST_SEGMENTS, documentation
+from gateway.doors.http.hosts import AllowedHosts
+from gateway.doors.http.protocol import BoundedHttpProtocol, Bounds, Pending
 from gateway.doors.listening import listen
 
 if TYPE_CHECKING:

@@ -21,10 +21,10 @@ from protobuf import Registry
 from protobuf.wkt.google.protobuf.descriptor_pb import MethodOptions
 
 from gateway.doors.asgi import Receive, Scope, Send
-from gateway.doors.connect_http import ConnectHttp, in_envelopes
-from gateway.doors.connect_unary import ConnectUnary
-from gateway.doors.grpc_web_text import GrpcWebText
-from gateway.doors.gzip import RequestGzip
+from gateway.doors.connect.grpc_web_text import GrpcWebText
+from gateway.doors.connect.gzip import RequestGzip
+from gateway.doors.connect.http import ConnectHttp, in_envelopes
+from gateway.doors.connect.unary import ConnectUnary
 from gateway.rpc.call import Call
 from gateway.rpc.decode import decode_binary
 from gateway.rpc.errors import Code, InvalidArgument, RpcError

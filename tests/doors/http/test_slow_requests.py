@@ -8,7 +8,7 @@ import json
 import pytest
 
 from gateway.doors.grpc import Connections
-from gateway.doors.http_protocol import Bounds
+from gateway.doors.http import Bounds
 from gateway.gen.n8ngateway.v1.execution_service_pb import WatchExecutionRequest
 from tests.doors.conftest import EXECUTIONS, serve
 from tests.doors.wire import SECONDS, Http1, connect, frame, request_bytes

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import grpc
 
-from gateway.doors.grpc_operations import Operations
+from gateway.doors.grpc.operations import Operations
 from gateway.doors.listening import listen
 from gateway.rpc.call import Call
 from gateway.rpc.decode import decode_binary
@@ -25,7 +25,7 @@ from gateway.rpc.metadata import joined
 from gateway.rpc.status import status_of
 
 if TYPE_CHECKING:
-    from gateway.doors.grpc_operations import IsReady
+    from gateway.doors.grpc.operations import IsReady
     from gateway.rpc.chain import Chain
     from gateway.rpc.methods import Method, MethodTable
     from gateway.transcoding import Outgoing

@@ -13,7 +13,7 @@ import pytest
 
 from gateway.doors.asgi import Receive, Scope, Send
 from gateway.doors.http import HttpServer
-from gateway.doors.http_cycle import WholeRequestCycle
+from gateway.doors.http.cycle import WholeRequestCycle
 from gateway.gen.n8ngateway.v1.execution_service_pb import ExecuteRequest
 from gateway.transcoding.responder import Response
 from gateway.transcoding.unary import WholeRequest

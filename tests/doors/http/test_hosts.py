@@ -5,7 +5,7 @@ from collections.abc import Collection
 import pytest
 
 from gateway.doors.asgi import Event, Receive, Scope, Send
-from gateway.doors.hosts import AllowedHosts
+from gateway.doors.http.hosts import AllowedHosts
 from gateway.transcoding import Headers, Response, WholeRequest
 
 HOSTS = ["localhost", "api.Example.com", "*.example.org", "[::1]"]

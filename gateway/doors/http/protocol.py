@@ -21,7 +21,7 @@ import httptools
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
-from gateway.doors.http_cycle import Signal, WholeRequestCycle, whole_scope
+from gateway.doors.http.cycle import Signal, WholeRequestCycle, whole_scope
 from gateway.transcoding.metadata import Headers
 from gateway.transcoding.unary import WholeRequest
 

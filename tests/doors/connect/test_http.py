@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from gateway.doors.connect_http import ConnectHttp, in_envelopes
+from gateway.doors.connect.http import ConnectHttp, in_envelopes
 from tests.calls import method
 
 SMALL, LARGE = b"small", b"x" * 5000

@@ -1,0 +1,7 @@
+"""The Connect and gRPC-Web door."""
+
+from __future__ import annotations
+
+from gateway.doors.connect.door import ConnectDoor, Encoding
+
+__all__ = ["ConnectDoor", "Encoding"]
