@@ -19,12 +19,13 @@ import uvloop
 from rich.console import Console
 from rich.markup import escape
 
-from gateway import given, logs, platform
+from gateway import logs
 from gateway.adapters.postgres import migrations
 from gateway.adapters.postgres.migrations import MigrationError
-from gateway.client.command import call
-from gateway.credits import application as credits_application
-from gateway.keys import application as keys_application
+from gateway.commands import given, platform
+from gateway.commands.call import call
+from gateway.commands.credits import application as credits_application
+from gateway.commands.keys import application as keys_application
 from gateway.rpc.errors import RpcError
 from gateway.settings import Settings, SettingsError
 from gateway.workers import CANNOT_SERVE, WorkerError, Workers, stop_with_parent
@@ -222,7 +223,7 @@ def sign(  # noqa: PLR0913 - one parameter for each option
     curl: Annotated[bool, typer.Option("--curl", help="Print a curl command.")] = False,
 ) -> None:
     """Sign one request with an API key's client secret; print its headers, as `curl -H @-` takes them."""
-    from gateway.signing import Request, RequestError, as_curl  # noqa: PLC0415 - for this command alone
+    from gateway.commands.signing import Request, RequestError, as_curl  # noqa: PLC0415 - for this command alone
 
     try:
         request = Request.of(target, data, data_file, method=method, content_type=content_type, tenant=tenant)

@@ -1,8 +1,7 @@
-"""What `n8n-gateway call` is made of: one caller of the API, over every door.
+"""What `n8n-gateway call` calls with: one caller of the API, over every door.
 
 ::
 
-    command    the options, and what is printed
     methods    which method a name means
     caller     who calls, and where; the request's headers and its signature
     failure    how a call ends that does not end well

@@ -18,10 +18,11 @@ import typer
 from protobuf import Message
 from rich.console import Console
 
-from gateway import given
 from gateway.adapters.postgres import PostgresDatabase
 from gateway.adapters.vault import SealedVault, SupabaseVault, Vault
 from gateway.chain.authenticate import PLATFORM
+from gateway.commands import given
+from gateway.commands.platform import DatabaseUrl, Organization, call, hold, on_database, rate_limit
 from gateway.gen.n8ngateway.v1 import api_key_service_pb
 from gateway.gen.n8ngateway.v1.api_key_pb import ApiKey, ApiKeyState
 from gateway.gen.n8ngateway.v1.api_key_service_pb import (
@@ -34,7 +35,6 @@ from gateway.gen.n8ngateway.v1.api_key_service_pb import (
     RotateApiKeyRequest,
     RotateApiKeyResponse,
 )
-from gateway.platform import DatabaseUrl, Organization, call, hold, on_database, rate_limit
 from gateway.rpc.api_keys import parse_key
 from gateway.rpc.call import Call
 from gateway.rpc.errors import FailedPrecondition, NotFound

@@ -9,8 +9,8 @@ from uuid import UUID
 import typer
 from rich.console import Console
 
+from gateway.commands.platform import DatabaseUrl, Organization, call, hold
 from gateway.gen.n8ngateway.v1.credit_service_pb import AddCreditsRequest
-from gateway.platform import DatabaseUrl, Organization, call, hold
 from gateway.rpc.resource_json import time_json
 
 application = typer.Typer(help="Credits: add them, show them, prove them.", no_args_is_help=True)

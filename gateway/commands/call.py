@@ -19,10 +19,10 @@ from protobuf import DescMethod, Message
 from rich.console import Console
 from rich.markup import escape
 
-from gateway import given
 from gateway.client.caller import Caller, Endpoint, Request
 from gateway.client.failure import CallError
 from gateway.client.methods import METHODS, UnknownMethod, completions, find_method, full_name, rest_binding
+from gateway.commands import given
 from gateway.transcoding import JsonDecoder, JsonError
 from gateway.transcoding.fields import is_http_body
 

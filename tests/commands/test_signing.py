@@ -17,7 +17,7 @@ import pytest
 
 from tests.conftest import RunningDev
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs/signing.md").read_text()
 KEY = f"gw_test_{'a' * 16}_{'a' * 52}"
 SECRET = "gw_secret_told_to_nobody"

@@ -16,11 +16,11 @@ from protobuf import Message
 from protovalidate import Validator
 from rich.console import Console
 
-from gateway import given
 from gateway.adapters.postgres import PostgresDatabase, migrations
 from gateway.adapters.postgres.migrations import MigrationError
 from gateway.adapters.sqlstates import SCHEMA_MISSING
 from gateway.chain import validate
+from gateway.commands import given
 from gateway.gen.n8ngateway.v1.organization_pb import Organization as OrganizationMessage
 from gateway.gen.n8ngateway.v1.organization_service_pb import CreateOrganizationRequest
 from gateway.gen.n8ngateway.v1.workflow_pb import Workflow
