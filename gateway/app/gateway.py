@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from gateway.app.callers import Callers
 from gateway.app.ports import Ports
 from gateway.app.services import Services
+from gateway.app.start_checks import check_settings
 from gateway.app.surroundings import Surroundings
-from gateway.start_checks import check_settings
 
 if TYPE_CHECKING:
     from gateway.settings import Settings

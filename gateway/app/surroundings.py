@@ -20,12 +20,12 @@ from gateway.adapters.redis.replicas import Replicas
 from gateway.adapters.supabase import SupabaseDatabase
 from gateway.adapters.vault import SealedVault, SupabaseVault, Vault
 from gateway.adapters.watched_database import WatchedDatabase
+from gateway.app.start_checks import check_database, check_migrations, check_platform, check_vault
 from gateway.executions.token import ExecutionTokens
 from gateway.rpc.degraded import Part, Parts
 from gateway.rpc.periodic import stop
 from gateway.services.health import Check
 from gateway.settings import Environment, Settings, plain
-from gateway.start_checks import check_database, check_migrations, check_platform, check_vault
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -13,15 +13,15 @@ from yarl import URL
 
 from gateway.adapters.postgres import PostgresDatabase
 from gateway.adapters.vault import SealedVault, SupabaseVault
-from gateway.rpc.errors import Unavailable
-from gateway.settings import Settings, SettingsError
-from gateway.start_checks import (
+from gateway.app.start_checks import (
     check_database,
     check_migrations,
     check_platform,
     check_settings,
     check_vault,
 )
+from gateway.rpc.errors import Unavailable
+from gateway.settings import Settings, SettingsError
 from tests.adapters.databases import Cluster, cluster, login, new_tenant, superuser, superuser_url
 
 __all__ = ["cluster", "superuser", "superuser_url"]
