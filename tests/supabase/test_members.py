@@ -420,9 +420,17 @@ async def test_claims_of_a_key_count_only_with_its_subject(
             await database.call("get_workflow", forged, p_id=tenant.workflow_id)
 
 
-@pytest.mark.parametrize("end", ["revoked_at = now()", "expires_at = now()", "organization_id = $2"])
+@pytest.mark.parametrize(
+    ("end", "reason"),
+    [
+        ("revoked_at = now()", "API_KEY_REVOKED"),
+        ("expires_at = now()", "API_KEY_EXPIRED"),
+        ("revoked_at = now(), expires_at = now()", "API_KEY_REVOKED"),
+        ("organization_id = $2", "API_KEY_INVALID"),
+    ],
+)
 async def test_a_key_counts_while_it_lives_whatever_its_token_says(
-    database: PostgresDatabase, superuser: Any, end: str
+    database: PostgresDatabase, superuser: Any, end: str, reason: str
 ) -> None:
     tenant, other = await new_tenant(database, balance=5), await new_tenant(database)
     key = await add_api_key(superuser, tenant.organization_id)
@@ -440,7 +448,7 @@ async def test_a_key_counts_while_it_lives_whatever_its_token_says(
     for function, arguments in calls:
         with pytest.raises(Unauthenticated) as raised:
             await database.call(function, key, **arguments)
-        assert raised.value.reason == "API_KEY_INVALID"
+        assert raised.value.reason == reason
 
 
 async def test_nothing_is_found_outside_of_the_tenant_that_a_call_names(database: PostgresDatabase) -> None:
