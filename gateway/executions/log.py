@@ -217,5 +217,8 @@ def _wake(waiting: dict[asyncio.Future[None], None]) -> None:
 
 def expired(first_kept: int) -> OutOfRange:
     """Tells a reader that events which it has not read are gone."""
-    msg = f"Events up to {first_kept - 1} are no longer kept: the reader was too slow, or came too late."
+    msg = (
+        f"Events up to {first_kept - 1} are no longer kept: the reader was too slow, or came too late. "
+        "GetExecution has the outcome as soon as the run has ended."
+    )
     return OutOfRange(msg, reason="EVENTS_EXPIRED", metadata={"first_kept": str(first_kept)})

@@ -126,14 +126,19 @@ class Run:
         """How it has ended; raises as `ended`."""
         if self.log.is_abandoned:
             raise Moved
+        outcome, settlement = self.check_settled()
+        if outcome.error is not None:
+            raise outcome.error
+        return outcome, settlement
+
+    def check_settled(self) -> tuple[Outcome, Settlement]:
+        """How it has ended. Raises the RpcError that kept it from being settled; its log has no end then."""
         if self.broken is not None:
             raise self.broken
         if self.outcome is None or self.settlement is None:
             msg = "The gateway stopped before the run was settled."
             metadata = {"execution_id": self.job.execution_id}
             raise Unavailable(msg, reason="SHUTTING_DOWN", metadata=metadata)
-        if self.outcome.error is not None:
-            raise self.outcome.error
         return self.outcome, self.settlement
 
 

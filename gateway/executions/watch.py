@@ -129,6 +129,7 @@ class Watcher:
                     pass  # too far behind for this process: Redis keeps more
                 else:
                     if not run.log.is_abandoned:
+                        run.check_settled()
                         return
             stored = None
         following = self._follow(execution_id, after, look, stored, announced=announced and run is None)
@@ -151,7 +152,7 @@ class Watcher:
             following = _Following(self._streams, stored or await look(), after)
             while not following.is_over:
                 changed.clear()
-                if events := await following.next():
+                if events := await following.next(look):
                     for start in range(0, len(events), TAKEN_AT_ONCE):
                         yield events[start : start + TAKEN_AT_ONCE]
                 elif announced and following.is_idle:
@@ -174,9 +175,9 @@ class _Following:
         self.is_idle = False
         """Whether there was nothing to be had."""
 
-    async def next(self) -> list[ExecutionEvent]:
-        """The next events, if there are any."""
-        events = await self._read()
+    async def next(self, look: Callable[[], Awaitable[Stored]]) -> list[ExecutionEvent]:
+        """The next events, if there are any. Raises OutOfRange when they are gone for good."""
+        events = await self._read(look)
         if not events and has_ended(self._stored.execution):
             rest = await self._rest()
             self.is_over = rest is not None
@@ -191,7 +192,7 @@ class _Following:
             return
         if progress.last > self._after:
             if not await self._streams.read(self._stored.execution.id, self._after):
-                raise expired(progress.last + 1)  # to make room for others: see `event_streams`
+                await self._miss(progress.last + 1, look)  # to make room for others: see `event_streams`
             return
         if progress.writer and await self._streams.is_alive(progress.writer):
             return
@@ -199,7 +200,15 @@ class _Following:
         if has_ended(self._stored.execution):
             self.patience.renew()
 
-    async def _read(self) -> list[ExecutionEvent]:
+    async def _miss(self, first_kept: int, look: Callable[[], Awaitable[Stored]]) -> None:
+        """Go on with the outcome where the next events are gone. Raises OutOfRange when that tells less."""
+        if self._after <= 1 and not has_ended(self._stored.execution):
+            self._stored = await look()
+        if self._after > 1 or not has_ended(self._stored.execution):
+            raise expired(first_kept)
+        self.patience.give_up()
+
+    async def _read(self, look: Callable[[], Awaitable[Stored]]) -> list[ExecutionEvent]:
         try:
             events = await self._streams.read(self._stored.execution.id, self._after)
         except Unavailable:
@@ -209,7 +218,8 @@ class _Following:
             return []
         for index, event in enumerate(events):
             if event.sequence != self._after + 1 + index:
-                raise expired(event.sequence)
+                await self._miss(event.sequence, look)
+                return []
         if events:
             self._after = events[-1].sequence
             self.is_over = is_end(events[-1])
@@ -235,6 +245,8 @@ class _Following:
             newest = await self._streams.read(execution.id, published - 1)
             if self._after >= published and any(map(is_end, newest)):
                 return []
+            if 1 < self._after < published:
+                raise expired(published + 1)
             return [_end(self._stored, max(self._after, published) + 1)]
         return list(outcome_events(execution, self._stored.credits_remaining, self._after))
 

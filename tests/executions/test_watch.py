@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractContextManager, aclosing, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,10 +16,13 @@ from redis.asyncio import Redis
 from gateway.adapters.redis.event_streams import Batch, EventStreams
 from gateway.executions import watch as module
 from gateway.executions.log import TAKEN_AT_ONCE
+from gateway.executions.publisher import Publication, Publisher
+from gateway.executions.run import Job, Run
 from gateway.executions.stored import Stored
 from gateway.executions.watch import FIRST_LOOK_SECONDS, Watcher
 from gateway.gen.n8ngateway.v1.execution_event_pb import ExecutionChunk, ExecutionCompleted, ExecutionEvent
 from gateway.gen.n8ngateway.v1.execution_pb import Execution, ExecutionState
+from gateway.gen.n8ngateway.v1.workflow_pb import Workflow
 from gateway.local.valkey import LocalValkey
 from gateway.rpc.errors import OutOfRange, Unavailable
 
@@ -53,8 +56,13 @@ def event(sequence: int, told: Told) -> ExecutionEvent:
     return ExecutionEvent(execution_id=RUN, sequence=sequence, event=told)
 
 
-async def read(streams: EventStreams, after: int) -> list[int]:
-    async with aclosing(Watcher({}, streams, Silent()).watch(RUN, after, ended)) as batches:
+async def swept() -> Stored:
+    """A run whose replica went without a word."""
+    return Stored(Execution(id=RUN, state=ExecutionState.UNKNOWN), 0)
+
+
+async def read(streams: EventStreams, after: int, look: Callable[[], Awaitable[Stored]] = ended) -> list[int]:
+    async with aclosing(Watcher({}, streams, Silent()).watch(RUN, after, look)) as batches:
         return [event.sequence async for batch in batches for event in batch]
 
 
@@ -105,3 +113,107 @@ async def test_events_that_never_come_are_told_to_be_gone(
             await read(streams, after=2)
         assert caught.value.reason == "EVENTS_EXPIRED"
         await streams.close()
+
+
+@pytest.fixture
+async def redis(tmp_path: Path) -> AsyncIterator[Redis]:
+    async with LocalValkey(tmp_path) as valkey, Redis.from_url(valkey.url) as connected:
+        yield connected
+
+
+@pytest.fixture
+async def streams(redis: Redis, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[EventStreams]:
+    """Streams whose readers are soon told what is not to come."""
+    monkeypatch.setattr(module, "TAIL_SECONDS", 0.5)
+    found = EventStreams(redis)
+    yield found
+    await found.close()
+
+
+@pytest.mark.parametrize("state", [ExecutionState.COMPLETED, ExecutionState.RUNNING])
+async def test_of_a_stream_that_has_lost_its_beginning_the_outcome_is_told(
+    streams: EventStreams, state: ExecutionState
+) -> None:
+    """Redis came back empty, or made room for others; the run may end while its reader finds that."""
+    await streams.append("another replica", [Batch(RUN, "tenant", [event(4, TEXT), event(5, END)])])
+    known = [Stored(Execution(id=RUN, state=state), 0)] if state is ExecutionState.RUNNING else []
+
+    async def found() -> Stored:
+        return known.pop() if known else await ended()
+
+    assert await read(streams, 0, found) == [4, 5]
+    assert await read(streams, 1) == [4, 5]
+    assert await read(streams, 3) == [4, 5]
+    with pytest.raises(OutOfRange) as caught:
+        await read(streams, 2)
+    assert caught.value.reason == "EVENTS_EXPIRED"
+    assert "GetExecution" in caught.value.message
+
+
+async def test_while_a_run_goes_on_events_that_are_gone_are_told_to_be(streams: EventStreams) -> None:
+    await streams.append("another replica", [Batch(RUN, "tenant", [event(4, TEXT)])])
+    for after in (0, 1, 2):
+        with pytest.raises(OutOfRange) as caught:
+            await read(streams, after, look)
+        assert caught.value.reason == "EVENTS_EXPIRED"
+
+
+async def test_the_end_of_a_lost_run_hides_no_events_that_are_gone(
+    streams: EventStreams, redis: Redis
+) -> None:
+    """Redis knows how far the stream has come, and has made room of it."""
+    text = [event(n, TEXT) for n in range(1, 5)]
+    await streams.append("another replica", [Batch(RUN, "tenant", text)])
+    assert await read(streams, 2, swept) == [3, 4, 5]
+    assert await read(streams, 4, swept) == [5]
+    await redis.delete(f"n8n-gateway:{{{RUN}}}:events")
+    assert await read(streams, 4, swept) == [5]
+    assert await read(streams, 0, swept) == [5]
+    with pytest.raises(OutOfRange) as caught:
+        await read(streams, 2, swept)
+    assert caught.value.reason == "EVENTS_EXPIRED"
+
+
+async def test_a_run_that_could_not_be_settled_here_does_not_end_as_if_it_had(streams: EventStreams) -> None:
+    """Its replica stops, or broke: its log has no end, and its reader has to come again."""
+    publisher = Publisher(streams, "this replica")
+    run = Run(Job(RUN, Workflow(), 1, b"{}", ""), Publication(publisher, RUN, "tenant"))
+    publisher.start()
+    run.log.append(TEXT)
+    run.log.close()
+    seen: list[int] = []
+    reading = Watcher({RUN: run}, streams, Silent()).watch(RUN, 0, look)
+
+    async def read_out() -> None:
+        async for batch in reading:
+            seen.extend(each.sequence for each in batch)
+
+    with pytest.raises(Unavailable) as caught:
+        await read_out()
+    assert (seen, caught.value.reason) == ([1], "SHUTTING_DOWN")
+    await publisher.close(1)
+
+
+async def test_a_redis_that_is_full_stops_nobody_here_and_loses_nothing(
+    streams: EventStreams, redis: Redis
+) -> None:
+    publisher = Publisher(streams, "this replica")
+    over = asyncio.Event()
+    run = Run(Job(RUN, Workflow(), 1, b"{}", ""), Publication(publisher, RUN, "tenant", ended=over.set))
+    publisher.start()
+    await redis.config_set("maxmemory-policy", "noeviction")
+    await redis.config_set("maxmemory", 1)
+    async with aclosing(Watcher({RUN: run}, streams, Silent()).watch(RUN, 0, look)) as batches:
+        run.log.append(TEXT)
+        assert [each.sequence for each in await anext(batches)] == [1]
+    run.log.append(TEXT)
+    run.publication.whole = True
+    run.log.close()
+    with pytest.raises(OutOfRange):
+        await read(streams, 2)
+    assert await read(streams, 0) == [4, 5]
+    assert not over.is_set()
+    await redis.config_set("maxmemory", 0)
+    await over.wait()
+    assert [each.sequence for each in await streams.read(RUN, 0)] == [1, 2]
+    await publisher.close(1)
