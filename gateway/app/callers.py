@@ -13,7 +13,6 @@ from gateway.adapters.redis.changes import API_KEYS, N8N_INSTANCES, ORGANIZATION
 from gateway.adapters.redis.leases import RedisLeases
 from gateway.adapters.redis.nonces import Nonces
 from gateway.adapters.redis.windows import RedisWindows
-from gateway.app.services import HEALTH, INTERNAL
 from gateway.chain.access_log import LOGGER, AccessLog
 from gateway.chain.address import ClientAddress
 from gateway.chain.address_limit import AddressLimit, FailedAuthentications
@@ -41,6 +40,7 @@ from gateway.chain.validate import Validate
 from gateway.limits.addresses import AddressWindows
 from gateway.limits.limiter import Limiter
 from gateway.limits.streams import OpenStreams
+from gateway.rpc import api
 from gateway.rpc.chain import Chain
 from gateway.rpc.standing import Standing
 from gateway.settings import plain
@@ -136,7 +136,7 @@ class Callers:
             default = DevelopmentHeaders(otherwise=default)
         default = PlatformToken(plain(settings.platform_token), otherwise=default)
         internal = InternalSecret(plain(settings.n8n_internal_auth_secret), self._n8n_secrets)
-        return Authenticate(default, {HEALTH.type_name: None, INTERNAL.type_name: internal})
+        return Authenticate(default, {api.HEALTH.type_name: None, api.INTERNAL.type_name: internal})
 
     def _signatures(self) -> Signatures:
         return Signatures(
@@ -163,7 +163,7 @@ class Callers:
         if rate is None or not self._settings.enable_rate_limiting:
             return []
         # Both are asked by machines that many depend on, and neither does much for a stranger.
-        return [AddressLimit(AddressWindows(*rate), (HEALTH.type_name, INTERNAL.type_name))]
+        return [AddressLimit(AddressWindows(*rate), (api.HEALTH.type_name, api.INTERNAL.type_name))]
 
     def _rate_limit(self, methods: MethodTable) -> list[RateLimit]:
         settings, around = self._settings, self._around

@@ -24,16 +24,7 @@ from gateway.executions.reports import Reports
 from gateway.executions.runner import Runner
 from gateway.executions.sweeper import Sweeper
 from gateway.executions.watch import Watcher
-from gateway.gen.n8ngateway.v1 import (
-    api_key_service_pb,
-    credit_service_pb,
-    execution_service_pb,
-    health_service_pb,
-    internal_service_pb,
-    organization_service_pb,
-    webhook_service_pb,
-    workflow_service_pb,
-)
+from gateway.rpc import api
 from gateway.rpc.methods import MethodTable
 from gateway.services.api_key import ApiKeyService
 from gateway.services.credit import CreditService
@@ -54,8 +45,6 @@ if TYPE_CHECKING:
     from gateway.app.surroundings import Surroundings
     from gateway.settings import Settings
 
-HEALTH = health_service_pb.desc().services[0]
-INTERNAL = internal_service_pb.desc().services[0]
 PUBLISH_SECONDS = 2.0
 """How long the last events may take to reach Redis when the gateway stops."""
 
@@ -95,14 +84,14 @@ class Services:
         api_keys = ApiKeyService(database, vault, partial(publish, API_KEYS))
         return MethodTable(
             [
-                (organization_service_pb.desc().services[0], organizations),
-                (api_key_service_pb.desc().services[0], api_keys),
-                (credit_service_pb.desc().services[0], CreditService(database)),
-                (workflow_service_pb.desc().services[0], WorkflowService(database)),
-                (execution_service_pb.desc().services[0], executions),
-                (webhook_service_pb.desc().services[0], await self._webhooks()),
-                (INTERNAL, self._internal(reports)),
-                (HEALTH, self.health),
+                (api.ORGANIZATION, organizations),
+                (api.API_KEY, api_keys),
+                (api.CREDIT, CreditService(database)),
+                (api.WORKFLOW, WorkflowService(database)),
+                (api.EXECUTION, executions),
+                (api.WEBHOOK, await self._webhooks()),
+                (api.INTERNAL, self._internal(reports)),
+                (api.HEALTH, self.health),
             ]
         )
 

@@ -8,31 +8,8 @@ from difflib import get_close_matches
 
 from protobuf import DescMethod
 
-from gateway.gen.n8ngateway.v1 import (
-    api_key_service_pb,
-    credit_service_pb,
-    execution_service_pb,
-    health_service_pb,
-    internal_service_pb,
-    organization_service_pb,
-    webhook_service_pb,
-    workflow_service_pb,
-)
+from gateway.rpc.api import SERVICES
 from gateway.transcoding import Binding, service_bindings
-
-SERVICES = tuple(
-    module.desc().services[0]
-    for module in (
-        execution_service_pb,
-        workflow_service_pb,
-        organization_service_pb,
-        api_key_service_pb,
-        credit_service_pb,
-        webhook_service_pb,
-        health_service_pb,
-        internal_service_pb,
-    )
-)
 
 METHODS = tuple(method for service in SERVICES for method in service.methods)
 

@@ -23,7 +23,6 @@ from gateway.adapters.vault import SealedVault, SupabaseVault, Vault
 from gateway.chain.authenticate import PLATFORM
 from gateway.commands import given
 from gateway.commands.platform import DatabaseUrl, Organization, call, hold, on_database, rate_limit
-from gateway.gen.n8ngateway.v1 import api_key_service_pb
 from gateway.gen.n8ngateway.v1.api_key_pb import ApiKey, ApiKeyState
 from gateway.gen.n8ngateway.v1.api_key_service_pb import (
     CreateApiKeyRequest,
@@ -35,6 +34,7 @@ from gateway.gen.n8ngateway.v1.api_key_service_pb import (
     RotateApiKeyRequest,
     RotateApiKeyResponse,
 )
+from gateway.rpc import api
 from gateway.rpc.api_keys import parse_key
 from gateway.rpc.call import Call
 from gateway.rpc.errors import FailedPrecondition, NotFound
@@ -48,7 +48,6 @@ application = typer.Typer(
     help="API keys of organizations: make, list, rotate and revoke them.", no_args_is_help=True
 )
 
-_SERVICE = api_key_service_pb.desc().services[0]
 _PAGE = 200
 _OPTIONS = {"workflow_ids": "--workflow", "scopes": "--scope", "expires_at": "--expires"}
 _DURATION = re.compile(r"(\d{1,5})([smhd])")
@@ -192,7 +191,7 @@ def _answer(
 
     async def answered(database: PostgresDatabase) -> Message:
         vault = SupabaseVault(database) if keeps_with is None else await _vault(database, keeps_with)
-        methods = MethodTable([(_SERVICE, ApiKeyService(database, vault, _tell_nobody))])
+        methods = MethodTable([(api.API_KEY, ApiKeyService(database, vault, _tell_nobody))])
         method = next(method for method in methods if method.input is type(request))
         asked = Call(
             method,

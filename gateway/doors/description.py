@@ -11,7 +11,8 @@ from protobuf import DescService
 from protobuf.wkt.google.protobuf.descriptor_pb import FileDescriptorSet
 
 from gateway.doors.rest import HTTP_STATUS_BY_REASON
-from gateway.gen.n8ngateway.v1 import execution_service_pb, health_service_pb, internal_service_pb
+from gateway.gen.n8ngateway.v1 import health_service_pb
+from gateway.rpc import api
 from gateway.rpc.errors import DOMAIN
 from gateway.transcoding import service_bindings
 from gateway.transcoding.fields import Json
@@ -66,8 +67,8 @@ _OF_CALLERS: Security = [
 ]
 _OF_THE_PLATFORM: Security = [{"platform": []}]
 _SECURITY_BY_SERVICE: dict[str, Security] = {
-    health_service_pb.desc().services[0].type_name: [],
-    internal_service_pb.desc().services[0].type_name: [{"internal": []}],
+    api.HEALTH.type_name: [],
+    api.INTERNAL.type_name: [{"internal": []}],
 }
 _PLATFORM_ALONE = frozenset({"AddCredits", "RefundExecution"})
 _PLATFORM_TOO = frozenset(
@@ -108,7 +109,7 @@ _HEADERS_BY_METHOD: dict[str, list[dict[str, Json]]] = {
     "StartExecution": [_IDEMPOTENCY_KEY],
     "WatchExecution": [_LAST_EVENT_ID],
 }
-_EXECUTIONS = execution_service_pb.desc().services[0].type_name
+_EXECUTIONS = api.EXECUTION.type_name
 
 _ABOUT = """\
 A multi-tenant gateway in front of private n8n instances. Every method is served over REST, at its own path,

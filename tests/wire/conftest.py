@@ -15,16 +15,7 @@ import pytest
 from connectrpc.protocol import ProtocolType
 from protobuf import DescMethod
 
-from gateway.gen.n8ngateway.v1 import (
-    api_key_service_pb,
-    credit_service_pb,
-    execution_service_pb,
-    health_service_pb,
-    internal_service_pb,
-    organization_service_pb,
-    webhook_service_pb,
-    workflow_service_pb,
-)
+from gateway.rpc.api import SERVICES
 from gateway.rpc.errors import Code
 from tests import leaks
 from tests.conftest import RunningDev
@@ -33,20 +24,7 @@ from tests.wire.clients import Client, ConnectClient, GrpcClient, Outcome, RestC
 
 Mint = Callable[..., str]
 
-METHODS: dict[str, DescMethod] = {
-    method.name: method
-    for module in (
-        api_key_service_pb,
-        credit_service_pb,
-        execution_service_pb,
-        health_service_pb,
-        internal_service_pb,
-        organization_service_pb,
-        webhook_service_pb,
-        workflow_service_pb,
-    )
-    for method in module.desc().services[0].methods
-}
+METHODS: dict[str, DescMethod] = {method.name: method for service in SERVICES for method in service.methods}
 
 WEBHOOKS = [
     "echo", "stream", "stream-fail", "gated", "hang", "endless", "cut", "empty", "text", "bytes", "list",
