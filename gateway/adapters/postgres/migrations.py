@@ -105,7 +105,8 @@ async def plan(url: str, *, local: bool = False) -> list[Migration]:
     """Return what `apply` would apply, in order; changes nothing. Raises MigrationError, as it would."""
     async with _connected(url) as connection:
         await _check_kind(connection, local=local)
-    return [entry.migration for entry in await status(url) if not entry.applied]
+        applied = await _applied(connection)
+    return [migration for migration in migrations() if migration.version not in applied]
 
 
 async def apply(
