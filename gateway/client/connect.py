@@ -15,6 +15,7 @@ from pyqwest import Client, HTTPTransport
 from gateway.client.answer import printer
 from gateway.client.caller import CONNECT_SECONDS, Part, Request, shown
 from gateway.client.failure import CallError
+from gateway.client.unreachable import unreachable
 from gateway.rpc.errors import Code
 from gateway.rpc.methods import path_of
 from gateway.rpc.status import DETAIL_TYPES
@@ -54,12 +55,14 @@ async def call(request: Request, *, web: bool) -> AsyncGenerator[bytes, None]:
         except ConnectError as error:
             if not told and about.http_status is not None:
                 request.trace("<", f"HTTP {about.http_status}", about.headers.items())
+            if error.code.name == "UNAVAILABLE" and error.__cause__ is not None:  # told by no server
+                raise await unreachable(request.endpoint) from None
             code = Code[error.code.name.replace("CANCELED", "CANCELLED")]
             raise CallError(
                 code, error.message, [detail.value(DETAIL_TYPES) for detail in error.details]
             ) from None
-        except OSError as error:
-            raise CallError(Code.UNAVAILABLE, f"{request.endpoint.url}: {error}") from None
+        except OSError:
+            raise await unreachable(request.endpoint) from None
 
 
 async def _messages(request: Request, protocol: ProtocolType) -> AsyncGenerator[Message, None]:

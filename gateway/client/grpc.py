@@ -11,6 +11,7 @@ import grpc.aio
 from gateway.client.answer import printer
 from gateway.client.caller import Endpoint, Part, Request, shown
 from gateway.client.failure import CallError
+from gateway.client.unreachable import unreachable
 from gateway.rpc.errors import Code
 from gateway.rpc.methods import path_of
 from gateway.transcoding.gen.google.rpc.status_pb import Status
@@ -46,9 +47,9 @@ async def call(request: Request) -> AsyncGenerator[bytes, None]:
                 yield show(read(message))
     except grpc.aio.AioRpcError as error:
         request.trace("<", f"gRPC {error.code().name}", _text(error.trailing_metadata()))
-        raise _failure(error) from None
-    except OSError as error:
-        raise CallError(Code.UNAVAILABLE, f"{request.endpoint.url}: {error}") from None
+        raise _told(error) or await unreachable(request.endpoint) from None
+    except OSError:
+        raise await unreachable(request.endpoint) from None
 
 
 def _channel(endpoint: Endpoint) -> grpc.aio.Channel:
@@ -67,8 +68,11 @@ def _text(metadata: Iterable[tuple[str, str | bytes]] | None) -> list[tuple[str,
     return [(name, value) for name, value in metadata or () if isinstance(value, str)]
 
 
-def _failure(error: grpc.aio.AioRpcError) -> CallError:
+def _told(error: grpc.aio.AioRpcError) -> CallError | None:
+    """What the server told; None where it told nothing, for it was not reached."""
     details = dict(error.trailing_metadata()).get(_DETAILS)
     if isinstance(details, bytes):
         return CallError.of(Status.from_binary(details))
+    if error.code() is grpc.StatusCode.UNAVAILABLE:
+        return None
     return CallError(Code(error.code().value[0]), error.details() or "")

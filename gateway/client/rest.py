@@ -12,6 +12,7 @@ import orjson
 from gateway.client.caller import CONNECT_SECONDS, Part, Request, shown
 from gateway.client.failure import CallError
 from gateway.client.methods import rest_binding
+from gateway.client.unreachable import unreachable
 from gateway.rpc.errors import Code
 from gateway.transcoding import encode_request
 
@@ -33,10 +34,8 @@ async def call(request: Request) -> AsyncGenerator[bytes, None]:
         raise CallError(
             Code.DEADLINE_EXCEEDED, f"The call was not done within {request.timeout:g} s."
         ) from None
-    except (httpx.TransportError, OSError) as error:
-        raise CallError(
-            Code.UNAVAILABLE, f"{request.endpoint.url}: {error or type(error).__name__}"
-        ) from None
+    except (httpx.TransportError, OSError):
+        raise await unreachable(request.endpoint) from None
 
 
 def _client(request: Request) -> httpx.AsyncClient:

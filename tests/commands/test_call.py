@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
+import socketserver
 import subprocess
 import sys
 import threading
@@ -154,6 +156,24 @@ def test_a_call_that_takes_too_long_ends(call: Command, gated: str, door: str) -
     assert ended.stderr.startswith("error: DEADLINE_EXCEEDED: ")
 
 
+@contextlib.contextmanager
+def hanging_up() -> Iterator[str]:
+    """A server that ends each connection when the first bytes have come."""
+
+    class HangUp(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            self.request.recv(1)
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), HangUp) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_address[1]}"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
 @pytest.mark.parametrize("door", DOORS)
 def test_a_gateway_that_is_away_is_told(call: Command, environment: dict[str, str], door: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as bound:
@@ -161,7 +181,32 @@ def test_a_gateway_that_is_away_is_told(call: Command, environment: dict[str, st
     nowhere = {"N8N_GATEWAY_URL": away, "N8N_GATEWAY_GRPC_URL": away}
     ended = call("GetLiveness", "--protocol", door, env=environment | nowhere)
     assert ended.exit_code == UNAVAILABLE
-    assert ended.stderr.startswith("error: UNAVAILABLE: ")
+    assert ended.stderr == (
+        f"error: UNAVAILABLE: Nothing listens at {away}: start the gateway there,"
+        " or name its address with --url, or with --grpc-url for gRPC.\n"
+    )
+
+
+@pytest.mark.parametrize("door", DOORS)
+def test_what_is_no_gateway_is_told(call: Command, environment: dict[str, str], door: str) -> None:
+    with hanging_up() as url:
+        where = {"N8N_GATEWAY_URL": url, "N8N_GATEWAY_GRPC_URL": url}
+        ended = call("GetLiveness", "--protocol", door, env=environment | where)
+    assert ended.exit_code == UNAVAILABLE
+    assert ended.stderr.startswith(f"error: UNAVAILABLE: {url} broke the connection off: ")
+
+
+def test_a_host_that_is_not_known_is_told(call: Command, environment: dict[str, str]) -> None:
+    ended = call("GetLiveness", env=environment | {"N8N_GATEWAY_URL": "http://gateway.invalid"})
+    assert ended.stderr.startswith("error: UNAVAILABLE: The host of http://gateway.invalid is not known: ")
+
+
+def test_files_for_tls_that_are_missing_are_told(
+    call: Command, environment: dict[str, str], tmp_path: Path
+) -> None:
+    missing = ("--ca-file", str(tmp_path / "missing.pem"))
+    ended = call("GetLiveness", *missing, env=environment | {"N8N_GATEWAY_URL": "https://127.0.0.1:9"})
+    assert ended.stderr.startswith("error: UNAVAILABLE: The files given for TLS cannot be used: ")
 
 
 @pytest.mark.parametrize("door", DOORS)
@@ -209,7 +254,9 @@ def test_over_tls_the_authority_and_the_own_certificate_are_shown(
             asked = ("ListWorkflows", "--protocol", door)
             answered = call(*asked, *believed, *own, env=signed | where)
             assert answered.exit_code == 0, answered.output
-            assert call(*asked, env=signed | where).exit_code == UNAVAILABLE
+            doubtful = call(*asked, env=signed | where)
+            assert doubtful.exit_code == UNAVAILABLE
+            assert "is not trusted (unable to get local issuer certificate): " in doubtful.stderr
         assert (
             call("ListWorkflows", "--protocol", "grpc", *believed, env=signed | where).exit_code
             == UNAVAILABLE
