@@ -6,12 +6,16 @@ The gateway runs in this process, its parts are real: Postgres, Valkey, an issue
 from __future__ import annotations
 
 import asyncio
+import json
+import os
+import sys
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -26,6 +30,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from gateway.adapters import jwks
 from gateway.local.dev import Dev, DevOptions, Ready
+from tests.command import ROOT
 from tests.stub_n8n import StubN8n
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -208,6 +213,67 @@ async def test_postgres(world: World) -> None:
         await world.answered(200)
     assert (await world.get("/api/v1/health/ready")).json()["status"] == "ready"
     assert await world.grpc_health() == health_pb2.HealthCheckResponse.SERVING
+
+
+async def test_postgres_that_comes_after_the_gateway(world: World, tmp_path: Path) -> None:
+    """One that starts without its database says which, is alive and not ready, and serves once it can."""
+    postgres = world.dev.stack.postgres
+    assert postgres
+    await postgres.stop()
+    is_back = False
+    try:
+        async with _serving(world.ready, tmp_path) as (client, lines):
+            assert any(line["event"].startswith("THE DATABASE CANNOT BE REACHED") for line in lines)
+            late = World(world.dev, world.ready, world.stub, client, world.workflow)
+            assert (await late.get("/api/v1/health/live")).status_code == 200
+            assert (await late.get("/api/v1/health/ready")).status_code == 503
+            ran = world.stub.calls["echo"]
+            refused = await late.run()
+            assert (refused.status_code, reason(refused)) == (503, "DATABASE_UNAVAILABLE")
+            assert world.stub.calls["echo"] == ran
+            await postgres.start()
+            is_back = True
+
+            async def is_ready() -> bool:
+                return (await late.get("/api/v1/health/ready")).status_code == 200
+
+            await late.until(is_ready)
+            answer = await late.run()
+            assert (answer.status_code, answer.json()["credits_used"]) == (200, 1)
+    finally:
+        if not is_back:
+            await postgres.start()
+        await world.until(lambda: world.shows("database", "ok"))
+
+
+@asynccontextmanager
+async def _serving(
+    ready: Ready, directory: Path
+) -> AsyncIterator[tuple[httpx.AsyncClient, list[dict[str, Any]]]]:
+    """Another replica as a process of its own: a client of it, and what it logged until it served."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "gateway", "serve"),
+        cwd=directory,
+        env={"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "HTTP_PORT": "0", "GRPC_PORT": "0"}
+        | ready.settings,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    assert process.stderr
+    lines: list[dict[str, Any]] = []
+    try:
+        while not lines or lines[-1]["event"] != "serving":
+            lines.append(json.loads(await process.stderr.readline()))
+        draining = asyncio.create_task(process.stderr.read())
+        async with httpx.AsyncClient(
+            base_url=f"http://127.0.0.1:{lines[-1]['http_port']}", timeout=30
+        ) as client:
+            yield client, lines
+        process.terminate()
+        await draining
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.wait()
 
 
 async def test_identity_provider(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
