@@ -126,8 +126,11 @@ def error_of(execution: Execution) -> RpcError:
     return error_from(execution.error)
 
 
-def was_never_sent(execution: Execution) -> bool:
-    """Whether it failed for a reason that passes. Nobody is told to come back for one that may have run."""
+def may_come_again(execution: Execution) -> bool:
+    """Whether it failed for a reason that passes, and its caller was told to come back.
+
+    Nobody is told so of a run that may have been sent, unless its workflow may be sent a run twice.
+    """
     failed, error = execution.state is ExecutionState.FAILED, execution.error
     return failed and error is not None and _detail(error, RetryInfo) is not None
 

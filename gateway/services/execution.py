@@ -19,9 +19,9 @@ from gateway.executions.stored import (
     error_from,
     error_of,
     has_ended,
+    may_come_again,
     read_stored,
     stored_from,
-    was_never_sent,
 )
 from gateway.gen.n8ngateway.v1.execution_pb import ExecutionState
 from gateway.gen.n8ngateway.v1.execution_service_pb import (
@@ -201,7 +201,7 @@ class ExecutionService:
         payload = payload_of(request)
         begun = await self._begun(execution_id, request, payload, call, queue=queue)
         known = _known(begun)
-        if isinstance(known, Stored) and was_never_sent(known.execution):
+        if isinstance(known, Stored) and may_come_again(known.execution):
             await self._database.call("release_idempotency_key", None, p_execution_id=known.execution.id)
             begun = await self._begun(execution_id, request, payload, call, queue=queue)
             known = _known(begun)
