@@ -116,7 +116,7 @@ class Services:
         cancellations = Cancellations(database, runner, watcher, peers, dispatcher, endings)
         reports = Reports(database, runner, streams, peers)
         leases = Leases(database, runner, streams)
-        sweeper = Sweeper(database, dispatcher, endings, lease)
+        sweeper = Sweeper(database, leases, dispatcher, endings, lease)
         for part in (publisher, leases, sweeper, dispatcher):
             part.start()
         parts.push_async_callback(streams.close)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import time
 from typing import TYPE_CHECKING, Protocol
@@ -41,19 +42,25 @@ class Leases(Periodic):
         self._lives = lives
 
     async def turn(self) -> float:
-        """Tell that this replica lives, and renew."""
-        with contextlib.suppress(Unavailable):  # readers elsewhere will ask the database
-            await self._lives.beat(self._runner.replica, self._runner.lease_seconds)
-        await self._renew()
+        """Tell that this replica lives, and renew what is old enough to need it: most runs are over before.
+
+        At one time, or a Redis that stands still would keep the leases waiting.
+        """
+        await asyncio.gather(self._live(), self._renew(older_than=self._every / 2))
         return self._every
 
-    async def _renew(self) -> None:
-        """Renew what is old enough to need it: most runs are over before."""
+    async def renew_overdue(self) -> None:
+        """Renew what should have been renewed before now: this process, or the database, has stood still."""
+        await self._renew(older_than=self._every * 1.5)
+
+    async def _live(self) -> None:
+        with contextlib.suppress(Unavailable):  # readers elsewhere will ask the database
+            await self._lives.beat(self._runner.replica, self._runner.lease_seconds)
+
+    async def _renew(self, *, older_than: float) -> None:
         now = time.monotonic()
         leased = [
-            run
-            for run in self._runner.runs.values()
-            if run.is_leased and now - run.leased_at > self._every / 2
+            run for run in self._runner.runs.values() if run.is_leased and now - run.leased_at > older_than
         ]
         if not leased:
             return

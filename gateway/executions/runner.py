@@ -40,6 +40,10 @@ log = structlog.get_logger("gateway.executions")
 
 GIVE_BACK_SECONDS = 0.5
 """Between two attempts to settle what nobody knows to have begun."""
+CLAIM_SECONDS = 0.5
+"""Between two attempts to take over what another replica has published of a run."""
+CLAIMED_WITHIN_SECONDS = 5.0
+"""How long it tries."""
 BEGIN_SECONDS = 20.0
 """How long after the database broke off it may still begin what it was asked to."""
 RESULT_LIMIT = 16 << 20
@@ -113,12 +117,26 @@ class Runner:
         return run
 
     async def take_over(self, job: Job) -> Run:
-        """Start a run that may have been another replica's, whose events it goes on numbering."""
-        try:
-            after = await self._publisher.claim(job.execution_id)
-        except Unavailable:
-            after = 0  # what was published before is not to be had either
-        return self.start(job, after=after, awaited=True)
+        """Start a run that may have been another replica's, whose events it goes on numbering.
+
+        A Redis that stands still has them yet: it is waited for a little, as far as the lease allows.
+        """
+        leased_at = time.monotonic()
+        patience = min(CLAIMED_WITHIN_SECONDS, self.lease_seconds / 3)
+        after = await self._claimed(job.execution_id, until=leased_at + patience)
+        run = self.start(job, after=after, awaited=True)
+        run.leased(leased_at, self.lease_seconds)
+        return run
+
+    async def _claimed(self, execution_id: str, *, until: float) -> int:
+        """The sequence of a run's newest event; 0 where Redis is away until then, and it with what it had."""
+        while True:
+            try:
+                return await self._publisher.claim(execution_id)
+            except Unavailable:
+                if time.monotonic() + CLAIM_SECONDS >= until:
+                    return 0
+                await asyncio.sleep(CLAIM_SECONDS)
 
     async def drain(self, grace: float) -> None:
         """Let the runs end for `grace` seconds; then cut off those that are left.

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from gateway.adapters.database import Database
     from gateway.executions.dispatcher import Dispatcher
     from gateway.executions.ending import Endings
+    from gateway.executions.leases import Leases
 
 log = structlog.get_logger("gateway.executions")
 
@@ -24,20 +25,28 @@ class Sweeper(Periodic):
     """Looks for leases that have run out, at random times so that replicas seldom meet.
 
     The database gives each such run to one sweeper, and ends it by its workflow's policy or has it sent
-    again. `start` it, then `close` it.
+    again. Runs that this process has in hand are renewed before: it may have stood still itself. `start`
+    it, then `close` it.
     """
 
     def __init__(
-        self, database: Database, dispatcher: Dispatcher, endings: Endings, lease_seconds: int
+        self,
+        database: Database,
+        leases: Leases,
+        dispatcher: Dispatcher,
+        endings: Endings,
+        lease_seconds: int,
     ) -> None:
         super().__init__(log, "runs not swept", retry=lease_seconds / 4)
         self._database = database
+        self._leases = leases
         self._dispatcher = dispatcher
         self._endings = endings
         self._lease_seconds = lease_seconds
 
     async def turn(self) -> float:
         """Take up all there are."""
+        await self._leases.renew_overdue()
         while await self.sweep() == AT_ONCE:
             pass
         return self._lease_seconds * random.uniform(0.15, 0.4)  # noqa: S311 - no secret

@@ -191,6 +191,33 @@ async def test_a_run_that_answers_otherwise_than_expected_is_not_sent_again(
     assert stub_n8n.calls["echo"] == before + 1
 
 
+class StandingStill(Accepting):
+    """Streams that another replica has written up to the fifth event; nobody hears of it the first time."""
+
+    def __init__(self) -> None:
+        self.claims = 0
+
+    async def claim(self, _writer: str, _execution_id: str) -> int:
+        self.claims += 1
+        if self.claims == 1:
+            raise Unavailable("Redis does not answer.")
+        return 5
+
+
+async def test_a_run_that_is_taken_over_while_redis_stands_still_goes_on_numbering(
+    accounts: Accounts, n8n: N8n, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner_module, "CLAIM_SECONDS", 0.001)
+    publisher = Publisher(StandingStill(), "this replica")
+    publisher.start()
+    runner = Runner(accounts, caller(n8n), publisher, replica="this replica", lease_seconds=3600)
+    run = await runner.take_over(job("echo"))
+    await run.ended()
+    assert run.log.last == 5 + 3
+    await runner.drain(GRACE)
+    await publisher.close(GRACE)
+
+
 async def test_the_request_reaches_n8n_with_its_trace(runner: Runner, stub_n8n: StubN8n) -> None:
     outcome, _ = await runner.start(job("echo", payload=b'{"n":1}')).ended()
     value = outcome.output.value()
