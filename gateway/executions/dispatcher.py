@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections import Counter
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
@@ -198,6 +199,7 @@ class Dispatcher(Periodic):
                 self._leave(taken.organization_id)
 
     async def _try_to_start(self, taken: Taken) -> bool:
+        leased_at = time.monotonic()  # before it is: this process may stand still until the answer is read
         answer = orjson.loads(
             await self._database.call(
                 "start_execution",
@@ -215,7 +217,7 @@ class Dispatcher(Periodic):
         except RpcError as error:
             await self._give_up(taken.execution_id, error, runner=self._runner.replica)
             return False
-        run = await self._runner.take_over(job)
+        run = await self._runner.take_over(job, leased_at)
         run.is_queued = run.is_stored = True
         return True
 

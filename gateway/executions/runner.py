@@ -93,14 +93,21 @@ class Runner:
         self.tasks.spawn(self._begin_and_run(execution_id, begin, begun))
         return await begun
 
-    def start(self, job: Job, *, after: int = 0, awaited: bool = False) -> Run:
+    def start(
+        self, job: Job, *, after: int = 0, awaited: bool = False, leased_at: float | None = None
+    ) -> Run:
         """Run it in the background, whatever becomes of the caller; events are numbered from `after` + 1."""
-        run = self.prepared(job, after=after, awaited=awaited)
+        run = self.prepared(job, after=after, awaited=awaited, leased_at=leased_at)
         run.task = self.tasks.spawn(self._see_through(run))
         return run
 
-    def prepared(self, job: Job, *, after: int = 0, awaited: bool = False) -> Run:
-        """A run that is about to be seen through; see `Publication` for `after` and `awaited`."""
+    def prepared(
+        self, job: Job, *, after: int = 0, awaited: bool = False, leased_at: float | None = None
+    ) -> Run:
+        """A run that is about to be seen through; see `Publication` for `after` and `awaited`.
+
+        It was leased at `leased_at` by the monotonic clock, or later; None is now.
+        """
         execution_id = job.execution_id
         publication = Publication(
             self._publisher,
@@ -112,21 +119,18 @@ class Runner:
             ended=lambda: self._forget(execution_id),
         )
         run = Run(job, publication)
-        run.leased(run.leased_at, self.lease_seconds)
+        run.leased(run.leased_at if leased_at is None else leased_at, self.lease_seconds)
         self._runs[execution_id] = run
         return run
 
-    async def take_over(self, job: Job) -> Run:
+    async def take_over(self, job: Job, leased_at: float) -> Run:
         """Start a run that may have been another replica's, whose events it goes on numbering.
 
         A Redis that stands still has them yet: it is waited for a little, as far as the lease allows.
         """
-        leased_at = time.monotonic()
         patience = min(CLAIMED_WITHIN_SECONDS, self.lease_seconds / 3)
         after = await self._claimed(job.execution_id, until=leased_at + patience)
-        run = self.start(job, after=after, awaited=True)
-        run.leased(leased_at, self.lease_seconds)
-        return run
+        return self.start(job, after=after, awaited=True, leased_at=leased_at)
 
     async def _claimed(self, execution_id: str, *, until: float) -> int:
         """The sequence of a run's newest event; 0 where Redis is away until then, and it with what it had."""

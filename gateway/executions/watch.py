@@ -27,6 +27,8 @@ FIRST_END_SECONDS = 0.05
 """After this long, a run that is waited for is asked about; then ever less often."""
 LOOK_SECONDS = 5.0
 """So long a run may be silent before its reader asks whether its runner lives."""
+TRUSTED_SECONDS = 30.0
+"""So long it is asked no more than that: it may have lost the run, and who ended that have found no Redis."""
 TAIL_SECONDS = 3.0
 """How long the last events of a run that has ended may be on their way."""
 
@@ -194,9 +196,10 @@ class _Following:
             if not await self._streams.read(self._stored.execution.id, self._after):
                 await self._miss(progress.last + 1, look)  # to make room for others: see `event_streams`
             return
-        if progress.writer and await self._streams.is_alive(progress.writer):
+        if self.patience.is_trusting and progress.writer and await self._streams.is_alive(progress.writer):
             return
         self._stored = await look()
+        self.patience.trust()
         if has_ended(self._stored.execution):
             self.patience.renew()
 
@@ -243,7 +246,7 @@ class _Following:
         if published and not execution.last_sequence:
             # Its runner has gone without a word: the end comes after all that it has published.
             newest = await self._streams.read(execution.id, published - 1)
-            if self._after >= published and any(map(is_end, newest)):
+            if self._after == published and any(map(is_end, newest)):
                 return []
             if 1 < self._after < published:
                 raise expired(published + 1)
@@ -265,6 +268,16 @@ class _Patience:
     def __init__(self, first: float = FIRST_LOOK_SECONDS) -> None:
         self._seconds = first
         self._until = time.monotonic() + TAIL_SECONDS
+        self.trust()
+
+    @property
+    def is_trusting(self) -> bool:
+        """Whether a runner that lives is taken to have the run still."""
+        return time.monotonic() < self._trusted_until
+
+    def trust(self) -> None:
+        """It was there just now."""
+        self._trusted_until = time.monotonic() + TRUSTED_SECONDS
 
     @property
     def is_left(self) -> bool:
@@ -275,6 +288,7 @@ class _Patience:
         """Something has come."""
         self._seconds = FIRST_LOOK_SECONDS
         self._until = time.monotonic() + TAIL_SECONDS
+        self.trust()
 
     def give_up(self) -> None:
         """Nothing can come."""

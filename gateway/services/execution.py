@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -199,6 +200,7 @@ class ExecutionService:
 
     async def _charge(self, execution_id: str, request: Request, call: Call, *, queue: bool) -> Begun:
         payload = payload_of(request)
+        leased_at = time.monotonic()  # before it is: this process may stand still until the answer is read
         begun = await self._begun(execution_id, request, payload, call, queue=queue)
         known = _known(begun)
         if isinstance(known, Stored) and may_come_again(known.execution):
@@ -216,7 +218,7 @@ class ExecutionService:
             organization_id=begun["organization_id"],
         )
         if begun["state"] == "EXECUTION_STATE_RUNNING":
-            run = self._runner.prepared(job)
+            run = self._runner.prepared(job, leased_at=leased_at)
             self._dispatcher.keep(run)
             return run
         await self._dispatcher.store(job)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing, nullcontext
 from dataclasses import replace
@@ -211,7 +212,7 @@ async def test_a_run_that_is_taken_over_while_redis_stands_still_goes_on_numberi
     publisher = Publisher(StandingStill(), "this replica")
     publisher.start()
     runner = Runner(accounts, caller(n8n), publisher, replica="this replica", lease_seconds=3600)
-    run = await runner.take_over(job("echo"))
+    run = await runner.take_over(job("echo"), time.monotonic())
     await run.ended()
     assert run.log.last == 5 + 3
     await runner.drain(GRACE)

@@ -20,7 +20,12 @@ from gateway.executions.publisher import Publication, Publisher
 from gateway.executions.run import Job, Run
 from gateway.executions.stored import Stored
 from gateway.executions.watch import FIRST_LOOK_SECONDS, Watcher
-from gateway.gen.n8ngateway.v1.execution_event_pb import ExecutionChunk, ExecutionCompleted, ExecutionEvent
+from gateway.gen.n8ngateway.v1.execution_event_pb import (
+    ExecutionChunk,
+    ExecutionCompleted,
+    ExecutionEvent,
+    ExecutionFailed,
+)
 from gateway.gen.n8ngateway.v1.execution_pb import Execution, ExecutionState
 from gateway.gen.n8ngateway.v1.workflow_pb import Workflow
 from gateway.local.valkey import LocalValkey
@@ -100,6 +105,49 @@ async def test_events_are_not_told_to_be_gone_while_redis_is_away(tmp_path: Path
             await read(streams, after=2)
         assert await read(streams, after=0) == [4, 5]
         assert await read(streams, after=4) == [5]
+        await streams.close()
+
+
+async def lost() -> Stored:
+    """A run whose replica has stood still, ended by another."""
+    return Stored(Execution(id=RUN, state=ExecutionState.UNKNOWN), 0)
+
+
+async def test_the_end_is_told_to_who_has_read_more_than_was_published(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its replica has shown events while it found no Redis, and then lost the run."""
+    monkeypatch.setattr(module, "TAIL_SECONDS", 0)
+    async with LocalValkey(tmp_path) as valkey, Redis.from_url(valkey.url) as redis:
+        streams = EventStreams(redis)
+        failed: Told = Oneof("failed", ExecutionFailed())
+        await streams.append("sweeper", [Batch(RUN, "tenant", [event(1, TEXT), event(2, failed)])])
+        for after, rest in ((1, [2]), (2, []), (3, [4])):
+            async with aclosing(Watcher({}, streams, Silent()).watch(RUN, after, lost)) as batches:
+                assert [event.sequence async for batch in batches for event in batch] == rest
+        await streams.close()
+
+
+async def test_an_end_that_nobody_published_is_found_though_the_runner_lives(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The runner had lost the run, and the replica that ended it found no Redis."""
+    monkeypatch.setattr(module, "TRUSTED_SECONDS", 0.5)
+    monkeypatch.setattr(module, "TAIL_SECONDS", 0)
+    async with LocalValkey(tmp_path) as valkey, Redis.from_url(valkey.url) as redis:
+        streams = EventStreams(redis)
+        await streams.append("lives on", [Batch(RUN, "tenant", [event(1, TEXT)])])
+        await streams.beat("lives on", 3600)
+        looks = iter([await look(), await lost()])
+
+        async def then_lost() -> Stored:
+            return next(looks)
+
+        async with (
+            asyncio.timeout(60),
+            aclosing(Watcher({}, streams, Silent()).watch(RUN, 0, then_lost)) as batches,
+        ):
+            assert [event.sequence async for batch in batches for event in batch] == [1, 2]
         await streams.close()
 
 
