@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import random
 import signal
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
+from gateway.adapters.postgres import Timeouts
 from gateway.adapters.redis.event_streams import CALL_SECONDS
 from tests.faults.callers import Caller, ExecuteCaller, SlowCaller, StreamCaller, VanishingCaller
 from tests.faults.system import LEASE_SECONDS, System
 
 Strike = Callable[[System], Awaitable[None]]
+
+_POSTGRES_SECONDS = 1.2 * Timeouts().wait
 
 _CUT_OFF = ("OUTCOME_UNKNOWN", "SHUTTING_DOWN")
 _N8N_AWAY = ("N8N_CONNECTION_LOST", "N8N_UNREACHABLE", "N8N_CIRCUIT_OPEN")
@@ -82,6 +86,30 @@ async def _pause_valkey(system: System) -> None:
     os.kill(system.valkey.pid, signal.SIGSTOP)
     await asyncio.sleep(1.25 * CALL_SECONDS)
     os.kill(system.valkey.pid, signal.SIGCONT)
+
+
+async def _pause_postgres(system: System) -> None:
+    """For longer than anybody waits for a connection, as one whose disk does not keep up."""
+    pids = [system.postgres.pid, *(row[0] for row in await system.rows("select pid from pg_stat_activity"))]
+    for pid in pids:
+        _send(pid, signal.SIGSTOP)
+    await asyncio.sleep(_POSTGRES_SECONDS)
+    for pid in pids:
+        _send(pid, signal.SIGCONT)
+
+
+def _send(pid: int, what: signal.Signals) -> None:
+    with contextlib.suppress(ProcessLookupError):  # a connection that has ended
+        os.kill(pid, what)
+
+
+async def _pause_everything(system: System) -> None:
+    """For longer than a lease, as a machine that is moved: no gateway is there to take up another's runs."""
+    for gateway in system.gateways:
+        gateway.pause()
+    await asyncio.sleep(1.1 * LEASE_SECONDS)
+    for gateway in system.gateways:
+        gateway.resume()
 
 
 async def _restart_n8n(system: System) -> None:
@@ -153,8 +181,10 @@ FAULTS = (
         reasons=_CUT_OFF,
     ),
     Fault("gateway paused", _pause_gateway, strikes=1, success=0.6, reasons=_CUT_OFF),
+    Fault("gateways paused", _pause_everything, strikes=1, success=0.6, reasons=_CUT_OFF),
     Fault("gateway deployed", _deploy_gateway, strikes=2, success=0.9, reasons=_CUT_OFF),
     Fault("Postgres restarted", _restart_postgres, strikes=2, success=0.9, reasons=_CUT_OFF),
+    Fault("Postgres paused", _pause_postgres, strikes=1, success=0.9, reasons=_CUT_OFF),
     Fault("Valkey restarted", _restart_valkey, strikes=2, success=0.9, reasons=_CUT_OFF),
     Fault(
         "Valkey paused",
