@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from gateway.adapters.n8n import Expected, StopResult, Timeouts
-from gateway.adapters.n8n.body import NodeError
+from gateway.adapters.n8n.pieces import NodeError
 from gateway.executions.credentials import grant
 from gateway.executions.output import event_of
 from gateway.executions.token import HEADER as TOKEN_HEADER
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
 
     from gateway.adapters.n8n import N8n, Response
-    from gateway.adapters.n8n.body import Piece
+    from gateway.adapters.n8n.pieces import Piece
     from gateway.executions.credentials import Credentials
     from gateway.executions.output import Heard
     from gateway.executions.run import Run

@@ -30,7 +30,7 @@ from gateway.gen.n8ngateway.v1.execution_event_pb import (
 if TYPE_CHECKING:
     from protobuf import DescMessage, Registry
 
-    from gateway.adapters.n8n.body import Node
+    from gateway.adapters.n8n.pieces import Node
 
     NodeField: TypeAlias = Literal["node_started", "chunk", "node_finished"]
     Told: TypeAlias = (

@@ -10,7 +10,7 @@ import orjson
 from protobuf import Oneof
 from protobuf.wkt import ListValue, Struct, Value
 
-from gateway.adapters.n8n.body import Document, DocumentKind, NodeBegin, NodeEnd, NodeItem
+from gateway.adapters.n8n.pieces import Document, DocumentKind, NodeBegin, NodeEnd, NodeItem
 from gateway.executions.event import AtNode
 from gateway.gen.n8ngateway.v1.execution_event_pb import ExecutionChunk
 from gateway.transcoding import MAX_VALUE_DEPTH, Options, is_deeper, json_encoder
@@ -18,7 +18,7 @@ from gateway.transcoding import MAX_VALUE_DEPTH, Options, is_deeper, json_encode
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from gateway.adapters.n8n.body import Node, Piece
+    from gateway.adapters.n8n.pieces import Node, Piece
 
     Heard = AtNode | Oneof[Literal["chunk"], ExecutionChunk]
     Content = Oneof[Literal["json"], Value] | Oneof[Literal["text"], str] | Oneof[Literal["data"], bytes]

@@ -18,9 +18,9 @@ import pytest
 
 from gateway.adapters.n8n import Expected, Fate, Limits, N8n, N8nFault, Response, StopResult, Timeouts
 from gateway.adapters.n8n import body as body_module
-from gateway.adapters.n8n.body import (
-    MOST_LINES,
-    BodyReader,
+from gateway.adapters.n8n.body import MOST_LINES, BodyReader
+from gateway.adapters.n8n.connection import Connection
+from gateway.adapters.n8n.pieces import (
     Document,
     DocumentKind,
     Node,
@@ -30,7 +30,6 @@ from gateway.adapters.n8n.body import (
     NodeItem,
     Piece,
 )
-from gateway.adapters.n8n.connection import Connection
 from gateway.rpc.errors import Code, RpcError
 from tests.adapters.n8n_server import Peer, Server, chunked, http, serving
 from tests.captures import CAPTURES, Capture

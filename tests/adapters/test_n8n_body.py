@@ -15,22 +15,21 @@ from gateway.adapters.n8n.body import (
     MOST_LINES,
     BodyError,
     BodyReader,
-    Document,
-    DocumentKind,
     DocumentTooLarge,
-    JsonText,
     LineTooLong,
     MalformedBody,
     MalformedStream,
+    TruncatedJson,
+)
+from gateway.adapters.n8n.pieces import (
+    Document,
+    DocumentKind,
     Node,
     NodeBegin,
     NodeEnd,
     NodeError,
     NodeItem,
     Piece,
-    Text,
-    TruncatedJson,
-    item_value,
 )
 from tests.captures import CAPTURES
 
@@ -454,30 +453,6 @@ def test_any_fault_in_a_stream(noise: bytes, positions: list[int]) -> None:
     pieces, error = outcome(parts, line_limit=150)
     assert (pieces, error) == outcome([body], line_limit=150)
     assert error is None or issubclass(error, MalformedBody)  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize(
-    ("content", "expected"),
-    [
-        ('{"n":1}', JsonText('{"n":1}', {"n": 1})),
-        ('[1,"a"]', JsonText('[1,"a"]', [1, "a"])),
-        ("{}", JsonText("{}", {})),
-        (r'{"a":"\ud83d"}', JsonText(r'{"a":"\ufffd"}', {"a": "\ufffd"})),
-        ("", Text("")),
-        ("{", Text("{")),
-        ("{n:1}", Text("{n:1}")),
-        ('{"n":1} ', Text('{"n":1} ')),
-        ("[see below]", Text("[see below]")),
-        ("7", Text("7")),
-        ("true", Text("true")),
-        ('"quoted"', Text('"quoted"')),
-        ("hello \u2603", Text("hello \u2603")),
-    ],
-)
-def test_item_value(content: str, expected: JsonText | Text) -> None:
-    found = item_value(content)
-    assert type(found) is type(expected)
-    assert found == expected
 
 
 @pytest.mark.parametrize("name", STREAMS)

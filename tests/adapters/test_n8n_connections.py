@@ -20,8 +20,8 @@ from cryptography.x509.oid import NameOID
 from yarl import URL
 
 from gateway.adapters.n8n import Fate, Limits, N8n, N8nFault, Timeouts, pool
-from gateway.adapters.n8n.body import Document, Piece
 from gateway.adapters.n8n.connection import Connection
+from gateway.adapters.n8n.pieces import Document, Piece
 from gateway.rpc.errors import Code, RpcError
 from tests.adapters.n8n_server import Peer, Server, chunked, http, serving
 

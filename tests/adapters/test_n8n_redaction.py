@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.adapters.n8n.body import (
+from gateway.adapters.n8n.pieces import (
     Document,
     DocumentKind,
     Node,

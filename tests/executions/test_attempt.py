@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from gateway.adapters.n8n.body import Document, DocumentKind, Node, NodeItem
+from gateway.adapters.n8n.pieces import Document, DocumentKind, Node, NodeItem
 from gateway.executions.attempt import hear
 from gateway.executions.log import EventLog
 from gateway.executions.output import Output

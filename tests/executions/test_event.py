@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from gateway.adapters.n8n.body import Node
+from gateway.adapters.n8n.pieces import Node
 from gateway.executions.event import AtNode, Moment, NodeEvent
 from gateway.gen.n8ngateway.v1.execution_event_pb import ExecutionEvent
 

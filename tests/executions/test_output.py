@@ -8,8 +8,8 @@ from google.protobuf.json_format import MessageToJson
 from n8n_gateway_client.v1 import execution_event_pb2, execution_service_pb2
 from protobuf import Oneof, message_to_json_value
 
-from gateway.adapters.n8n.body import (
-    BodyReader,
+from gateway.adapters.n8n.body import BodyReader
+from gateway.adapters.n8n.pieces import (
     Document,
     DocumentKind,
     Node,

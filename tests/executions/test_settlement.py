@@ -12,7 +12,7 @@ import structlog
 from protobuf.wkt import Value
 from yarl import URL
 
-from gateway.adapters.n8n.body import Document, DocumentKind
+from gateway.adapters.n8n.pieces import Document, DocumentKind
 from gateway.adapters.postgres import PostgresDatabase, migrations
 from gateway.executions import settlement
 from gateway.executions.output import Output, event_of

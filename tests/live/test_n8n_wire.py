@@ -9,17 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from gateway.adapters.n8n import Fate, N8n, N8nFault, StopResult, Timeouts
-from gateway.adapters.n8n.body import (
-    Document,
-    DocumentKind,
-    JsonText,
-    NodeBegin,
-    NodeEnd,
-    NodeError,
-    NodeItem,
-    Text,
-    item_value,
-)
+from gateway.adapters.n8n.pieces import Document, DocumentKind, NodeBegin, NodeEnd, NodeError, NodeItem
 from gateway.rpc.errors import Code, RpcError
 from tests.live import n8n_server, workflows
 
@@ -27,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Mapping
     from pathlib import Path
 
-    from gateway.adapters.n8n.body import Piece
+    from gateway.adapters.n8n.pieces import Piece
     from tests.live.conftest import LiveN8n
     from tests.live.n8n_install import Installation
 
@@ -74,13 +64,10 @@ async def test_parts_of_a_stream_arrive_as_n8n_emits_them(adapter: N8n) -> None:
     assert [(type(piece), _node_name(piece)) for piece in pieces] == [
         (kind, node) for node in nodes for kind in (NodeBegin, NodeItem, NodeEnd)
     ]
-    first, second, third = (item_value(piece.content) for piece in pieces if isinstance(piece, NodeItem))
-    assert isinstance(first, JsonText)
-    assert isinstance(first.value, dict)
-    assert first.value["echo"] == {"q": "hi"}
-    assert isinstance(second, JsonText)
-    assert second.value == {"part": 2, "executionId": first.value["executionId"]}
-    assert third == Text(workflows.PLAIN_TEXT)
+    first, second, third = (piece.content for piece in pieces if isinstance(piece, NodeItem))
+    assert json.loads(first)["echo"] == {"q": "hi"}
+    assert json.loads(second) == {"part": 2, "executionId": json.loads(first)["executionId"]}
+    assert third == workflows.PLAIN_TEXT
     assert "Third" not in [_node_name(piece) for piece in batches[0]], "nothing came before the end"
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from gateway.adapters.n8n.body import Expected
 from gateway.adapters.n8n.breaker import Circuit
-from gateway.adapters.n8n.client import Limits, N8n, Response, StopResult, check_base_url
+from gateway.adapters.n8n.client import Limits, N8n, StopResult, check_base_url
 from gateway.adapters.n8n.exchange import Timeouts
 from gateway.adapters.n8n.faults import Fate, N8nFault
 from gateway.adapters.n8n.instances import API_KEY, INTERNAL_SECRET, N8nInstances
 from gateway.adapters.n8n.redaction import Redactor
+from gateway.adapters.n8n.response import Response
 
 __all__ = [
     "API_KEY",

@@ -32,28 +32,28 @@ from __future__ import annotations
 import re
 from codecs import BOM_UTF8
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from enum import Enum
 from itertools import islice
-from typing import Annotated, Any, NamedTuple, TypeAlias
+from typing import Any
 
 import orjson
-from msgspec import DecodeError, Meta, Struct, ValidationError, convert
+from msgspec import DecodeError, ValidationError, convert
 from msgspec.json import Decoder
+
+from gateway.adapters.n8n.pieces import (
+    Document,
+    DocumentKind,
+    NodeBegin,
+    NodeEnd,
+    NodeError,
+    NodeItem,
+    Piece,
+)
 
 MOST_LINES = 256
 """Read at one time: one that is not as n8n writes them takes ten microseconds, and the loop waits for all."""
 
 _LINE_START = b'{"type":"'
-_Index = Annotated[int, Meta(ge=0, le=2**31 - 1)]
-_NODE = {
-    "id": "nodeId",
-    "name": "nodeName",
-    "run_index": "runIndex",
-    "item_index": "itemIndex",
-}
-"""What n8n calls them."""
-
 # A backslash and what it escapes; group 1 is half of a surrogate pair without its other half.
 _ESCAPE = re.compile(
     rb"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"
@@ -108,91 +108,6 @@ class Expected(Enum):
     """One document, also when its lines look like those of a stream."""
     STREAM = "stream"
     """A stream, of no lines at least; a document is not acceptable."""
-
-
-class Node(Struct, frozen=True, gc=False, rename=_NODE.get):
-    """The node a line is about. Indices count from 0."""
-
-    id: str
-    name: str
-    run_index: _Index
-    item_index: _Index
-
-
-class _Line(Struct, gc=False, tag_field="type", rename={"node": "metadata"}.get):
-    node: Node
-
-
-class NodeBegin(_Line, tag="begin"):
-    """A node starts to send one item."""
-
-
-class NodeItem(_Line, tag="item"):
-    """A part of the item: text as it is, an object or array as JSON text (see `item_value`)."""
-
-    content: str = ""
-
-
-class NodeEnd(_Line, tag="end"):
-    """The item is whole."""
-
-
-class NodeError(_Line, tag="error"):
-    """The node failed. n8n says no more than that."""
-
-
-class DocumentKind(Enum):
-    """What a document turned out to be."""
-
-    JSON = "json"
-    TEXT = "text"
-    BYTES = "bytes"
-    EMPTY = "empty"
-
-
-@dataclass(slots=True)
-class Document:
-    """A body that is no stream.
-
-    JSON and text are UTF-8 without a byte order mark. JSON is valid, to the depth of 1024.
-    `content_type` is the declared one where it agrees with `kind`, else the usual one of
-    that kind; empty for nothing.
-    """
-
-    kind: DocumentKind
-    content_type: str
-    data: bytes
-
-
-Piece: TypeAlias = NodeBegin | NodeItem | NodeEnd | NodeError | Document
-
-
-class JsonText(NamedTuple):
-    """The content of an item that is a JSON object or array: its text, and what it means."""
-
-    text: str
-    value: object
-
-
-class Text(NamedTuple):
-    """The content of an item that is text."""
-
-    text: str
-
-
-def item_value(content: str) -> JsonText | Text:
-    """Tell an object or array, which n8n encodes a second time, from text.
-
-    n8n does not mark the difference: text that happens to be a whole JSON object or array
-    counts as JSON. Numbers, true, null and quoted strings are text.
-    """
-    if (content[:1], content[-1:]) not in {("{", "}"), ("[", "]")}:
-        return Text(content)
-    try:
-        value, data = _loads(content.encode())
-    except orjson.JSONDecodeError:
-        return Text(content)
-    return JsonText(data.decode(), value)
 
 
 class BodyReader:

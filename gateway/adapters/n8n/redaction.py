@@ -17,8 +17,8 @@ from urllib.parse import quote, quote_plus
 import orjson
 from msgspec.structs import replace
 
-from gateway.adapters.n8n.body import Document, Node, NodeBegin, NodeItem, Piece
 from gateway.adapters.n8n.faults import N8nFault
+from gateway.adapters.n8n.pieces import Document, Node, NodeBegin, NodeItem, Piece
 from gateway.rpc.errors import RpcError
 
 _SHORTEST = 8

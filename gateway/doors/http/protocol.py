@@ -11,16 +11,15 @@ import asyncio
 import json
 import re
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
-from math import inf
 from typing import Any, NoReturn
 
 import httptools
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
+from gateway.doors.http.alarm import Alarm
 from gateway.doors.http.cycle import Signal, WholeRequestCycle, whole_scope
 from gateway.transcoding.metadata import Headers
 from gateway.transcoding.unary import WholeRequest
@@ -82,49 +81,6 @@ class _RefusedError(Exception):
     """Stops the parser."""
 
 
-class _Alarm:
-    """Rings when a time is over. To put that time off, as every request does, costs no timer."""
-
-    __slots__ = ("_loop", "_on_ring", "_timer", "_timer_at", "_when")
-
-    def __init__(self, loop: asyncio.AbstractEventLoop, on_ring: Callable[[], None]) -> None:
-        self._loop = loop
-        self._on_ring = on_ring
-        self._when = self._timer_at = inf
-        self._timer: asyncio.TimerHandle | None = None
-
-    def set(self, seconds: float) -> None:
-        """Ring in `seconds` from now, and not when it was set to before."""
-        self._when = self._loop.time() + seconds
-        if self._when < self._timer_at:
-            self._start()
-
-    def clear(self) -> None:
-        """Do not ring."""
-        self._when = inf
-
-    def close(self) -> None:
-        """Never ring again."""
-        self._when = inf
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-
-    def _start(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer_at = self._when
-        self._timer = self._loop.call_at(self._when, self._look)
-
-    def _look(self) -> None:
-        self._timer, self._timer_at = None, inf
-        if self._when <= self._loop.time():
-            self._when = inf
-            self._on_ring()
-        elif self._when < inf:
-            self._start()
-
-
 class _Flow(FlowControl):
     """uvicorn's, with a smaller event."""
 
@@ -183,7 +139,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._refusal: tuple[int, str] | None = None
         self._held: bytes | None = None
         """The body so far of a request that may come whole; None when uvicorn has the request."""
-        self._alarm = _Alarm(self.loop, self._give_up)
+        self._alarm = Alarm(self.loop, self._give_up)
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """The first request's time starts, unless there are too many connections already."""
