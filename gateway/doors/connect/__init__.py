@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from gateway.doors.connect.door import ConnectDoor, Encoding
+from gateway.doors.connect.door import ConnectDoor
 
-__all__ = ["ConnectDoor", "Encoding"]
+__all__ = ["ConnectDoor"]

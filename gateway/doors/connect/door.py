@@ -6,10 +6,9 @@ anything of it is decoded.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import aclosing
-from dataclasses import dataclass
-from functools import cache, partial
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from connectrpc._server_shared import EndpointServerStream, EndpointUnary
@@ -17,75 +16,30 @@ from connectrpc.code import Code as ConnectCode
 from connectrpc.errors import ConnectError
 from connectrpc.method import IdempotencyLevel, MethodInfo, StreamType
 from connectrpc.server import ConnectASGIApplication, Endpoint
-from protobuf import Registry
 from protobuf.wkt.google.protobuf.descriptor_pb import MethodOptions
 
 from gateway.doors.asgi import Receive, Scope, Send
+from gateway.doors.connect.encodings import RawCodec, RawMessage, binary, protojson
 from gateway.doors.connect.grpc_web_text import GrpcWebText
 from gateway.doors.connect.gzip import RequestGzip
 from gateway.doors.connect.http import ConnectHttp, in_envelopes
 from gateway.doors.connect.unary import ConnectUnary
 from gateway.rpc.call import Call
-from gateway.rpc.decode import decode_binary
-from gateway.rpc.errors import Code, InvalidArgument, RpcError
+from gateway.rpc.errors import Code, RpcError
 from gateway.rpc.metadata import joined
-from gateway.rpc.status import DETAIL_TYPES, details_of
-from gateway.transcoding import Options, json_encoder
-from gateway.transcoding.json_check import JsonError
-from gateway.transcoding.json_decoder import JsonDecoder
+from gateway.rpc.status import details_of
 
 if TYPE_CHECKING:
     from connectrpc.request import RequestContext
-    from protobuf import DescMessage, Message
 
     from gateway.rpc.chain import Chain
     from gateway.rpc.methods import Method, MethodTable
-    from gateway.transcoding import Outgoing, Response, WholeRequest
-    from gateway.transcoding.json_encoder import JsonEncoder
-
-    Decode = Callable[[type[Message], bytes], Message]
-    Encode = Callable[[Outgoing], bytes]
+    from gateway.transcoding import Response, WholeRequest
 
 _WEB = "application/grpc-web"
 _CODES: dict[Code, ConnectCode] = {
     code: ConnectCode[code.name.replace("CANCELLED", "CANCELED")] for code in Code if code is not Code.OK
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Encoding:
-    """A form of messages, by its part of the content type."""
-
-    name: str
-    decode: Decode
-    encode: Encode
-
-
-@dataclass(frozen=True, slots=True)
-class RawMessage:
-    """A request's message bytes, and the form that they and the answer have."""
-
-    body: bytes
-    encoding: Encoding
-
-
-class RawCodec:
-    """A codec that leaves bytes as they are: the chain decodes and encodes."""
-
-    def __init__(self, encoding: Encoding) -> None:
-        self._encoding = encoding
-
-    def name(self) -> str:
-        """The codec's part of the content type."""
-        return self._encoding.name
-
-    def encode(self, data: bytes) -> bytes:
-        """The bytes as they came from the chain."""
-        return data
-
-    def decode(self, data: bytes | bytearray, message_class: type[Any]) -> RawMessage:  # noqa: ARG002
-        """The bytes as they came from the caller."""
-        return RawMessage(bytes(data), self._encoding)
 
 
 class ConnectDoor(ConnectASGIApplication[None]):
@@ -103,7 +57,7 @@ class ConnectDoor(ConnectASGIApplication[None]):
     ) -> None:
         self._chain = chain
         endpoints = {method.path: self._endpoint(method) for method in methods}
-        encodings = [_binary(), _json(methods)]
+        encodings = [binary(), protojson(methods)]
         super().__init__(
             service=None,
             endpoints=lambda _: endpoints,
@@ -178,31 +132,6 @@ class ConnectDoor(ConnectASGIApplication[None]):
             raise _connect_error(error, call) from None
         finally:
             _respond(call, context)
-
-
-def _binary() -> Encoding:
-    return Encoding("proto", decode_binary, lambda message: message.to_binary())
-
-
-def _json(methods: MethodTable) -> Encoding:
-    """ProtoJSON in lowerCamel, as strict as over REST; compiled for the types of the table."""
-    files = {service.file.name: service.file for service in methods.services}.values()
-    registry = Registry(DETAIL_TYPES, *files)
-    options = Options(proto_names=False, emit_defaults=False, registry=registry)
-    decoders = {method.input: JsonDecoder(method.input.desc(), registry=registry) for method in methods}
-
-    @cache
-    def encoder(desc: DescMessage) -> JsonEncoder:
-        return json_encoder(desc, options)
-
-    def decode(message_type: type[Message], body: bytes) -> Message:
-        try:
-            return decoders[message_type].decode(body)
-        except JsonError as error:
-            fields = {error.field: error.problem} if error.field else {}
-            raise InvalidArgument(str(error), reason="MALFORMED_REQUEST", fields=fields) from None
-
-    return Encoding("json", decode, lambda message: encoder(message.desc())(message))
 
 
 def _call(method: Method, request: RawMessage, context: RequestContext[Any, Any]) -> Call:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from connectrpc.errors import ConnectError
 
     from gateway.doors.asgi import Application, Event, Receive, Scope, Send
-    from gateway.doors.connect.door import Encoding
+    from gateway.doors.connect.encodings import Encoding
     from gateway.rpc.chain import Chain
     from gateway.rpc.methods import Method
     from gateway.transcoding import WholeRequest

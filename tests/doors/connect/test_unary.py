@@ -12,7 +12,8 @@ from connectrpc.errors import ConnectError
 from protobuf import Message
 
 from gateway.doors.asgi import Application, Event, Receive, Scope, Send
-from gateway.doors.connect import ConnectDoor, Encoding
+from gateway.doors.connect import ConnectDoor
+from gateway.doors.connect.encodings import Encoding
 from gateway.doors.connect.unary import ConnectUnary
 from gateway.gen.n8ngateway.v1.execution_service_pb import ExecuteRequest, ExecuteResponse
 from gateway.rpc import chain
