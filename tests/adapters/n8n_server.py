@@ -10,6 +10,8 @@ import ssl
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
 
+SECRET = "s3cret-internal-0123456789"
+API_KEY = "key-of-the-api-0123456789"
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 
 

@@ -19,6 +19,7 @@ PATIENCE = 10.0
 
 @pytest.fixture
 async def redis(tmp_path: Path) -> AsyncIterator[Redis]:
+    """A server of its own, for one that is paused answers nobody else either."""
     async with LocalValkey(tmp_path) as server:
         client = Redis.from_url(server.url)
         yield client

@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-import pytest_asyncio
 from protobuf import Oneof
 from redis.asyncio import Redis
 
@@ -18,22 +17,8 @@ from gateway.gen.n8ngateway.v1.execution_event_pb import (
     ExecutionCompleted,
     ExecutionEvent,
 )
-from gateway.local.valkey import LocalValkey
 from gateway.metrics import REGISTRY
 from gateway.rpc.errors import Unavailable
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def url(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[str]:
-    async with LocalValkey(tmp_path_factory.mktemp("valkey")) as server:
-        yield server.url
-
-
-@pytest.fixture
-async def redis(url: str) -> AsyncIterator[Redis]:
-    client = Redis.from_url(url)
-    yield client
-    await client.aclose()
 
 
 @pytest.fixture

@@ -14,12 +14,6 @@ from gateway.rpc.errors import Unavailable
 
 
 @pytest.fixture
-async def redis(valkey_url: str) -> AsyncIterator[Redis]:
-    async with Redis.from_url(valkey_url) as client:
-        yield client
-
-
-@pytest.fixture
 async def leases(redis: Redis) -> AsyncIterator[RedisLeases]:
     made = RedisLeases(redis, "leases:", timeout=10)
     yield made

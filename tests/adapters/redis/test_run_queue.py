@@ -3,30 +3,13 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-import pytest_asyncio
 from redis.asyncio import Redis
 
 from gateway.adapters.redis.run_queue import CHANNEL, RUN_BYTES, RunQueue, Taken
-from gateway.local.valkey import LocalValkey
 from gateway.rpc.errors import ResourceExhausted, Unavailable
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def url(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[str]:
-    async with LocalValkey(tmp_path_factory.mktemp("valkey")) as server:
-        yield server.url
-
-
-@pytest.fixture
-async def redis(url: str) -> AsyncIterator[Redis]:
-    client = Redis.from_url(url)
-    await client.flushdb()
-    yield client
-    await client.aclose()
 
 
 @pytest.fixture

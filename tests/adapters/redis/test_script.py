@@ -10,7 +10,6 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-import pytest_asyncio
 import uvloop
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
@@ -21,18 +20,6 @@ from gateway.local.valkey import LocalValkey
 from gateway.rpc.quota import Quota
 
 ECHO = "return {KEYS[1], ARGV[1]}"
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def valkey(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[str]:
-    async with LocalValkey(tmp_path_factory.mktemp("valkey")) as server:
-        yield server.url
-
-
-@pytest.fixture
-async def redis(valkey: str) -> AsyncIterator[Redis]:
-    async with Redis.from_url(valkey) as client:
-        yield client
 
 
 @pytest.fixture

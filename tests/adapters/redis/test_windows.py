@@ -8,15 +8,12 @@ import json
 import random
 import subprocess
 import sys
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-import pytest_asyncio
 from redis.asyncio import Redis
 
 from gateway.adapters.redis.windows import LOGGED, PREFIX, RedisWindows
-from gateway.local.valkey import LocalValkey
 from gateway.rpc.errors import Unavailable
 from gateway.rpc.quota import Quota
 
@@ -32,20 +29,6 @@ class Clock:
 
     def __call__(self) -> int:
         return self.now
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def valkey(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[str]:
-    async with LocalValkey(tmp_path_factory.mktemp("valkey")) as server:
-        yield server.url
-
-
-@pytest_asyncio.fixture
-async def redis(valkey: str) -> AsyncIterator[Redis]:
-    client = Redis.from_url(valkey)
-    await client.flushall()
-    yield client
-    await client.aclose()
 
 
 def most_in_a_window(times: list[int], window: int) -> int:

@@ -8,7 +8,7 @@ import ipaddress
 import logging
 import socket
 import ssl
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -23,24 +23,11 @@ from gateway.adapters.n8n import Fate, Limits, N8n, N8nFault, Timeouts, pool
 from gateway.adapters.n8n.connection import Connection
 from gateway.adapters.n8n.pieces import Document, Piece
 from gateway.rpc.errors import Code, RpcError
-from tests.adapters.n8n_server import Peer, Server, chunked, http, serving
+from tests.adapters.n8n_server import SECRET, Peer, Server, chunked, http, serving
 
-SECRET = "s3cret-internal-0123456789"
 PATIENT = Timeouts(connect=10, idle=10, total=30)
 UNREACHABLE = (Code.UNAVAILABLE, "N8N_UNREACHABLE", Fate.NEVER_SENT)
 LOST = (Code.UNAVAILABLE, "N8N_CONNECTION_LOST", Fate.UNKNOWN)
-
-
-@pytest.fixture
-async def server() -> AsyncIterator[Server]:
-    async with serving() as running:
-        yield running
-
-
-@pytest.fixture
-async def n8n(server: Server) -> AsyncIterator[N8n]:
-    async with N8n(server.url, internal_secret=SECRET) as opened:
-        yield opened
 
 
 async def run(n8n: N8n, timeouts: Timeouts = PATIENT, payload: bytes = b"{}") -> list[Piece]:

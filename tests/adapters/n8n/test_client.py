@@ -10,7 +10,7 @@ import re
 import tracemalloc
 import zlib
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -31,11 +31,9 @@ from gateway.adapters.n8n.pieces import (
     Piece,
 )
 from gateway.rpc.errors import Code, RpcError
-from tests.adapters.n8n_server import Peer, Server, chunked, http, serving
+from tests.adapters.n8n_server import API_KEY, SECRET, Peer, Server, chunked, http
 from tests.captures import CAPTURES, Capture
 
-SECRET = "s3cret-internal-0123456789"
-API_KEY = "key-of-the-api-0123456789"
 PAYLOAD = b'{"payload":"private"}'
 PATIENT = Timeouts(connect=10, idle=10, total=30)
 NODE = Node("id-1", "R1", 0, 0)
@@ -48,18 +46,6 @@ FAILURES = [case for case in CAPTURES.values() if case.ended and case.status >= 
 
 def item(content: str) -> bytes:
     return f'{{"type":"item","content":{json.dumps(content)},{METADATA}}}\n'.encode()
-
-
-@pytest.fixture
-async def server() -> AsyncIterator[Server]:
-    async with serving() as running:
-        yield running
-
-
-@pytest.fixture
-async def n8n(server: Server) -> AsyncIterator[N8n]:
-    async with N8n(server.url, internal_secret=SECRET, api_key=API_KEY) as opened:
-        yield opened
 
 
 async def collect(response: Response) -> list[Piece]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator
 
 import pytest
 
@@ -13,24 +12,11 @@ from gateway.adapters.n8n import Circuit, Fate, N8n, N8nFault, Timeouts
 from gateway.adapters.n8n import breaker as breaker_module
 from gateway.adapters.n8n.breaker import FAILURES, Breaker
 from gateway.rpc.errors import RpcError
-from tests.adapters.n8n_server import Peer, Server, chunked, http, serving
+from tests.adapters.n8n_server import SECRET, Peer, Server, chunked, http
 
-SECRET = "s3cret-internal-0123456789"
 PATIENT = Timeouts(connect=10, idle=10, total=30)
 QUICK = Timeouts(connect=10, idle=10, total=0.2)
 SANDBOX = "sandbox allow-scripts"
-
-
-@pytest.fixture
-async def server() -> AsyncIterator[Server]:
-    async with serving() as running:
-        yield running
-
-
-@pytest.fixture
-async def n8n(server: Server) -> AsyncIterator[N8n]:
-    async with N8n(server.url, internal_secret=SECRET) as opened:
-        yield opened
 
 
 async def outcome(n8n: N8n, timeouts: Timeouts = PATIENT) -> str:
