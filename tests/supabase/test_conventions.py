@@ -18,6 +18,7 @@ INLINED = {
     "clerk_role",
     "is_held",
     "is_metadata",
+    "is_runner",
     "key_organization",
     "page_size",
     "request_header",

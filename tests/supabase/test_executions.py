@@ -19,6 +19,7 @@ from gateway.rpc.errors import (
     PermissionDenied,
 )
 from gateway.rpc.status import DETAIL_TYPES
+from gateway.rpc.stored_json import message_of
 from tests.adapters.databases import Tenant, add_member, new_tenant, user
 
 NOT_CHARGED = ["FAILED", "CANCELLED", "TIMED_OUT"]
@@ -77,7 +78,8 @@ async def test_a_begun_execution_holds_its_price_and_runs(database: PostgresData
         "credits": 3,
         "credits_remaining": 7,
     }
-    assert workflow == await tenant.call("get_workflow", p_id=tenant.workflow_id)
+    registered = await tenant.call("get_workflow", p_id=tenant.workflow_id)
+    assert message_of(workflow, Workflow) == message_of(registered, Workflow)
     assert await ledger(superuser, tenant) == [("GRANT", 10, 10)]
     assert await reservations(superuser, tenant) == [("HELD", 3, 0)]
     assert await available(superuser, tenant) == 7
@@ -158,9 +160,16 @@ async def test_not_even_the_owner_resolves_a_reservation_again(
 ) -> None:
     tenant = await new_tenant(database, balance=10)
     execution_id = (await tenant.begin())["execution_id"]
-    await tenant.settle(execution_id, "FAILED")
-    for again in ("select gateway.resolve(r, 1)", "select gateway.resolve(r, null)"):
-        await superuser.fetch(f"{again} from reservations r where execution_id = $1", uuid.UUID(execution_id))
+    await tenant.settle(execution_id, "FAILED", p_result={"x": 1}, p_duration_ms=7)
+    query = "select to_jsonb(e) from executions e where id = $1"
+    stored = await superuser.fetchval(query, uuid.UUID(execution_id))
+    for credits_used in ("1", "null"):
+        again = f"gateway.end_execution(r, 'EXECUTION_STATE_COMPLETED', {credits_used})"
+        told = await superuser.fetchval(
+            f"select to_jsonb({again}) from reservations r where execution_id = $1", uuid.UUID(execution_id)
+        )
+        assert told == stored
+    assert await superuser.fetchval(query, uuid.UUID(execution_id)) == stored
     assert await available(superuser, tenant) == 10
     for statement in ("update reservations set state = 'HELD'", "delete from reservations"):
         with pytest.raises(Exception, match="append-only"):
@@ -279,7 +288,7 @@ async def test_a_call_that_names_no_workflow_runs_the_default_one(
         tenant.workflow_id,
     )
     begun = await tenant.begin(p_workflow_id=None)
-    assert Workflow.from_json(json.dumps(begun["workflow"])).id == tenant.workflow_id
+    assert message_of(begun["workflow"], Workflow).id == tenant.workflow_id
 
 
 @pytest.mark.parametrize(
