@@ -26,6 +26,7 @@ from gateway.commands import given, platform
 from gateway.commands.call import call
 from gateway.commands.credits import application as credits_application
 from gateway.commands.keys import application as keys_application
+from gateway.commands.signing import RequestError, sign
 from gateway.rpc.errors import RpcError
 from gateway.settings import Settings, SettingsError
 from gateway.workers import CANNOT_SERVE, WorkerError, Workers, stop_with_parent
@@ -42,6 +43,7 @@ application.add_typer(platform.application, name="platform")
 application.add_typer(credits_application, name="credits")
 application.add_typer(keys_application, name="keys")
 application.command()(call)
+application.command()(sign)
 
 
 def _show_version(wanted: bool) -> None:  # noqa: FBT001 - as typer calls it
@@ -201,40 +203,6 @@ def openapi() -> None:
     sys.stdout.buffer.write(describe_api())
 
 
-@application.command()
-def sign(  # noqa: PLR0913 - one parameter for each option
-    target: Annotated[str, typer.Argument(help="URL of the request; over gRPC /package.Service/Method.")],
-    *,
-    api_key: Annotated[str, given.secret_option("N8N_GATEWAY_API_KEY", "An API key")],
-    client_secret: Annotated[
-        str | None, given.secret_option("N8N_GATEWAY_CLIENT_SECRET", "The API key's, which signs the request")
-    ] = None,
-    client_secret_file: Annotated[Path | None, typer.Option(help="A file that holds it.")] = None,
-    data: Annotated[str | None, typer.Option("--data", "-d", help="The body.")] = None,
-    data_file: Annotated[
-        str | None, typer.Option(callback=given.file, help="A file with the body; - for standard input.")
-    ] = None,
-    method: Annotated[
-        str | None, typer.Option("--method", "-X", help="POST with a body, GET without.")
-    ] = None,
-    content_type: Annotated[str | None, typer.Option(help="application/json with a body.")] = None,
-    tenant: Annotated[str, typer.Option(help="The organization's id, as X-Tenant-ID.")] = "",
-    version: Annotated[int, typer.Option(min=1, max=2, help="Of the signature.")] = 2,
-    curl: Annotated[bool, typer.Option("--curl", help="Print a curl command.")] = False,
-) -> None:
-    """Sign one request with an API key's client secret; print its headers, as `curl -H @-` takes them."""
-    from gateway.commands.signing import Request, RequestError, as_curl  # noqa: PLC0415 - for this command alone
-
-    try:
-        request = Request.of(target, data, data_file, method=method, content_type=content_type, tenant=tenant)
-        secret = _client_secret(client_secret, client_secret_file)
-        headers = request.sign(api_key, secret, 1 if version == 1 else 2)
-        printed = as_curl(request, headers) if curl else "".join(f"{k}: {v}\n" for k, v in headers.items())
-    except RequestError as error:
-        raise Failure(str(error)) from None
-    sys.stdout.write(printed)
-
-
 def main() -> None:
     """Entry point. Exits with 1 and one message when something is to be mended by the user."""
     with _telling():
@@ -245,7 +213,7 @@ def main() -> None:
 def _telling(status: int = 1) -> Iterator[None]:
     try:
         yield
-    except (Failure, SettingsError, MigrationError, RpcError) as error:
+    except (Failure, SettingsError, MigrationError, RequestError, RpcError) as error:
         Console(stderr=True).print(f"[red]error:[/] {escape(_told(error))}", highlight=False, soft_wrap=True)
         sys.exit(1 if isinstance(error, _EndedError) else status)
 
@@ -261,17 +229,6 @@ def _told(error: Exception) -> str:
         lines += [f"{field} {problem}" for field, problem in fields if not lines[0].startswith(f"{field}: ")]
         lines += [f"{name} {value}" for name, value in error.metadata.items()]
     return "\n  ".join(lines)
-
-
-def _client_secret(given: str | None, file: Path | None) -> str:
-    if given is not None:
-        return given
-    if file is None:
-        raise Failure("the client secret is missing: set N8N_GATEWAY_CLIENT_SECRET or --client-secret-file")
-    try:
-        return file.read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError):
-        raise Failure(f"{file} cannot be read as the file of a client secret") from None
 
 
 def _run(work: Coroutine[Any, Any, T]) -> T:

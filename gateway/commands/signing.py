@@ -1,4 +1,4 @@
-"""What `n8n-gateway sign` signs: one request, as another program will send it."""
+"""The command `n8n-gateway sign`: one request is signed, as another program will send it."""
 
 from __future__ import annotations
 
@@ -8,8 +8,12 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 from urllib.parse import urlsplit
 
+import typer
+
+from gateway.commands import given
 from gateway.rpc.api_keys import parse_key
 from gateway.rpc.signature import SignedRequest, Version, signed_headers
 
@@ -18,6 +22,35 @@ _STANDARD_INPUT = "-"
 
 class RequestError(Exception):
     """The arguments do not say what to sign; the message holds no secret."""
+
+
+def sign(  # noqa: PLR0913 - one parameter for each option
+    target: Annotated[str, typer.Argument(help="URL of the request; over gRPC /package.Service/Method.")],
+    *,
+    api_key: Annotated[str, given.secret_option("N8N_GATEWAY_API_KEY", "An API key")],
+    client_secret: Annotated[
+        str | None, given.secret_option("N8N_GATEWAY_CLIENT_SECRET", "The API key's, which signs the request")
+    ] = None,
+    client_secret_file: Annotated[Path | None, typer.Option(help="A file that holds it.")] = None,
+    data: Annotated[str | None, typer.Option("--data", "-d", help="The body.")] = None,
+    data_file: Annotated[
+        str | None, typer.Option(callback=given.file, help="A file with the body; - for standard input.")
+    ] = None,
+    method: Annotated[
+        str | None, typer.Option("--method", "-X", help="POST with a body, GET without.")
+    ] = None,
+    content_type: Annotated[str | None, typer.Option(help="application/json with a body.")] = None,
+    tenant: Annotated[str, typer.Option(help="The organization's id, as X-Tenant-ID.")] = "",
+    version: Annotated[int, typer.Option(min=1, max=2, help="Of the signature.")] = 2,
+    curl: Annotated[bool, typer.Option("--curl", help="Print a curl command.")] = False,
+) -> None:
+    """Sign one request with an API key's client secret; print its headers, as `curl -H @-` takes them."""
+    request = Request.of(target, data, data_file, method=method, content_type=content_type, tenant=tenant)
+    secret = _client_secret(client_secret, client_secret_file)
+    headers = request.sign(api_key, secret, 1 if version == 1 else 2)
+    sys.stdout.write(
+        as_curl(request, headers) if curl else "".join(f"{k}: {v}\n" for k, v in headers.items())
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,3 +147,15 @@ def _read(data_file: str | None) -> bytes:
         return Path(data_file).read_bytes()
     except OSError as error:
         raise RequestError(f"{data_file} cannot be read: {error.strerror}") from None
+
+
+def _client_secret(text: str | None, file: Path | None) -> str:
+    if text is not None:
+        return text
+    if file is None:
+        msg = "the client secret is missing: set N8N_GATEWAY_CLIENT_SECRET or --client-secret-file"
+        raise RequestError(msg)
+    try:
+        return file.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError):
+        raise RequestError(f"{file} cannot be read as the file of a client secret") from None
