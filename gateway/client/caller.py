@@ -21,6 +21,9 @@ Trace = Callable[[str, str, Iterable[tuple[str, str]]], None]
 CONNECT_SECONDS = 10.0
 """How long a connection may take to be made."""
 
+MOST_BYTES = 32 << 20
+"""Of one message: the gateway takes answers of n8n that are larger than what clients take by themselves."""
+
 _SHOWN = {
     *(
         "accept",

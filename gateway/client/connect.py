@@ -13,7 +13,7 @@ from protobuf import Message
 from pyqwest import Client, HTTPTransport
 
 from gateway.client.answer import printer
-from gateway.client.caller import CONNECT_SECONDS, Part, Request, shown
+from gateway.client.caller import CONNECT_SECONDS, MOST_BYTES, Part, Request, shown
 from gateway.client.failure import CallError
 from gateway.client.unreachable import unreachable
 from gateway.rpc.errors import Code
@@ -94,6 +94,7 @@ async def _messages(request: Request, protocol: ProtocolType) -> AsyncGenerator[
         codec=_Sent(),
         protocol=protocol,
         send_compression=None,
+        read_max_bytes=MOST_BYTES,
         http_client=Client(transport),
     )
     async with transport, client:

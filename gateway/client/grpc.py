@@ -9,7 +9,7 @@ import grpc
 import grpc.aio
 
 from gateway.client.answer import printer
-from gateway.client.caller import Endpoint, Part, Request, shown
+from gateway.client.caller import MOST_BYTES, Endpoint, Part, Request, shown
 from gateway.client.failure import CallError
 from gateway.client.unreachable import unreachable
 from gateway.rpc.errors import Code
@@ -18,8 +18,7 @@ from gateway.transcoding.gen.google.rpc.status_pb import Status
 
 _CONTENT_TYPE = "application/grpc"
 _DETAILS = "grpc-status-details-bin"
-_OPTIONS = [("grpc.max_receive_message_length", 32 << 20)]
-"""The gateway takes answers of n8n that are larger than what grpcio takes by itself."""
+_OPTIONS = [("grpc.max_receive_message_length", MOST_BYTES)]
 
 
 async def call(request: Request) -> AsyncGenerator[bytes, None]:

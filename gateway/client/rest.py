@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from urllib.parse import urlsplit
 
 import httpx
 import orjson
 
-from gateway.client.caller import CONNECT_SECONDS, Part, Request, shown
+from gateway.client.caller import CONNECT_SECONDS, MOST_BYTES, Part, Request, shown
 from gateway.client.failure import CallError
 from gateway.client.methods import rest_binding
 from gateway.client.unreachable import unreachable
@@ -65,21 +66,61 @@ async def _parts(request: Request, answer: httpx.Response) -> AsyncGenerator[byt
     binding = rest_binding(request.method)
     kind = answer.headers.get("content-type", "").partition(";")[0]
     if not answer.is_success or not (binding.http_body_response or kind in {_JSON, _LINES}):
-        raise _failure(answer.status_code, await answer.aread())
+        raise _failure(answer.status_code, await _whole(answer))
     if binding.http_body_response:
         async for chunk in answer.aiter_bytes():
             yield chunk
     elif not binding.server_streaming:
-        yield await answer.aread()
+        yield await _json(answer)
     else:
-        async for line in answer.aiter_lines():
-            if line.startswith('{"error":'):
-                raise CallError.of_json(orjson.loads(line)["error"])
-            yield line.encode()
+        async with aclosing(_lines(answer)) as lines:
+            async for line in lines:
+                if line.startswith(b'{"error":'):
+                    raise _failure(answer.status_code, line[len(b'{"error":') : -1])
+                yield line
 
 
-def _failure(http_status: int, body: bytes) -> CallError:
+async def _json(answer: httpx.Response) -> bytes:
+    body = await _whole(answer)
     try:
-        return CallError.of_json(orjson.loads(body))
+        orjson.loads(body)
+    except ValueError:
+        raise _foreign(answer.status_code) from None
+    return body
+
+
+async def _whole(answer: httpx.Response) -> bytes:
+    body = bytearray()
+    async for chunk in answer.aiter_bytes():
+        body += chunk
+        _check_size(body)
+    return bytes(body)
+
+
+async def _lines(answer: httpx.Response) -> AsyncGenerator[bytes, None]:
+    pending = bytearray()
+    async for chunk in answer.aiter_bytes():
+        begun, *more = chunk.split(b"\n")
+        pending += begun
+        for line in more:
+            yield bytes(pending)
+            pending = bytearray(line)
+        _check_size(pending)
+    if pending:
+        yield bytes(pending)
+
+
+def _check_size(message: bytearray) -> None:
+    if len(message) > MOST_BYTES:
+        raise CallError(Code.RESOURCE_EXHAUSTED, f"A message of the answer is over {MOST_BYTES >> 20} MiB.")
+
+
+def _failure(http_status: int, status: bytes) -> CallError:
+    try:
+        return CallError.of_json(orjson.loads(status))
     except (ValueError, TypeError):
-        return CallError(Code.UNKNOWN, f"HTTP {http_status}, and no answer of a gateway's.")
+        return _foreign(http_status)
+
+
+def _foreign(http_status: int) -> CallError:
+    return CallError(Code.UNKNOWN, f"HTTP {http_status}, and no answer of a gateway's.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import sys
 from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import aclosing
@@ -27,6 +28,8 @@ from gateway.transcoding import JsonDecoder, JsonError
 from gateway.transcoding.fields import is_http_body
 
 _INTERRUPTED = 130
+# DEL and C1 (ECMA-48), in UTF-8.
+_CONTROLS = re.compile(rb"\x7f|\xc2[\x80-\x9f]")
 
 Headers = list[tuple[str, str]]
 
@@ -155,13 +158,14 @@ async def _printed(request: Request, calls: Calls) -> None:
     is_unary = request.method.method_kind == "unary"
     async with aclosing(calls(request)) as parts:
         async for part in parts:
-            text = (
-                orjson.dumps(orjson.loads(part), option=orjson.OPT_INDENT_2)
-                if is_unary and not is_bytes
-                else part
-            )
-            sys.stdout.buffer.write(text if is_bytes else text + b"\n")
+            sys.stdout.buffer.write(part if is_bytes else _shown(part, indent=is_unary))
             sys.stdout.buffer.flush()
+
+
+def _shown(json: bytes, *, indent: bool) -> bytes:
+    """JSON for a terminal, which takes some characters for commands that JSON leaves as they are."""
+    text = orjson.dumps(orjson.loads(json), option=orjson.OPT_INDENT_2) if indent else json
+    return _CONTROLS.sub(lambda control: b"\\u%04x" % ord(control[0].decode()), text) + b"\n"
 
 
 def _message(method: DescMethod, text: bytes) -> Message:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import socket
@@ -12,9 +13,9 @@ import sys
 import threading
 import uuid
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from http.server import BaseHTTPRequestHandler, HTTPServer, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import httpx
 import pytest
@@ -398,3 +399,71 @@ def test_a_shell_completes_the_names_of_methods() -> None:
         check=True,
     )
     assert completed.stdout.split() == ["ExecutionService/Execute", "ExecutionService/ExecuteStream"]
+
+
+class Foreign(BaseHTTPRequestHandler):
+    """A server that is no gateway's."""
+
+    answers: ClassVar[dict[str, Callable[[], Iterator[bytes]]]] = {
+        "no-json": lambda: iter([b"{"]),
+        "deep": lambda: iter([b"[" * 100_000]),
+        "no-status": lambda: iter([b'{"error":[]}\n']),
+        "endless": lambda: itertools.repeat(b"a" * (1 << 20)),
+        "terminal": lambda: iter([b'{"status":"\xc2\x9b31m\x7f \xc2\xa9"}\n']),
+    }
+
+    def do_GET(self) -> None:
+        kind = self.path.split("/")[1]
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.end_headers()
+        with contextlib.suppress(OSError):
+            for part in self.answers[kind]():
+                self.wfile.write(part)
+
+    def log_message(self, format: str, *args: object) -> None: ...  # noqa: A002 - as its base names it
+
+
+@pytest.fixture
+def foreign() -> Iterator[str]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Foreign)
+    server.daemon_threads = True
+    threading.Thread(target=server.serve_forever).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+ENDLESS = "error: RESOURCE_EXHAUSTED: A message of the answer is over 32 MiB.\n"
+NO_GATEWAY = "error: UNKNOWN: HTTP 200, and no answer of a gateway's.\n"
+
+
+@pytest.mark.parametrize(
+    ("kind", "method", "told"),
+    [
+        ("no-json", "GetHealth", NO_GATEWAY),
+        ("deep", "GetHealth", NO_GATEWAY),
+        ("endless", "GetHealth", ENDLESS),
+        ("endless", "WatchExecution", ENDLESS),
+        ("no-status", "WatchExecution", NO_GATEWAY),
+    ],
+)
+def test_a_server_that_is_no_gateways_is_told_and_takes_no_memory(
+    call: Command, foreign: str, kind: str, method: str, told: str
+) -> None:
+    request = {} if method == "GetHealth" else {"execution_id": str(uuid.uuid4())}
+    where = {"N8N_GATEWAY_URL": f"{foreign}/{kind}"}
+    ended = call(method, "--protocol", "rest", "--data", json.dumps(request), env=where)
+    assert ended.stderr == told
+    assert ended.exit_code > 64
+
+
+@pytest.mark.parametrize("method", ["GetHealth", "WatchExecution"])
+def test_what_a_terminal_would_take_for_a_command_is_escaped(
+    call: Command, foreign: str, method: str
+) -> None:
+    request = {} if method == "GetHealth" else {"execution_id": str(uuid.uuid4())}
+    where = {"N8N_GATEWAY_URL": f"{foreign}/terminal"}
+    ended = call(method, "--protocol", "rest", "--data", json.dumps(request), env=where)
+    assert r'"\u009b31m\u007f ©"' in ended.stdout
+    assert json.loads(ended.stdout) == {"status": "\x9b31m\x7f \xa9"}
