@@ -50,6 +50,9 @@ class FaultyN8n:
         """What `gated` waits for."""
         self.asked = asyncio.Event()
         """Set when `gated` is called."""
+        self.awake = asyncio.Event()
+        """Without it connections are made, and nothing is read of them nor written."""
+        self.awake.set()
         self._port = 0
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -78,6 +81,7 @@ class FaultyN8n:
         task.add_done_callback(self._tasks.discard)
         try:
             while True:
+                await self.awake.wait()
                 head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").lower()
                 length = int(head.partition("content-length: ")[2].partition("\r\n")[0] or 0)
                 body = await reader.readexactly(length)
@@ -122,6 +126,7 @@ class FaultyN8n:
     async def _steps(self, key: str, writer: asyncio.StreamWriter) -> None:
         writer.write(_HEAD + b"Transfer-Encoding: chunked\r\n\r\n")
         for step in range(STEPS):
+            await self.awake.wait()
             writer.write(_line("item", f"{key} step {step}\n"))
             await writer.drain()
             await asyncio.sleep(random.uniform(0, 0.1))

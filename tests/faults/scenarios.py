@@ -10,6 +10,7 @@ import signal
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
+from gateway.adapters.n8n.pool import KEPT_SECONDS
 from gateway.adapters.postgres import Timeouts
 from gateway.adapters.redis.event_streams import CALL_SECONDS
 from tests.faults.callers import Caller, ExecuteCaller, SlowCaller, StreamCaller, VanishingCaller
@@ -118,6 +119,13 @@ async def _restart_n8n(system: System) -> None:
     await system.n8n.start()
 
 
+async def _pause_n8n(system: System) -> None:
+    """For longer than an idle connection to it is kept."""
+    system.n8n.awake.clear()
+    await asyncio.sleep(1.1 * KEPT_SECONDS)
+    system.n8n.awake.set()
+
+
 async def _shift_clock(system: System) -> None:
     """One gateway comes back a minute ahead, the other a minute behind."""
     for gateway, clock in zip(system.gateways, (60.0, -60.0), strict=True):
@@ -195,6 +203,7 @@ FAULTS = (
     ),
     # While n8n is away callers are told so at once: all of them may be before it is back.
     Fault("n8n restarted", _restart_n8n, strikes=4, success=0, reasons=_N8N_AWAY),
+    Fault("n8n paused", _pause_n8n, strikes=1),
     Fault("connections cut", cuts=True),
     Fault("clients vanish", workflows=("steps",), callers=(VanishingCaller,)),
     Fault("clients read slowly", workflows=("long",), callers=(SlowCaller,)),
