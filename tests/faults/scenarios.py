@@ -192,7 +192,8 @@ FAULTS = (
     Fault("gateways paused", _pause_everything, strikes=1, success=0.6, reasons=_CUT_OFF),
     Fault("gateway deployed", _deploy_gateway, strikes=2, success=0.9, reasons=_CUT_OFF),
     Fault("Postgres restarted", _restart_postgres, strikes=2, success=0.9, reasons=_CUT_OFF),
-    Fault("Postgres paused", _pause_postgres, strikes=1, success=0.9, reasons=_CUT_OFF),
+    # Leases that are old already may run out meanwhile: those of all runs in hand on a slow machine.
+    Fault("Postgres paused", _pause_postgres, strikes=1, success=0.6, reasons=_CUT_OFF),
     Fault("Valkey restarted", _restart_valkey, strikes=2, success=0.9, reasons=_CUT_OFF),
     Fault(
         "Valkey paused",
