@@ -11,7 +11,7 @@ from contextlib import aclosing
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
-from typing import Annotated, cast
+from typing import Annotated, NoReturn, cast
 from urllib.parse import urlsplit
 
 import orjson
@@ -134,23 +134,23 @@ def call(  # noqa: PLR0913 - one parameter for each option
     _end(Request(found, message, caller, endpoint, timeout, trace), _calls(protocol))
 
 
-def _end(request: Request, calls: Calls) -> None:
-    """Make the call, print what comes, and exit as it ends.
+def _end(request: Request, calls: Calls) -> NoReturn:
+    """Make the call, print what comes, and end the process as it ends.
 
-    A call that is broken off leaves threads of HTTP clients behind, which may not outlive the interpreter's
-    own end: the process is ended without that.
+    Threads of HTTP clients may be left then, and abort the process at the interpreter's own end: it has none.
     """
+    status = 0
     try:
         asyncio.run(_printed(request, calls))
     except CallError as error:
         first, *facts = error.lines()
         _tell("\n  ".join([f"[red]error:[/] {_harmless(first)}", *map(_harmless, facts)]))
-        raise typer.Exit(error.exit_status) from None
+        status = error.exit_status
     except KeyboardInterrupt:
-        os._exit(_INTERRUPTED)
+        status = _INTERRUPTED
     except BrokenPipeError:
-        # Whoever read has seen enough.
-        os._exit(1)
+        status = 1  # whoever read has seen enough
+    os._exit(status)
 
 
 async def _printed(request: Request, calls: Calls) -> None:

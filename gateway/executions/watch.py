@@ -207,7 +207,8 @@ class _Following:
         """Go on with the outcome where the next events are gone. Raises OutOfRange when that tells less."""
         if self._after <= 1 and not has_ended(self._stored.execution):
             self._stored = await look()
-        if self._after > 1 or not has_ended(self._stored.execution):
+        execution = self._stored.execution
+        if self._after > 1 or not has_ended(execution) or execution.result_truncated:
             raise expired(first_kept)
         self.patience.give_up()
 

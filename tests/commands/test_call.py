@@ -59,8 +59,9 @@ def signed(dev: RunningDev, environment: dict[str, str]) -> dict[str, str]:
 
 
 @pytest.fixture
-def call(environment: dict[str, str]) -> Command:
+def call(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Command:
     """Run the command in this process, with a token unless another environment is given."""
+    monkeypatch.setattr(os, "_exit", sys.exit)  # this process has more to do
 
     def called(*arguments: str, env: dict[str, str] = environment, stdin: str = "") -> Result:
         return CliRunner().invoke(application, ["call", *arguments], env=env, input=stdin)
