@@ -219,12 +219,15 @@ class Runner:
             raise
 
     async def _give_back(self, execution_id: str, error: RpcError) -> None:
-        """Settle what may have been begun, for as long as the database may still be about to begin it."""
+        """Settle what may have been begun, for as long as the database may still be about to begin it.
+
+        Not a run that has been taken from the queue meanwhile, here or elsewhere: it is seen through there.
+        """
         over = asyncio.get_running_loop().time() + BEGIN_SECONDS
         try:
-            while True:
+            while not self._sees_through(execution_id):
                 try:
-                    await settle(self._database, execution_id, Outcome(Output(0), error))
+                    await settle(self._database, execution_id, Outcome(Output(0), error), runner=self.replica)
                 except LeaseLost:
                     return
                 except NotFound:
@@ -235,6 +238,10 @@ class Runner:
                     return
         except Exception:
             log.exception("run not settled", execution_id=execution_id)
+
+    def _sees_through(self, execution_id: str) -> bool:
+        run = self._runs.get(execution_id)
+        return run is not None and run.task is not None
 
     async def _see_through(self, run: Run) -> None:
         try:

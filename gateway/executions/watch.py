@@ -246,11 +246,11 @@ class _Following:
             return None
         if published and not execution.last_sequence:
             # Its runner has gone without a word: the end comes after all that it has published.
-            newest = await self._streams.read(execution.id, published - 1)
-            if self._after == published and any(map(is_end, newest)):
-                return []
+            ends = [event for event in await self._streams.read(execution.id, published - 1) if is_end(event)]
             if 1 < self._after < published:
                 raise expired(published + 1)
+            if ends and self._after <= published:
+                return ends if self._after < published else []
             return [_end(self._stored, max(self._after, published) + 1)]
         return list(outcome_events(execution, self._stored.credits_remaining, self._after))
 

@@ -529,6 +529,25 @@ async def test_a_beginning_that_broke_off_is_given_back(n8n: N8n, publisher: Pub
     # What is not there yet may still come: the database may begin it after it broke off.
     assert [call["p_execution_id"] for call in accounts.calls] == ["e"] * (1 if found else 2)
     assert accounts.settled["e"]["p_state"] == "EXECUTION_STATE_FAILED"
+    assert accounts.settled["e"]["p_runner"] == "this replica"  # another one's run is not to be given back
+
+
+async def test_a_beginning_that_broke_off_is_not_given_back_when_its_run_is_under_way(
+    runner: Runner, accounts: Accounts, stub_n8n: StubN8n
+) -> None:
+    """It was taken from the queue before it was known to be there."""
+    running: list[Run] = []
+
+    async def work() -> str:
+        running.append(runner.start(job("gated")))
+        raise Unavailable("the connection broke")
+
+    with pytest.raises(Unavailable):
+        await runner.begin("run of gated", work)
+    stub_n8n.open_gate()
+    await running[0].ended()
+    await runner.drain(GRACE)
+    assert [call["p_state"] for call in accounts.calls] == ["EXECUTION_STATE_COMPLETED"]
 
 
 async def test_a_beginning_that_never_came_is_given_up(

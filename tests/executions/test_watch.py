@@ -222,6 +222,14 @@ async def test_the_end_of_a_lost_run_hides_no_events_that_are_gone(
     assert caught.value.reason == "EVENTS_EXPIRED"
 
 
+async def test_the_end_of_a_lost_run_has_one_number(streams: EventStreams) -> None:
+    """Also for who reads from the beginning, which had to make room."""
+    await streams.append("another replica", [Batch(RUN, "tenant", [event(4, TEXT), event(5, END)])])
+    assert await read(streams, 0, swept) == [5]
+    assert await read(streams, 4, swept) == [5]
+    assert await read(streams, 5, swept) == []
+
+
 async def test_a_run_that_could_not_be_settled_here_does_not_end_as_if_it_had(streams: EventStreams) -> None:
     """Its replica stops, or broke: its log has no end, and its reader has to come again."""
     publisher = Publisher(streams, "this replica")

@@ -99,6 +99,16 @@ async def test_a_queued_run_holds_its_price_and_starts_once(
     assert await available(superuser, tenant) == 7
 
 
+async def test_a_run_that_waits_can_be_given_back_by_any_runner(
+    database: PostgresDatabase, superuser: Any
+) -> None:
+    tenant = await new_tenant(database, balance=10, price=3)
+    begun = await begin(tenant, p_queue=True, p_runner=None)
+    await tenant.settle(begun["execution_id"], "FAILED", p_runner=RUNNER)
+    assert await available(superuser, tenant) == 10
+    assert (await start(tenant, begun["execution_id"]))["reason"] == "ENDED"
+
+
 async def test_only_a_runner_starts_and_only_what_was_begun(database: PostgresDatabase) -> None:
     tenant = await new_tenant(database, balance=10)
     with pytest.raises(NotFound):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
@@ -28,6 +29,8 @@ log = structlog.get_logger("gateway.redis")
 _ALWAYS = "n8n-gateway:replicas"
 """Keeps the connection open while nothing else is listened to."""
 _SUBSCRIBE_SECONDS = 5.0
+PING_SECONDS = 10.0
+"""How long Redis may say nothing before it is asked to. After twice that the connection is left."""
 _PUBLISH_SECONDS = 2.0
 _RETRY_SECONDS = 0.5
 
@@ -42,6 +45,7 @@ class Channels:
         """Channels whose subscription is not as it should be."""
         self._lost = False
         """Whether it is logged that nothing is heard."""
+        self._heard_at = 0.0
         self._changed = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
@@ -97,27 +101,40 @@ class Channels:
         self._stale.clear()
         async with asyncio.timeout(_SUBSCRIBE_SECONDS):
             await pubsub.subscribe(*self._handlers)
+        self._heard_at = time.monotonic()
         hearing = asyncio.create_task(self._hear(pubsub))
         try:
             while not hearing.done():
                 turned = asyncio.create_task(self._changed.wait())
-                await asyncio.wait([hearing, turned], return_when=asyncio.FIRST_COMPLETED)
+                await asyncio.wait(
+                    [hearing, turned], timeout=PING_SECONDS, return_when=asyncio.FIRST_COMPLETED
+                )
                 turned.cancel()
                 self._changed.clear()
-                stale, self._stale = self._stale, set()
-                wanted = [channel for channel in stale if channel in self._handlers]
-                unwanted = [channel for channel in stale if channel not in self._handlers]
-                if wanted:
-                    await pubsub.subscribe(*wanted)
-                if unwanted:
-                    await pubsub.unsubscribe(*unwanted)
+                if time.monotonic() - self._heard_at > 2 * PING_SECONDS:
+                    raise ConnectionError("Redis is silent")
+                async with asyncio.timeout(_SUBSCRIBE_SECONDS):
+                    await self._keep_to(pubsub)
         finally:
             hearing.cancel()
             await asyncio.wait([hearing])
         hearing.result()
 
+    async def _keep_to(self, pubsub: PubSub) -> None:
+        """Listen to what is wanted now, and to nothing else; where nothing has changed, ask for an answer."""
+        stale, self._stale = self._stale, set()
+        wanted = [channel for channel in stale if channel in self._handlers]
+        unwanted = [channel for channel in stale if channel not in self._handlers]
+        if wanted:
+            await pubsub.subscribe(*wanted)
+        if unwanted:
+            await pubsub.unsubscribe(*unwanted)
+        if not stale:
+            await pubsub.ping()
+
     async def _hear(self, pubsub: PubSub) -> None:
         async for message in pubsub.listen():
+            self._heard_at = time.monotonic()
             if message["type"] not in ("message", "subscribe"):
                 continue
             if self._lost:

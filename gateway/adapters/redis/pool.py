@@ -9,6 +9,8 @@ def redis_pool(url: str) -> Redis:
     """Connections to the Redis at a URL, as many as are needed. How long a call may take, its caller says.
 
     With a timeout of its own, redis-py loses a cancellation that comes as a command is sent: asyncio.wait_for
-    does, before Python 3.12.
+    does, before Python 3.12. So that of the URL does not count, either.
     """
-    return Redis.from_url(url, socket_timeout=None)
+    redis: Redis = Redis.from_url(url)
+    redis.connection_pool.connection_kwargs["socket_timeout"] = None
+    return redis

@@ -50,7 +50,7 @@ async def test_an_empty_database_is_brought_to_this_version(url: str, connection
     assert [entry.applied for entry in await migrations.status(url)] == [True] * len(ALL)
     assert await migrations.plan(url) == []
     rows = await connection.fetch(
-        "select version, name, statements from supabase_migrations.schema_migrations"
+        "select version, name, statements from supabase_migrations.schema_migrations order by version"
     )
     assert [(row["version"], row["name"], row["statements"]) for row in rows] == [
         (migration.version, migration.name, [migration.sql]) for migration in ALL

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
+import pytest
 from redis.asyncio import Redis
 from redis.asyncio.client import PubSub
 from structlog.testing import capture_logs
 
+from gateway.adapters.redis import channels as module
 from gateway.adapters.redis.channels import Channels
+from gateway.adapters.redis.pool import redis_pool
 from gateway.local.valkey import LocalValkey
 
 
@@ -75,5 +80,31 @@ async def test_that_nothing_is_heard_is_logged_once_and_so_is_its_end(tmp_path: 
             ("not listening to other replicas", "warning"),
             ("listening to other replicas again", "info"),
         ]
+        await channels.close()
+        await client.aclose()
+
+
+async def test_a_connection_on_which_nothing_comes_is_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one to a host that has gone without a word."""
+    monkeypatch.setattr(module, "PING_SECONDS", 0.5)
+    heard: asyncio.Queue[bytes | None] = asyncio.Queue()
+    async with LocalValkey(tmp_path) as server:
+        client = redis_pool(server.url)
+        channels = Channels(client)
+        with capture_logs() as logs, channels.listen("a channel", heard.put_nowait):
+            channels.start()
+            assert await asyncio.wait_for(heard.get(), 30) is None
+            await asyncio.sleep(6 * module.PING_SECONDS)
+            assert not logs  # what answers is kept
+            os.kill(server.pid, signal.SIGSTOP)
+            try:
+                async with asyncio.timeout(30):
+                    while not logs:  # noqa: ASYNC110 - a log tells nobody
+                        await asyncio.sleep(0.05)
+            finally:
+                os.kill(server.pid, signal.SIGCONT)
+            assert await asyncio.wait_for(heard.get(), 30) is None
         await channels.close()
         await client.aclose()

@@ -27,7 +27,7 @@ async def silent_url() -> AsyncIterator[str]:
 @pytest.mark.parametrize("turns", range(TURNS))
 async def test_a_call_can_be_broken_off_at_any_time(silent_url: str, turns: int) -> None:
     """Or else what waits for Redis only so long waits for as long as it says nothing."""
-    async with redis_pool(silent_url) as redis:
+    async with redis_pool(f"{silent_url}?socket_timeout=5") as redis:
         call = asyncio.create_task(redis.ping())
         for _ in range(turns):
             await asyncio.sleep(0)
