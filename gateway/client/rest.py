@@ -35,6 +35,10 @@ async def call(request: Request) -> AsyncGenerator[bytes, None]:
         raise CallError(
             Code.DEADLINE_EXCEEDED, f"The call was not done within {request.timeout:g} s."
         ) from None
+    except httpx.DecodingError:
+        raise CallError(
+            Code.UNKNOWN, "The answer is not compressed as it says, and is no answer of a gateway's."
+        ) from None
     except (httpx.TransportError, OSError):
         raise await unreachable(request.endpoint) from None
 

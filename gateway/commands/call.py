@@ -28,8 +28,8 @@ from gateway.transcoding import JsonDecoder, JsonError
 from gateway.transcoding.fields import is_http_body
 
 _INTERRUPTED = 130
-# DEL and C1 (ECMA-48), in UTF-8.
-_CONTROLS = re.compile(rb"\x7f|\xc2[\x80-\x9f]")
+# C0 but tab and newline, DEL and C1 (ECMA-48), in UTF-8.
+_CONTROLS = re.compile(rb"[\x00-\x08\x0b-\x1f\x7f]|\xc2[\x80-\x9f]")
 
 Headers = list[tuple[str, str]]
 
@@ -163,7 +163,10 @@ async def _printed(request: Request, calls: Calls) -> None:
 
 
 def _shown(json: bytes, *, indent: bool) -> bytes:
-    """JSON for a terminal, which takes some characters for commands that JSON leaves as they are."""
+    """JSON for a terminal, which takes some characters for commands that JSON leaves as they are.
+
+    A stream's lines are shown as they came, and may be no JSON where the server is no gateway.
+    """
     text = orjson.dumps(orjson.loads(json), option=orjson.OPT_INDENT_2) if indent else json
     return _CONTROLS.sub(lambda control: b"\\u%04x" % ord(control[0].decode()), text) + b"\n"
 

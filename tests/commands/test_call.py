@@ -411,12 +411,16 @@ class Foreign(BaseHTTPRequestHandler):
         "no-status": lambda: iter([b'{"error":[]}\n']),
         "endless": lambda: itertools.repeat(b"a" * (1 << 20)),
         "terminal": lambda: iter([b'{"status":"\xc2\x9b31m\x7f \xc2\xa9"}\n']),
+        "raw-commands": lambda: iter([b'{"status":\t"\x1b[31m\x00\r\x07"}\n']),
+        "gzip": lambda: iter([b'{"status":"ok"}\n']),
     }
 
     def do_GET(self) -> None:
         kind = self.path.split("/")[1]
         self.send_response(200)
         self.send_header("Content-Type", "application/json")
+        if kind == "gzip":
+            self.send_header("Content-Encoding", "gzip")
         self.end_headers()
         with contextlib.suppress(OSError):
             for part in self.answers[kind]():
@@ -437,6 +441,7 @@ def foreign() -> Iterator[str]:
 
 ENDLESS = "error: RESOURCE_EXHAUSTED: A message of the answer is over 32 MiB.\n"
 NO_GATEWAY = "error: UNKNOWN: HTTP 200, and no answer of a gateway's.\n"
+NO_GZIP = "error: UNKNOWN: The answer is not compressed as it says, and is no answer of a gateway's.\n"
 
 
 @pytest.mark.parametrize(
@@ -447,6 +452,9 @@ NO_GATEWAY = "error: UNKNOWN: HTTP 200, and no answer of a gateway's.\n"
         ("endless", "GetHealth", ENDLESS),
         ("endless", "WatchExecution", ENDLESS),
         ("no-status", "WatchExecution", NO_GATEWAY),
+        ("raw-commands", "GetHealth", NO_GATEWAY),
+        ("gzip", "GetHealth", NO_GZIP),
+        ("gzip", "WatchExecution", NO_GZIP),
     ],
 )
 def test_a_server_that_is_no_gateways_is_told_and_takes_no_memory(
@@ -468,3 +476,10 @@ def test_what_a_terminal_would_take_for_a_command_is_escaped(
     ended = call(method, "--protocol", "rest", "--data", json.dumps(request), env=where)
     assert r'"\u009b31m\u007f ©"' in ended.stdout
     assert json.loads(ended.stdout) == {"status": "\x9b31m\x7f \xa9"}
+
+
+def test_no_line_of_a_stream_commands_a_terminal_though_it_is_no_json(call: Command, foreign: str) -> None:
+    request = json.dumps({"execution_id": str(uuid.uuid4())})
+    where = {"N8N_GATEWAY_URL": f"{foreign}/raw-commands"}
+    ended = call("WatchExecution", "--protocol", "rest", "--data", request, env=where)
+    assert ended.stdout == '{"status":\t"\\u001b[31m\\u0000\\u000d\\u0007"}\n'
