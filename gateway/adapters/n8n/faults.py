@@ -61,6 +61,7 @@ _MESSAGE_LENGTH = 500
 _STARTING_PAGE = b"n8n is starting up. Please wait"
 _ERROR_BEGINS = (b'{"code":', b'{"message":')
 _NO_DATABASE = "Database is not ready!"
+_PROXY_ERROR = "N8N_PROXY_ERROR"
 # Those of the registry (RFC 9110), and what some proxies add: 520 to 530 of Cloudflare.
 _OF_PROXIES = {
     HTTPStatus.BAD_GATEWAY,
@@ -178,11 +179,11 @@ def connection_lost() -> N8nUnavailable:
     return fault(N8nUnavailable(message, reason="N8N_CONNECTION_LOST"), Fate.UNKNOWN)
 
 
-def proxy_error(status: int) -> N8nUnavailable:
+def proxy_error(status: int, open_question: str = "the workflow was started") -> N8nUnavailable:
     """Say that something before n8n answered in its place, with or without having asked it."""
-    message = f"What stands before n8n answered {status}: whether the workflow was started is not known."
+    message = f"What stands before n8n answered {status}: whether {open_question} is not known."
     metadata = {"n8n_status": str(status)}
-    return fault(N8nUnavailable(message, reason="N8N_PROXY_ERROR", metadata=metadata), Fate.UNKNOWN)
+    return fault(N8nUnavailable(message, reason=_PROXY_ERROR, metadata=metadata), Fate.UNKNOWN)
 
 
 def timed_out(reason: str, seconds: float, fate: Fate = Fate.UNKNOWN) -> N8nDeadlineExceeded:
@@ -261,7 +262,7 @@ def of_stop(status: int, headers: Mapping[str, str], body: bytes) -> N8nFault:
     """Tell what an answer to a stop means that is none of those that n8n documents."""
     made = of_answer(status, headers, body)
     if isinstance(made, N8nUnavailable):
-        return made
+        return proxy_error(status, "the run was stopped") if made.reason == _PROXY_ERROR else made
     text = f"n8n could not stop the run: it answered {status}."
     stop_failed = N8nUnknown(text, reason="N8N_STOP_FAILED", metadata={"n8n_status": str(status)})
     return fault(stop_failed, Fate.UNKNOWN)

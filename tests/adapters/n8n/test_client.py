@@ -1024,6 +1024,15 @@ async def test_failed_stop(server: Server, n8n: N8n, answer: bytes, code: Code, 
     assert told(caught.value)[:2] == (code, reason)
 
 
+async def test_a_proxy_that_answers_a_stop_leaves_open_whether_the_run_was_stopped(
+    server: Server, n8n: N8n
+) -> None:
+    server.play = server.answer(http(b"<html>", status=502, Content_Type="text/html"))
+    with pytest.raises(N8nFault, match="answered 502: whether the run was stopped is not known") as caught:
+        await n8n.stop("1426")
+    assert told(caught.value) == (Code.UNAVAILABLE, "N8N_PROXY_ERROR", Fate.UNKNOWN)
+
+
 @pytest.mark.parametrize("execution_id", ["", "1/../2", "a b", "1?x", "x" * 65])
 async def test_stop_of_no_id(server: Server, n8n: N8n, execution_id: str) -> None:
     assert await n8n.stop(execution_id) is StopResult.NOT_FOUND
