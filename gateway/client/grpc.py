@@ -19,6 +19,8 @@ from gateway.transcoding.gen.google.rpc.status_pb import Status
 _CONTENT_TYPE = "application/grpc"
 _DETAILS = "grpc-status-details-bin"
 _OPTIONS = [("grpc.max_receive_message_length", MOST_BYTES)]
+# How grpcio begins to say that there is no connection, or none any more.
+_UNANSWERED = ("failed to connect to all addresses", "errors resolving ", "Stream removed (", "Socket closed")
 
 
 async def call(request: Request) -> AsyncGenerator[bytes, None]:
@@ -68,10 +70,11 @@ def _text(metadata: Iterable[tuple[str, str | bytes]] | None) -> list[tuple[str,
 
 
 def _told(error: grpc.aio.AioRpcError) -> CallError | None:
-    """What the server told; None where it told nothing, for it was not reached."""
+    """What the server told, or a balancer before it; None where neither was reached, or told nothing."""
     details = dict(error.trailing_metadata()).get(_DETAILS)
     if isinstance(details, bytes):
         return CallError.of(Status.from_binary(details))
-    if error.code() is grpc.StatusCode.UNAVAILABLE:
+    text = error.details() or ""
+    if error.code() is grpc.StatusCode.UNAVAILABLE and (not text or text.startswith(_UNANSWERED)):
         return None
-    return CallError(Code(error.code().value[0]), error.details() or "")
+    return CallError(Code(error.code().value[0]), text)

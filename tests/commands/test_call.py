@@ -13,10 +13,12 @@ import sys
 import threading
 import uuid
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, HTTPServer, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, ClassVar
 
+import grpc
 import httpx
 import pytest
 from typer.testing import CliRunner, Result
@@ -198,8 +200,29 @@ def test_what_is_no_gateway_is_told(call: Command, environment: dict[str, str], 
     assert ended.stderr.startswith(f"error: UNAVAILABLE: {url} broke the connection off: ")
 
 
-def test_a_host_that_is_not_known_is_told(call: Command, environment: dict[str, str]) -> None:
-    ended = call("GetLiveness", env=environment | {"N8N_GATEWAY_URL": "http://gateway.invalid"})
+def refuse(_: bytes, context: grpc.ServicerContext) -> bytes:
+    """Tell by the status alone, as a balancer that has nobody to pass a call on to."""
+    context.abort(grpc.StatusCode.UNAVAILABLE, "no healthy upstream")
+
+
+def test_what_a_balancer_says_over_grpc_is_told(call: Command, environment: dict[str, str]) -> None:
+    method = find_method("GetLiveness")
+    handlers = {method.name: grpc.unary_unary_rpc_method_handler(refuse)}
+    handler = grpc.method_handlers_generic_handler(method.parent.type_name, handlers)
+    balancer = grpc.server(ThreadPoolExecutor(1), handlers=[handler])
+    port = balancer.add_insecure_port("127.0.0.1:0")
+    balancer.start()
+    where = {"N8N_GATEWAY_GRPC_URL": f"http://127.0.0.1:{port}"}
+    ended = call("GetLiveness", "--protocol", "grpc", env=environment | where)
+    balancer.stop(None).wait(SECONDS)
+    assert ended.stderr == "error: UNAVAILABLE: no healthy upstream\n"
+    assert ended.exit_code == UNAVAILABLE
+
+
+@pytest.mark.parametrize("door", DOORS)
+def test_a_host_that_is_not_known_is_told(call: Command, environment: dict[str, str], door: str) -> None:
+    where = dict.fromkeys(("N8N_GATEWAY_URL", "N8N_GATEWAY_GRPC_URL"), "http://gateway.invalid")
+    ended = call("GetLiveness", "--protocol", door, env=environment | where)
     assert ended.stderr.startswith("error: UNAVAILABLE: The host of http://gateway.invalid is not known: ")
 
 
