@@ -554,10 +554,12 @@ def test_without_the_schema_it_is_said_what_to_run(dev: RunningDev, tmp_path: Pa
     try:
         for command in (("platform", "show"), ("credits", "check")):
             said = complaint(run(*command, "--database-url", url, directory=tmp_path))
-            assert "the schema is missing or of an older version: run `n8n-gateway migrate" in said
-        assert "the schema is missing: run `n8n-gateway migrate" in complaint(
-            run("serve", directory=tmp_path, **serving)
-        )
+            assert "the schema is missing or of an older version: set DATABASE_URL to" in said
+            assert "--database-url" not in said
+        said = complaint(run("serve", directory=tmp_path, **serving))
+        assert "the schema is missing: set DATABASE_URL to" in said
+        assert "then run `n8n-gateway migrate`" in said
+        assert "--database-url" not in said
     finally:
         asyncio.run(on_the_side(f"drop database {name}"))
 

@@ -48,7 +48,7 @@ async def check_platform(database: Database, settings: Settings) -> None:
         log.warning(
             "nobody has decided who registers workflows on the shared n8n: until then the admins of every"
             " organization do, with any webhook path and price",
-            decide="n8n-gateway platform set workflow_management platform --database-url URL"
+            decide="set DATABASE_URL, then run `n8n-gateway platform set workflow_management platform`"
             " (or `organization`, if it is meant)",
         )
 
@@ -136,7 +136,7 @@ def _place(url: str) -> str:
 
 def _behind(what: str) -> SettingsError:
     return SettingsError(
-        f"the schema {what}: run `n8n-gateway migrate --database-url URL`, as the schema's owner"
+        f"the schema {what}: set DATABASE_URL to that of the schema's owner, then run `n8n-gateway migrate`"
     )
 
 

@@ -35,7 +35,8 @@ application = typer.Typer(
 )
 
 _NO_SCHEMA = (
-    "the schema is missing or of an older version: run `n8n-gateway migrate --database-url URL`, as its owner"
+    "the schema is missing or of an older version:"
+    " set DATABASE_URL to that of its owner, then run `n8n-gateway migrate`"
 )
 
 _OPTIONS = {"credits_per_execution": "--credits"}

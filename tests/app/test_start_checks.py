@@ -95,7 +95,7 @@ async def test_a_database_that_is_away_does_not_stop_the_start() -> None:
 async def test_without_the_schema_nothing_is_served(cluster: Cluster) -> None:
     url = login(await cluster.create())
     for environment in ("production", "development"):
-        with pytest.raises(SettingsError, match="the schema is missing: run `n8n-gateway migrate"):
+        with pytest.raises(SettingsError, match="the schema is missing: set DATABASE_URL to"):
             await looked_at(url, environment=environment)
 
 
@@ -104,7 +104,7 @@ async def test_nor_with_that_of_an_older_version(cluster: Cluster) -> None:
     connection = await asyncpg.connect(str(url))
     await connection.execute("drop function public.match_error, public.check_credits")
     await connection.close()
-    with pytest.raises(SettingsError, match="older version, without check_credits, match_error: run"):
+    with pytest.raises(SettingsError, match="older version, without check_credits, match_error: set"):
         await looked_at(login(url))
 
 
@@ -122,9 +122,7 @@ async def test_nor_with_functions_of_an_older_version(cluster: Cluster) -> None:
         await check_migrations(database, settings())
         await connection.execute(f"delete from {table} where version in ('20261122104200', '20261122116000')")
         lacking = "20261122104200_runners, 20261122116000_runs_in_few_statements"
-        with pytest.raises(
-            SettingsError, match=f"without the migrations {lacking}: run `n8n-gateway migrate"
-        ):
+        with pytest.raises(SettingsError, match=f"without the migrations {lacking}: set DATABASE_URL to"):
             await check_migrations(database, settings())
 
         await connection.execute(f"alter table {table} rename to hidden")
