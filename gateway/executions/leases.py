@@ -53,6 +53,10 @@ class Leases(Periodic):
         """Renew what should have been renewed before now: this process, or the database, has stood still."""
         await self._renew(older_than=self._every * 1.5)
 
+    async def renew_all(self) -> None:
+        """Renew whatever is in hand: how old it is nobody knows who has stood still."""
+        await self._renew(older_than=0)
+
     async def _live(self) -> None:
         with contextlib.suppress(Unavailable):  # readers elsewhere will ask the database
             await self._lives.beat(self._runner.replica, self._runner.lease_seconds)
@@ -60,7 +64,7 @@ class Leases(Periodic):
     async def _renew(self, *, older_than: float) -> None:
         now = time.monotonic()
         leased = [
-            run for run in self._runner.runs.values() if run.is_leased and now - run.leased_at > older_than
+            run for run in self._runner.runs.values() if run.is_leased and now - run.leased_at >= older_than
         ]
         if not leased:
             return

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import random
+import time
 from typing import TYPE_CHECKING
 
 import orjson
@@ -25,8 +27,8 @@ class Sweeper(Periodic):
     """Looks for leases that have run out, at random times so that replicas seldom meet.
 
     The database gives each such run to one sweeper, and ends it by its workflow's policy or has it sent
-    again. Runs that this process has in hand are renewed before: it may have stood still itself. `start`
-    it, then `close` it.
+    again. Runs that this process has in hand are renewed before: it may have stood still itself. Where it
+    has, others may have, too, and get the time to renew theirs. `start` it, then `close` it.
     """
 
     def __init__(
@@ -43,13 +45,24 @@ class Sweeper(Periodic):
         self._dispatcher = dispatcher
         self._endings = endings
         self._lease_seconds = lease_seconds
+        self._due = math.inf
+        """When this turn was to come."""
 
     async def turn(self) -> float:
         """Take up all there are."""
+        if self._has_stood_still():
+            self._due = math.inf  # once: whoever is always late has to sweep, too
+            await self._leases.renew_all()
+            return self._lease_seconds / 3
         await self._leases.renew_overdue()
         while await self.sweep() == AT_ONCE:
             pass
-        return self._lease_seconds * random.uniform(0.15, 0.4)  # noqa: S311 - no secret
+        pause = self._lease_seconds * random.uniform(0.15, 0.4)  # noqa: S311 - no secret
+        self._due = _clock() + pause
+        return pause
+
+    def _has_stood_still(self) -> bool:
+        return _clock() - self._due > self._lease_seconds / 6
 
     async def sweep(self) -> int:
         """Take up the runs whose lease has run out; the answer is how many there were."""
@@ -64,3 +77,8 @@ class Sweeper(Periodic):
                 log.warning("run taken up", **action)
                 await self._endings.tell(action["execution_id"])
         return len(actions)
+
+
+def _clock() -> float:
+    """Seconds, those of a machine that was suspended among them where the system counts them."""
+    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))

@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from typing import Any
+from typing import Any, cast
+
+import pytest
 
 from gateway.adapters.database import Json
 from gateway.adapters.n8n import N8n
+from gateway.executions import sweeper as module
 from gateway.executions.leases import Leases
 from gateway.executions.publisher import Publisher
 from gateway.executions.runner import Runner
@@ -55,6 +58,25 @@ class Silent:
         await asyncio.Event().wait()
 
 
+class Told:
+    """Keeps which runs' ends were told."""
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+
+    async def tell(self, execution_id: str) -> None:
+        self.told.append(execution_id)
+
+
+class Clock:
+    """Goes when it is told to."""
+
+    now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
 async def test_a_process_that_stood_still_does_not_take_its_own_runs_for_lost(n8n: N8n) -> None:
     accounts, publisher = LeasedAccounts(), Publisher(Accepting(), "this replica")
     publisher.start()
@@ -70,6 +92,26 @@ async def test_a_process_that_stood_still_does_not_take_its_own_runs_for_lost(n8
     _, settlement = await run.ended()
     assert settlement.credits_used == PRICE
     await publisher.close(1)
+
+
+async def test_who_stood_still_lets_others_renew_before_it_sweeps(
+    n8n: N8n, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    accounts, publisher = LeasedAccounts(), Publisher(Accepting(), "this replica")
+    runner = Runner(accounts, caller(n8n), publisher, replica="this replica", lease_seconds=LEASE_SECONDS)
+    silent, endings = Silent(), Told()
+    leases = Leases(accounts, runner, silent)
+    sweeper = Sweeper(accounts, leases, cast("Any", silent), cast("Any", endings), LEASE_SECONDS)
+    clock = Clock()
+    monkeypatch.setattr(module, "_clock", clock)
+    clock.now += await sweeper.turn() + LEASE_SECONDS
+    accounts.expired = {"another replica's"}
+    pause = await sweeper.turn()
+    assert not accounts.swept
+    # That replica is dead, and whoever is late again has to sweep nevertheless.
+    clock.now += pause + LEASE_SECONDS
+    await sweeper.turn()
+    assert endings.told == ["another replica's"]
 
 
 async def test_leases_are_renewed_while_redis_stands_still(n8n: N8n) -> None:
