@@ -52,16 +52,20 @@ class Fault:
 async def _kill_gateway(system: System) -> None:
     gateway = system.gateway()
     await gateway.kill()
-    await asyncio.sleep(random.uniform(0, 0.3))
-    await gateway.start()
+    try:
+        await asyncio.sleep(random.uniform(0, 0.3))
+    finally:
+        await gateway.start()
 
 
 async def _pause_gateway(system: System) -> None:
     """Until the leases of its runs have run out, and the other one has taken those up."""
     gateway = system.gateway()
     gateway.pause()
-    await asyncio.sleep(1.5 * LEASE_SECONDS)
-    gateway.resume()
+    try:
+        await asyncio.sleep(1.5 * LEASE_SECONDS)
+    finally:
+        gateway.resume()
 
 
 async def _deploy_gateway(system: System) -> None:
@@ -72,21 +76,27 @@ async def _deploy_gateway(system: System) -> None:
 
 async def _restart_postgres(system: System) -> None:
     await system.postgres.stop()
-    await asyncio.sleep(random.uniform(0, 0.5))
-    await system.postgres.start()
+    try:
+        await asyncio.sleep(random.uniform(0, 0.5))
+    finally:
+        await system.postgres.start()
 
 
 async def _restart_valkey(system: System) -> None:
     await system.valkey.stop()
-    await asyncio.sleep(random.uniform(0, 0.5))
-    await system.valkey.start()
+    try:
+        await asyncio.sleep(random.uniform(0, 0.5))
+    finally:
+        await system.valkey.start()
 
 
 async def _pause_valkey(system: System) -> None:
     """For longer than anybody waits for it, as one whose disk does not keep up: what it was sent stays."""
     os.kill(system.valkey.pid, signal.SIGSTOP)
-    await asyncio.sleep(1.25 * CALL_SECONDS)
-    os.kill(system.valkey.pid, signal.SIGCONT)
+    try:
+        await asyncio.sleep(1.25 * CALL_SECONDS)
+    finally:
+        os.kill(system.valkey.pid, signal.SIGCONT)
 
 
 async def _pause_postgres(system: System) -> None:
@@ -94,9 +104,11 @@ async def _pause_postgres(system: System) -> None:
     pids = [system.postgres.pid, *(row[0] for row in await system.rows("select pid from pg_stat_activity"))]
     for pid in pids:
         _send(pid, signal.SIGSTOP)
-    await asyncio.sleep(_POSTGRES_SECONDS)
-    for pid in pids:
-        _send(pid, signal.SIGCONT)
+    try:
+        await asyncio.sleep(_POSTGRES_SECONDS)
+    finally:
+        for pid in pids:
+            _send(pid, signal.SIGCONT)
 
 
 def _send(pid: int, what: signal.Signals) -> None:
@@ -108,22 +120,28 @@ async def _pause_everything(system: System) -> None:
     """For longer than a lease, as a machine that is moved: no gateway is there to take up another's runs."""
     for gateway in system.gateways:
         gateway.pause()
-    await asyncio.sleep(1.1 * LEASE_SECONDS)
-    for gateway in system.gateways:
-        gateway.resume()
+    try:
+        await asyncio.sleep(1.1 * LEASE_SECONDS)
+    finally:
+        for gateway in system.gateways:
+            gateway.resume()
 
 
 async def _restart_n8n(system: System) -> None:
     await system.n8n.stop()
-    await asyncio.sleep(random.uniform(0, 0.5))
-    await system.n8n.start()
+    try:
+        await asyncio.sleep(random.uniform(0, 0.5))
+    finally:
+        await system.n8n.start()
 
 
 async def _pause_n8n(system: System) -> None:
     """For longer than an idle connection to it is kept."""
     system.n8n.awake.clear()
-    await asyncio.sleep(1.1 * KEPT_SECONDS)
-    system.n8n.awake.set()
+    try:
+        await asyncio.sleep(1.1 * KEPT_SECONDS)
+    finally:
+        system.n8n.awake.set()
 
 
 async def _shift_clock(system: System) -> None:
@@ -146,11 +164,14 @@ async def _kill_before_settling(system: System) -> None:
     """Kill the gateways when n8n has answered, and before the database knows of it."""
     system.n8n.gate.clear()
     system.n8n.asked.clear()
-    await system.n8n.asked.wait()
-    async with system.transaction() as held:
-        await held.fetch("select from reservations where state = 'HELD' for update")
+    try:
+        await system.n8n.asked.wait()
+        async with system.transaction() as held:
+            await held.fetch("select from reservations where state = 'HELD' for update")
+            system.n8n.gate.set()
+            await _kill_waiting(system)
+    finally:
         system.n8n.gate.set()
-        await _kill_waiting(system)
     await _start_again(system)
 
 
