@@ -107,6 +107,7 @@ class StreamCaller(Caller):
     def __init__(self, system: System, tenant: Tenant, workflow: str, *, leave: bool = False) -> None:
         super().__init__(system, tenant, workflow)
         self._sequence = 0
+        self._result_sequence: int | None = None
         self._steps: list[int] = []
         self._has_steps = workflow == "steps"
         self._leave = leave
@@ -140,11 +141,7 @@ class StreamCaller(Caller):
                 self._failed(503, event["error"])
             return
         self.answer.execution_id = event["execution_id"]
-        # Where nothing was published of a run before its gateway died, its end alone is told, as event 2;
-        # where Redis is away, the outcome to who has none of the output: its whole result, and its end.
-        is_outcome = self._sequence <= 1 and ("failed" in event or "chunk" in event)
-        if event["sequence"] != self._sequence + 1 and not is_outcome:
-            self.answer.problems.append(f"event {event['sequence']} after {self._sequence}")
+        self._check_sequence(event)
         self._sequence = event["sequence"]
         self._steps += map(int, re.findall(r"step (\d+)", json.dumps(event.get("chunk"))))
         if "completed" in event:
@@ -154,6 +151,22 @@ class StreamCaller(Caller):
         elif "failed" in event:
             self._failed(500, event["failed"]["status"])
             self.answer.execution_id = event["execution_id"]
+
+    def _check_sequence(self, event: dict[str, Any]) -> None:
+        """Hold that no event is missing, but where the outcome alone is told to who has none of the output.
+
+        Where nothing was published of a run before its gateway died that is its end, as event 2; where Redis
+        is away it is the whole result, and right after it the end.
+        """
+        sequence = event["sequence"]
+        if sequence != self._sequence + 1:
+            if self._sequence <= 1 and "chunk" in event:
+                self._result_sequence = sequence
+            elif self._sequence > 1 or "failed" not in event:
+                self.answer.problems.append(f"event {sequence} after {self._sequence}")
+        is_end = "completed" in event or "failed" in event
+        if is_end and self._result_sequence not in (None, sequence - 1):
+            self.answer.problems.append(f"the result as event {self._result_sequence}, the end as {sequence}")
 
 
 class SlowCaller(StreamCaller):
