@@ -86,3 +86,4 @@ clean:  ## Remove everything that the commands above made.
 	rm -rf .venv .coverage* .n8n-gateway .cache .n8n .hypothesis .pytest_cache .mypy_cache .ruff_cache .import_linter_cache \
 		build dist clients/typescript/node_modules clients/typescript/dist clients/typescript/build \
 		tests/browser/node_modules
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

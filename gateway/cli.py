@@ -38,6 +38,7 @@ application = typer.Typer(
     help="A multi-tenant gateway in front of private n8n instances: gRPC, Connect and REST.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # which cuts long names to fit its columns
 )
 application.add_typer(platform.application, name="platform")
 application.add_typer(credits_application, name="credits")
