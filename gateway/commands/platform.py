@@ -150,8 +150,8 @@ def update_workflow(
     database_url: DatabaseUrl,
 ) -> None:
     """Change a workflow's path, price, way of answering or activity. What is not given stays as it is."""
-    given = {"webhook_path": webhook_path, "credits_per_execution": credits_}
-    changes = {name: value for name, value in given.items() if value is not None}
+    wanted = {"webhook_path": webhook_path, "credits_per_execution": credits_}
+    changes = {name: value for name, value in wanted.items() if value is not None}
     changes |= _modes(credits_per_unit, pricing_mode, response_mode)
     hold(UpdateWorkflowRequest, _OPTIONS, workflow={"id": str(workflow), **changes})
     changed = call(database_url, "update_workflow", p_id=workflow, p_changes=changes)

@@ -49,6 +49,9 @@ def stored_from(fields: dict[str, Any], credits_remaining: int | None = None) ->
     return Stored(execution, remaining)
 
 
+_BARE_LAST = 2
+"""The last sequence of a run without output: `started`, and its end."""
+
 UNDER_WAY = frozenset({ExecutionState.PENDING, ExecutionState.RUNNING})
 
 
@@ -85,9 +88,18 @@ def tells_all_after(execution: Execution, after: int) -> bool:
     return after <= 1 or after >= last_sequence(execution, after) - 1
 
 
+def tells_as_much(execution: Execution, after: int) -> bool:
+    """Whether `outcome_events` tell this reader as much as the run's events do, so that Redis may be away."""
+    last = execution.last_sequence
+    if not last or not tells_all_after(execution, after):
+        return False
+    is_whole = execution.state is ExecutionState.COMPLETED and not execution.result_truncated
+    return is_whole or after >= last - 1 or last == _BARE_LAST
+
+
 def last_sequence(execution: Execution, seen: int = 0) -> int:
     """The sequence of the run's end; where none is stored, the next one after what was `seen`."""
-    least = 2 if execution.result is None else 3
+    least = _BARE_LAST if execution.result is None else _BARE_LAST + 1
     return execution.last_sequence or max(least, seen + 1)
 
 

@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Protocol
 
 from gateway.adapters.redis.event_streams import ENDED, channel_of, is_end
 from gateway.executions.log import TAKEN_AT_ONCE, expired
-from gateway.executions.stored import beyond, end_of, has_ended, outcome_events, tells_all_after
+from gateway.executions.stored import beyond, end_of, has_ended, outcome_events, tells_as_much
 from gateway.gen.n8ngateway.v1.execution_event_pb import ExecutionEvent
-from gateway.gen.n8ngateway.v1.execution_pb import ExecutionState
 from gateway.rpc.errors import OutOfRange, Unavailable
 
 if TYPE_CHECKING:
@@ -31,9 +30,6 @@ TRUSTED_SECONDS = 30.0
 """So long it is asked no more than that: it may have lost the run, and who ended that have found no Redis."""
 TAIL_SECONDS = 3.0
 """How long the last events of a run that has ended may be on their way."""
-
-_BARE_LAST = 2
-"""The last sequence of a run without output: `started`, and its end."""
 
 
 class Streams(Protocol):
@@ -216,7 +212,7 @@ class _Following:
         try:
             events = await self._streams.read(self._stored.execution.id, self._after)
         except Unavailable:
-            if not self._is_told_by_outcome():
+            if not tells_as_much(self._stored.execution, self._after):
                 raise  # what is to be read is not gone for that
             self.patience.give_up()
             return []
@@ -235,7 +231,7 @@ class _Following:
         execution = self._stored.execution
         if 0 < execution.last_sequence <= self._after:
             return list(outcome_events(execution, self._stored.credits_remaining, self._after))
-        is_told = self._is_told_by_outcome()
+        is_told = tells_as_much(execution, self._after)
         try:
             published = (await self._streams.progress(execution.id)).last
         except Unavailable:
@@ -253,14 +249,6 @@ class _Following:
                 return ends if self._after < published else []
             return [_end(self._stored, max(self._after, published) + 1)]
         return list(outcome_events(execution, self._stored.credits_remaining, self._after))
-
-    def _is_told_by_outcome(self) -> bool:
-        """Whether what is stored tells this reader as much as the stream does, so that Redis may be away."""
-        execution = self._stored.execution
-        if not execution.last_sequence or not tells_all_after(execution, self._after):
-            return False
-        is_whole = execution.state is ExecutionState.COMPLETED and not execution.result_truncated
-        return is_whole or self._after >= execution.last_sequence - 1 or execution.last_sequence == _BARE_LAST
 
 
 class _Patience:
