@@ -33,7 +33,8 @@ JSON = "application/json"
 _encode_value = json_encoder(Value.desc(), Options())
 
 # Where a number beyond a double may be: an exponent of three digits, or so many digits before a shorter one.
-_HUGE = r"[0-9][eE]\+?0*[1-9][0-9]{2}|(?<![0-9])[0-9]{200}"
+# All of it begins with one set of characters, to the next of which a search leaps.
+_HUGE = r"[0-9](?:[eE]\+?0*[1-9][0-9]{2}|(?<![0-9]{2})[0-9]{199})"
 _HUGE_TEXT, _HUGE_BYTES = re.compile(_HUGE), re.compile(_HUGE.encode())
 
 

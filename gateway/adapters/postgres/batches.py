@@ -14,7 +14,7 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 R = TypeVar("R")
 
-MOST_TOGETHER = 8
+MOST_TOGETHER = 16
 """Calls in one statement, which keeps the locks of all of them until it ends."""
 LONGEST_WAIT_SECONDS = 0.01
 """How long a call waits for the one before it, on a database that is far away or stands still."""
