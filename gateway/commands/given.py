@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -42,7 +43,25 @@ def secret(context: typer.Context, parameter: typer.CallbackParam, value: str | 
     read = text(context, parameter, value).strip()
     if not (read and read.isascii() and read.decode().isprintable()):
         raise typer.BadParameter("must be one line of ASCII characters")
+    context.meta[_where(str(parameter.name))] = value
     return read.decode()
+
+
+def in_shell(context: typer.Context, option: str) -> str:
+    """A word that a POSIX shell expands to the secret of an option, found again where it was given.
+
+    Raises BadParameter for standard input, which has been read.
+    """
+    [parameter] = [known for known in context.command.params if known.name == option]
+    given = context.meta[_where(option)]
+    if given == _STANDARD_INPUT:
+        raise typer.BadParameter(
+            f"the command that is printed cannot read it again: set {parameter.envvar}, or give @FILE",
+            param_hint=parameter.opts[0],
+        )
+    if given.startswith("@"):
+        return f'"$(cat < {shlex.quote(given[1:])})"'
+    return f'"${parameter.envvar}"'
 
 
 def secret_option(variable: str, what: str) -> Any:
@@ -88,3 +107,7 @@ def _take_standard_input(context: typer.Context, parameter: typer.CallbackParam)
     reader = context.meta.setdefault(__name__, parameter)
     if reader is not parameter:
         raise typer.BadParameter(f"reads standard input, and so does {reader.opts[0]}")
+
+
+def _where(option: str) -> str:
+    return f"{__name__}.{option}"

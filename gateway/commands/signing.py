@@ -25,6 +25,7 @@ class RequestError(Exception):
 
 
 def sign(  # noqa: PLR0913 - one parameter for each option
+    context: typer.Context,
     target: Annotated[str, typer.Argument(help="URL of the request; over gRPC /package.Service/Method.")],
     *,
     api_key: Annotated[str, given.secret_option("N8N_GATEWAY_API_KEY", "An API key")],
@@ -42,15 +43,19 @@ def sign(  # noqa: PLR0913 - one parameter for each option
     content_type: Annotated[str | None, typer.Option(help="application/json with a body.")] = None,
     tenant: Annotated[str, typer.Option(help="The organization's id, as X-Tenant-ID.")] = "",
     version: Annotated[int, typer.Option(min=1, max=2, help="Of the signature.")] = 2,
-    curl: Annotated[bool, typer.Option("--curl", help="Print a curl command.")] = False,
+    curl: Annotated[
+        bool,
+        typer.Option("--curl", help="Print a command for curl, which finds the API key where this one does."),
+    ] = False,
 ) -> None:
     """Sign one request with an API key's client secret; print its headers, as `curl -H @-` takes them."""
     request = Request.of(target, data, data_file, method=method, content_type=content_type, tenant=tenant)
     secret = _client_secret(client_secret, client_secret_file)
     headers = request.sign(api_key, secret, 1 if version == 1 else 2)
-    sys.stdout.write(
-        as_curl(request, headers) if curl else "".join(f"{k}: {v}\n" for k, v in headers.items())
-    )
+    if curl:
+        sys.stdout.write(as_curl(request, headers, api_key=given.in_shell(context, "api_key")))
+    else:
+        sys.stdout.write("".join(f"{name}: {value}\n" for name, value in headers.items()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,13 +123,18 @@ class Request:
         return signed_headers(request, api_key, client_secret, version)
 
 
-def as_curl(request: Request, headers: dict[str, str]) -> str:
-    """A command for a POSIX shell that sends the request. Raises RequestError."""
+def as_curl(request: Request, headers: dict[str, str], *, api_key: str) -> str:
+    """A command for a POSIX shell that sends the request. Raises RequestError.
+
+    `api_key` is the word that the shell expands to it. It goes to curl through a pipe, from a command of the
+    shell's own: what is on curl's command line everybody on the machine would see.
+    """
     if "://" not in request.url:
         raise RequestError("curl needs a URL")
-    command = ["curl", "-sS", "-X", request.method, request.url]
+    command = ["curl", "-sS", "-X", request.method, request.url, "-H", "@-"]
     for name, value in headers.items():
-        command += ["-H", f"{name}: {value}"]
+        if name != "X-API-Key":
+            command += ["-H", f"{name}: {value}"]
     if request.data_file is not None and request.data_file != _STANDARD_INPUT:
         command += ["--data-binary", f"@{request.data_file}"]
     elif request.body:
@@ -135,7 +145,7 @@ def as_curl(request: Request, headers: dict[str, str]) -> str:
         if "\0" in text or text.startswith("@"):
             raise RequestError("such a body does not fit into a command: give it as --data-file")
         command += ["--data-binary", text]
-    return shlex.join(command) + "\n"
+    return f"printf 'X-API-Key: %s\\n' {api_key} | {shlex.join(command)}\n"
 
 
 def _read(data_file: str | None) -> bytes:

@@ -77,15 +77,51 @@ def test_its_headers_are_taken(dev: RunningDev, tmp_path: Path, version: str, so
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
 @pytest.mark.parametrize("source", ["data", "file"])
-def test_its_command_can_be_pasted(dev: RunningDev, tmp_path: Path, source: str) -> None:
+@pytest.mark.parametrize("key_source", ["environment", "file of the environment", "file"])
+def test_its_command_can_be_pasted_and_holds_no_secret(
+    dev: RunningDev, tmp_path: Path, source: str, key_source: str
+) -> None:
     url, body = execute_of(dev)
-    file = tmp_path / "a body.json"
+    file, key_file = tmp_path / "a body.json", tmp_path / "it's a key"
     file.write_text(body, encoding="utf-8")
+    key_file.write_text(f"{dev.ready['api_key']}\n")
     given = ("--data", body) if source == "data" else ("--data-file", str(file))
-    made = sign(url, *given, "--curl", key=dev.ready["api_key"], secret=dev.ready["client_secret"])
-    assert dev.ready["client_secret"].encode() not in made.stdout
-    answer = subprocess.run(["sh", "-c", made.stdout], capture_output=True, timeout=60, check=True)
-    assert json.loads(answer.stdout)["success"]
+    key = {"environment": dev.ready["api_key"], "file of the environment": f"@{key_file}"}.get(key_source)
+    if key is None:
+        given += ("--api-key", f"@{key_file}")
+    made = sign(url, *given, "--curl", key=key, secret=dev.ready["client_secret"])
+    for secret in ("api_key", "client_secret"):
+        assert dev.ready[secret].rpartition("_")[2].encode() not in made.stdout
+    answer = subprocess.run(
+        ["sh", "-c", made.stdout],
+        env={"PATH": os.environ["PATH"], **({} if key is None else {"N8N_GATEWAY_API_KEY": key})},
+        capture_output=True,
+        timeout=60,
+        check=True,
+    )
+    assert json.loads(answer.stdout)["success"], made.stdout
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
+def test_its_command_shows_the_key_to_nobody_who_lists_processes(tmp_path: Path) -> None:
+    seen = tmp_path / "curl"
+    seen.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
+    seen.chmod(0o755)
+    made = sign("http://x/", "--curl")
+    environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "N8N_GATEWAY_API_KEY": KEY}
+    ran = subprocess.run(
+        ["sh", "-c", made.stdout], env=environment, capture_output=True, text=True, timeout=60, check=True
+    )
+    assert "http://x/" in ran.stdout.split()
+    assert KEY not in ran.stdout
+
+
+def test_a_command_that_could_not_find_the_key_is_not_printed() -> None:
+    made = sign("http://x/", "--curl", "--api-key", "@-", key=None, body=KEY.encode())
+    assert (made.returncode, made.stdout) == (2, b"")
+    assert b"--api-key" in made.stderr
+    assert b"N8N_GATEWAY_API_KEY" in made.stderr
+    assert KEY.encode() not in made.stderr
 
 
 def test_a_request_without_a_body_has_no_content_type(dev: RunningDev) -> None:
