@@ -217,7 +217,7 @@ class Dispatcher(Periodic):
         except RpcError as error:
             await self._give_up(taken.execution_id, error, runner=self._runner.replica)
             return False
-        run = await self._runner.take_over(job, leased_at)
+        run = await self._runner.take_over(job, leased_at, attempt=answer["attempts"])
         run.is_queued = run.is_stored = True
         return True
 

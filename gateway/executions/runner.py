@@ -123,23 +123,31 @@ class Runner:
         self._runs[execution_id] = run
         return run
 
-    async def take_over(self, job: Job, leased_at: float) -> Run:
+    async def take_over(self, job: Job, leased_at: float, *, attempt: int) -> Run:
         """Start a run that may have been another replica's, whose events it goes on numbering.
 
-        A Redis that stands still has them yet: it is waited for a little, as far as the lease allows.
+        A Redis that stands still has them yet: it is waited for a little, as far as the lease allows. Where
+        it does not answer by then, only a first `attempt` is made. Of a later one nobody knows the numbers:
+        the lease is given up for others to take, and Unavailable raised.
         """
         patience = min(CLAIMED_WITHIN_SECONDS, self.lease_seconds / 3)
-        after = await self._claimed(job.execution_id, until=leased_at + patience)
+        try:
+            after = await self._claimed(job.execution_id, until=leased_at + patience)
+        except Unavailable:
+            if attempt > 1:
+                await self._give_up(job.execution_id)
+                raise
+            after = 0
         return self.start(job, after=after, awaited=True, leased_at=leased_at)
 
     async def _claimed(self, execution_id: str, *, until: float) -> int:
-        """The sequence of a run's newest event; 0 where Redis is away until then, and it with what it had."""
+        """The sequence of a run's newest event, or 0. Raises Unavailable where Redis is away until then."""
         while True:
             try:
                 return await self._publisher.claim(execution_id)
             except Unavailable:
                 if time.monotonic() + CLAIM_SECONDS >= until:
-                    return 0
+                    raise
                 await asyncio.sleep(CLAIM_SECONDS)
 
     async def drain(self, grace: float) -> None:
@@ -280,17 +288,21 @@ class Runner:
         outcome = run.outcome
         if outcome is None or not isinstance(outcome.error, Stopped) or not run.is_stored:
             return False
+        await self._give_up(run.job.execution_id)
+        return True
+
+    async def _give_up(self, execution_id: str) -> None:
+        """Let a run's lease run out now; where the database is away, it does so by itself."""
         try:
             await self._database.call(
                 "renew_leases",
                 None,
                 p_runner=self.replica,
-                p_execution_ids=[run.job.execution_id],
+                p_execution_ids=[execution_id],
                 p_lease_seconds=0,
             )
         except RpcError:
-            log.warning("lease not given up", execution_id=run.job.execution_id)
-        return True
+            log.warning("lease not given up", execution_id=execution_id)
 
     async def _outcome(self, run: Run) -> Outcome:
         begun = time.monotonic()

@@ -212,7 +212,7 @@ async def test_a_run_that_is_taken_over_while_redis_stands_still_goes_on_numberi
     publisher = Publisher(StandingStill(), "this replica")
     publisher.start()
     runner = Runner(accounts, caller(n8n), publisher, replica="this replica", lease_seconds=3600)
-    run = await runner.take_over(job("echo"), time.monotonic())
+    run = await runner.take_over(job("echo"), time.monotonic(), attempt=2)
     await run.ended()
     assert run.log.last == 5 + 3
     await runner.drain(GRACE)
