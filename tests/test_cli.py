@@ -196,10 +196,43 @@ def test_a_secret_on_a_command_line_is_refused(
     assert "hunter2" not in refused.stdout + refused.stderr
 
 
+@pytest.mark.parametrize(
+    ("command", "url"),
+    [
+        (("migrate",), "postgresql://me:hunter2@127.0.0.1/postgres"),
+        (("platform", "show"), "postgresql://me:hunter2/with#signs@127.0.0.1/postgres"),
+        (("credits", "check"), "postgresql://me@127.0.0.1/postgres?password=hunter2"),
+        (("keys", "revoke", f"gw_live_{'a' * 16}"), "mysql://me:hunter2@127.0.0.1/postgres"),
+    ],
+)
+def test_a_databases_password_on_a_command_line_is_refused(
+    tmp_path: Path, command: tuple[str, ...], url: str
+) -> None:
+    refused = run(*command, "--database-url", url, directory=tmp_path)
+    assert refused.returncode == 2
+    assert "--database-url" in refused.stderr
+    assert "set DATABASE_URL, or give @FILE or @-" in " ".join(refused.stderr.split())
+    assert "hunter2" not in refused.stdout + refused.stderr
+
+
+def test_a_database_is_given_in_a_file_or_without_a_password(dev: RunningDev, tmp_path: Path) -> None:
+    url = URL(dev.ready["database_url"])
+    (tmp_path / "url").write_text(f"{url}\n")
+    assert url.password is not None
+    for database, environment in (
+        ("@url", {}),
+        (str(url.with_password(None)), {"PGPASSWORD": url.password}),
+    ):
+        shown = run("platform", "show", "--database-url", database, directory=tmp_path, **environment)
+        assert "workflow_management" in shown.stdout, shown.stderr
+    missing = run("platform", "show", "--database-url", "@nowhere", directory=tmp_path)
+    assert (missing.returncode, "nowhere cannot be read" in missing.stderr) == (2, True)
+
+
 def test_each_command_that_takes_a_database_says_where_its_password_belongs(tmp_path: Path) -> None:
     for command in (("migrate",), ("platform", "show"), ("credits", "check"), ("keys", "list")):
-        shown = " ".join(run(*command, "--help", directory=tmp_path, COLUMNS="300").stdout.split())
-        assert "With a password better in the environment: everybody on this machine sees" in shown
+        shown = " ".join(run(*command, "--help", directory=tmp_path).stdout.split())
+        assert "With a password: in the environment, @FILE, or @- for standard input" in shown
         assert "DATABASE_URL" in shown
 
 
@@ -275,7 +308,7 @@ def test_migrate_with_the_gateways_own_login_says_whose_is_needed(
     dev: RunningDev, tmp_path: Path, option: list[str]
 ) -> None:
     url = dev.ready["settings"]["DATABASE_URL"]
-    told = complaint(run("migrate", *option, "--database-url", url, directory=tmp_path))
+    told = complaint(run("migrate", *option, directory=tmp_path, DATABASE_URL=url))
     assert "log in as the owner of the schema" in told
 
 
@@ -500,7 +533,7 @@ def _wait_until_refused(url: str) -> None:
 
 
 def test_the_status_tells_of_each_migration_whether_it_is_applied(dev: RunningDev, tmp_path: Path) -> None:
-    told = run("migrate", "--status", "--database-url", dev.ready["database_url"], directory=tmp_path)
+    told = run("migrate", "--status", directory=tmp_path, DATABASE_URL=dev.ready["database_url"])
     versions = [file.name[:14] for file in sorted((ROOT / "supabase/migrations").glob("*.sql"))]
     lines = told.stdout.splitlines()
     assert [line.split()[:2] for line in lines[:-1]] == [["applied", version] for version in versions]
@@ -509,7 +542,7 @@ def test_the_status_tells_of_each_migration_whether_it_is_applied(dev: RunningDe
 
 def test_a_plan_shows_what_would_be_applied_and_applies_nothing(dev: RunningDev, tmp_path: Path) -> None:
     superuser = URL(dev.ready["database_url"])
-    up_to_date = run("migrate", "--plan", "--database-url", str(superuser), directory=tmp_path)
+    up_to_date = run("migrate", "--plan", directory=tmp_path, DATABASE_URL=str(superuser))
     assert (up_to_date.returncode, up_to_date.stdout) == (0, "The schema is up to date.\n")
     name = f"plan_{uuid.uuid4().hex}"
 
@@ -519,15 +552,13 @@ def test_a_plan_shows_what_would_be_applied_and_applies_nothing(dev: RunningDev,
         await connection.close()
 
     asyncio.run(on_the_side(f"create database {name}"))
-    refused = run("migrate", "--database-url", str(superuser.with_path(name)), directory=tmp_path)
+    there = {"DATABASE_URL": str(superuser.with_path(name))}
+    refused = run("migrate", directory=tmp_path, **there)
     assert "for plain Postgres add --plain-postgres" in complaint(refused)
     assert refused.stdout == ""
     plan = ("--plan", "--plain-postgres")
-    plans = [
-        run("migrate", *plan, "--database-url", str(superuser.with_path(name)), directory=tmp_path)
-        for _ in range(2)
-    ]
-    status = run("migrate", "--status", "--database-url", str(superuser.with_path(name)), directory=tmp_path)
+    plans = [run("migrate", *plan, directory=tmp_path, **there) for _ in range(2)]
+    status = run("migrate", "--status", directory=tmp_path, **there)
     asyncio.run(on_the_side(f"drop database {name}"))
     assert plans[0].stdout == plans[1].stdout
     assert "applied  " not in status.stdout
@@ -553,7 +584,7 @@ def test_without_the_schema_it_is_said_what_to_run(dev: RunningDev, tmp_path: Pa
     }
     try:
         for command in (("platform", "show"), ("credits", "check")):
-            said = complaint(run(*command, "--database-url", url, directory=tmp_path))
+            said = complaint(run(*command, directory=tmp_path, DATABASE_URL=url))
             assert "the schema is missing or of an older version: set DATABASE_URL to" in said
             assert "--database-url" not in said
         said = complaint(run("serve", directory=tmp_path, **serving))
@@ -566,8 +597,7 @@ def test_without_the_schema_it_is_said_what_to_run(dev: RunningDev, tmp_path: Pa
 
 def test_the_platform_keeps_to_itself_what_it_says(dev: RunningDev, tmp_path: Path) -> None:
     def platform(*arguments: str) -> subprocess.CompletedProcess[str]:
-        database = ("--database-url", dev.ready["database_url"])
-        return run("platform", *arguments, *database, directory=tmp_path)
+        return run("platform", *arguments, directory=tmp_path, DATABASE_URL=dev.ready["database_url"])
 
     shown = platform("show").stdout
     assert re.match(r"  workflow_management organization( \(by default\))?\n", shown)
@@ -618,7 +648,7 @@ def test_every_option_of_a_workflow_is_what_the_api_then_tells(dev: RunningDev, 
         "platform", "register-workflow", "--organization", organization_id, "--name", name,
         "--webhook-path", "echo", "--description", "Says it again", "--pricing-mode", "reported-units",
         "--credits", "7", "--credits-per-unit", "2", "--response-mode", "document",
-        "--database-url", dev.ready["database_url"], directory=tmp_path,
+        directory=tmp_path, DATABASE_URL=dev.ready["database_url"],
     )  # fmt: skip
     made = json.loads(registered.stdout)
     url = f"{dev.ready['http_url']}/api/v1/workflows/{made['id']}"
@@ -654,10 +684,8 @@ def test_options_of_a_workflow_are_held_to_the_rules_of_the_api(
 
 def test_the_platform_limits_an_organization(dev: RunningDev, tmp_path: Path) -> None:
     def limit(*arguments: str) -> subprocess.CompletedProcess[str]:
-        database = ("--database-url", dev.ready["database_url"])
-        return run(
-            "platform", "limit", "--organization", made["id"], *arguments, *database, directory=tmp_path
-        )
+        limited = ("platform", "limit", "--organization", made["id"])
+        return run(*limited, *arguments, directory=tmp_path, DATABASE_URL=dev.ready["database_url"])
 
     url = dev.ready["http_url"]
     token = {"Authorization": dev.bearer["Authorization"]}
@@ -689,8 +717,7 @@ def test_credits_are_added_shown_and_proved(dev: RunningDev, tmp_path: Path) -> 
     organization_id = dev.ready["organization_id"]
 
     def credit(*arguments: str) -> subprocess.CompletedProcess[str]:
-        database = ("--database-url", dev.ready["database_url"])
-        return run("credits", *arguments, *database, directory=tmp_path)
+        return run("credits", *arguments, directory=tmp_path, DATABASE_URL=dev.ready["database_url"])
 
     balance = ("balance", "--organization", organization_id)
     # A run of a gateway that another test has killed gives its credit back when its lease is over.
@@ -735,24 +762,24 @@ def test_a_ledger_that_is_wrong_fails_the_check(dev: RunningDev, tmp_path: Path)
         finally:
             await connection.close()
 
-    check = ("credits", "check", "--database-url", dev.ready["database_url"])
+    at_it = {"DATABASE_URL": dev.ready["database_url"]}
     asyncio.run(tampered(1))
     try:
-        proof = run(*check, directory=tmp_path)
+        proof = run("credits", "check", directory=tmp_path, **at_it)
         assert proof.returncode == 1
         assert "wrong: the balance is the sum of the entries" in proof.stdout
         assert dev.ready["organization_id"] in proof.stdout
     finally:
         asyncio.run(tampered(-1))
-    assert run(*check, directory=tmp_path).returncode == 0
+    assert run("credits", "check", directory=tmp_path, **at_it).returncode == 0
 
 
 def test_a_database_that_is_away_is_told(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as bound:
         port = bound.getsockname()[1]
     url = f"postgresql://me:hunter2@127.0.0.1:{port}/postgres"
-    told = complaint(run("migrate", "--database-url", url, directory=tmp_path))
+    told = complaint(run("migrate", directory=tmp_path, DATABASE_URL=url))
     assert "hunter2" not in told
-    told = complaint(run("migrate", "--database-url", "mysql://me:hunter2@host/db", directory=tmp_path))
+    told = complaint(run("migrate", directory=tmp_path, DATABASE_URL="mysql://me:hunter2@host/db"))
     assert told.endswith("it must look like postgresql://user:password@host:5432/postgres\n")
     assert "hunter2" not in told

@@ -82,9 +82,9 @@ def test_what_is_installed_migrates_a_plain_postgres_and_serves_in_production(
     owner = str(URL(dev.ready["database_url"]).with_path(f"/{name}"))
     asyncio.run(executed(dev.ready["database_url"], f"create database {name}"))
     try:
-        assert "add --plain-postgres" in ran(command, "migrate", "--database-url", owner, cwd=tmp_path).stderr
+        assert "add --plain-postgres" in ran(command, "migrate", cwd=tmp_path, DATABASE_URL=owner).stderr
         for said in (f"Applied {len(list((ROOT / 'supabase/migrations').glob('*.sql')))}.", "up to date."):
-            migrated = ran(command, "migrate", "--plain-postgres", "--database-url", owner, cwd=tmp_path)
+            migrated = ran(command, "migrate", "--plain-postgres", cwd=tmp_path, DATABASE_URL=owner)
             assert migrated.stdout.rstrip().endswith(said), migrated.stderr
         login = made_as_documented(owner, name)
         with serving(command, dev, login, tmp_path) as url:
@@ -100,11 +100,11 @@ def test_what_is_installed_migrates_a_plain_postgres_and_serves_in_production(
         asyncio.run(executed(dev.ready["database_url"], f"drop role if exists {name}"))
 
 
-def ran(command: Path, *arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+def ran(command: Path, *arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [command, *arguments],
         cwd=cwd,
-        env=ENVIRONMENT,
+        env=ENVIRONMENT | environment,
         check=False,
         capture_output=True,
         text=True,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ _CREDENTIALS = {
     *("authorization", "proxy-authorization", "cookie", "x-api-key", "x-platform-token"),
     *("x-n8n-internal-auth", "x-gateway-execution-token"),
 }
+_PASSWORD = re.compile(r"://[^@]*:[^@]+@|[?&](ssl)?password=", re.IGNORECASE)
 _SEEN = "everybody on this machine sees a command line"
 
 
@@ -37,8 +39,7 @@ def secret(context: typer.Context, parameter: typer.CallbackParam, value: str | 
     """
     if value is None:
         return None
-    source = context.get_parameter_source(str(parameter.name))
-    if source is not None and source.name == "COMMANDLINE" and not value.startswith("@"):
+    if _is_on_command_line(context, parameter, value):
         raise typer.BadParameter(f"{_SEEN}: set {parameter.envvar}, or give @FILE or @-")
     read = text(context, parameter, value).strip()
     if not (read and read.isascii() and read.decode().isprintable()):
@@ -70,10 +71,21 @@ def secret_option(variable: str, what: str) -> Any:
     return typer.Option(envvar=variable, callback=secret, help=told)
 
 
+def database(context: typer.Context, parameter: typer.CallbackParam, value: str) -> str:
+    """The URL of a database, which is a secret where it holds a password. Raises BadParameter."""
+    if _is_on_command_line(context, parameter, value) and _PASSWORD.search(value):
+        raise typer.BadParameter(
+            f"holds a password, and {_SEEN}: set {parameter.envvar}, or give @FILE or @-"
+        )
+    return text(context, parameter, value).decode(errors="replace").strip()
+
+
 def database_option(as_whom: str) -> Any:
-    """An option that is the URL of a database, which may hold a password."""
-    told = f"The database, as {as_whom}. With a password better in the environment: {_SEEN}."
-    return typer.Option(envvar="DATABASE_URL", help=told)
+    """An option that is the URL of a database."""
+    told = (
+        f"The database, as {as_whom}. With a password: in the environment, @FILE, or @- for standard input."
+    )
+    return typer.Option(envvar="DATABASE_URL", callback=database, help=told)
 
 
 def file(context: typer.Context, parameter: typer.CallbackParam, value: str | None) -> str | None:
@@ -101,6 +113,11 @@ def headers(
                 raise typer.BadParameter(f"{_SEEN}: give {name} in @FILE, or @-")
             found.append((name, told.strip()))
     return found
+
+
+def _is_on_command_line(context: typer.Context, parameter: typer.CallbackParam, value: str) -> bool:
+    source = context.get_parameter_source(str(parameter.name))
+    return source is not None and source.name == "COMMANDLINE" and not value.startswith("@")
 
 
 def _take_standard_input(context: typer.Context, parameter: typer.CallbackParam) -> None:

@@ -24,7 +24,7 @@ Paste into another terminal:
   export GATEWAY={http_url} ORG={organization_id} TOKEN={token}
 
   # what the docs use besides: a workflow, the database, the platform's token, what seals tenants' secrets
-  export WORKFLOW={echo} URL={database_url} PLATFORM_TOKEN={platform_token} VAULT_KEY={vault_key}
+  export WORKFLOW={echo} DATABASE_URL={database_url} PLATFORM_TOKEN={platform_token} VAULT_KEY={vault_key}
 
   # run a workflow
   curl -s $GATEWAY/api/v1/execute -H "Authorization: Bearer $TOKEN" -H 'Content-Type: application/json' \\
@@ -60,8 +60,8 @@ Paste into another terminal:
   .venv/bin/n8n-gateway call ExecuteStream --protocol grpc -d '{{"workflow_id": "{stream}"}}'
 
   # API keys, as who operates the platform makes them: at the database
-  .venv/bin/n8n-gateway keys create --organization $ORG --name "Acme's CRM" --expires 90d --database-url $URL
-  .venv/bin/n8n-gateway keys list --organization $ORG --database-url $URL
+  .venv/bin/n8n-gateway keys create --organization $ORG --name "Acme's CRM" --expires 90d
+  .venv/bin/n8n-gateway keys list --organization $ORG
 
   # your organization, and its workflows
   curl -s $GATEWAY/api/v1/organizations -H "Authorization: Bearer $TOKEN"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import subprocess
 import sys
 import time
@@ -164,7 +165,7 @@ async def _compare(system: System, answers: list[Answer], result: Result, *, sen
 
 def _check_ledger(system: System, result: Result) -> None:
     command = [sys.executable, "-m", "gateway", "credits", "check"]
-    command += ["--database-url", system.postgres.superuser_url]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    environment = os.environ | {"DATABASE_URL": system.postgres.superuser_url}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
     if done.returncode:
         result.problems.append(f"credits check: {done.stdout}{done.stderr}")
