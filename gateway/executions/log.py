@@ -12,8 +12,6 @@ process, under the same sequence.
 from __future__ import annotations
 
 import asyncio
-import itertools
-from collections import deque
 from typing import TYPE_CHECKING
 
 from gateway.executions.event import AtNode, Moment, NodeEvent
@@ -63,7 +61,7 @@ class EventLog:
         """Set by `changed` while it needs to be told of no more events."""
         self._capacity = capacity
         self._changed_hook = changed
-        self._events: deque[tuple[Event, int]] = deque()
+        self._events: list[tuple[Event, int]] = []
         """Each with the bytes of all events up to its end."""
         self._start = self.end = 0
         self._shown = after
@@ -110,8 +108,14 @@ class EventLog:
 
     def trim(self, start: int, up_to: int) -> None:
         """Let go of events up to the sequence `up_to` that begin before the byte `start` of the log."""
-        while self._start < start and self._events and self._events[0][0].sequence <= up_to:
-            self._start = self._events.popleft()[1]
+        gone = 0
+        for event, end in self._events:
+            if self._start >= start or event.sequence > up_to:
+                break
+            self._start = end
+            gone += 1
+        if gone:
+            del self._events[:gone]
 
     @property
     def size(self) -> int:
@@ -163,7 +167,8 @@ class EventLog:
         end = limit + (self._events[begin - 1][1] if begin else self._start)
         taken: list[Event] = []
         ended_at = end
-        for event, event_end in itertools.islice(self._events, begin, None):
+        for at in range(begin, len(self._events)):
+            event, event_end = self._events[at]
             if event_end > end and taken:
                 break
             taken.append(event)
@@ -185,7 +190,7 @@ class EventLog:
         start = after + 1 - first
         stop = min(start + TAKEN_AT_ONCE, self._shown - first + 1)
         most = _TAKEN_BYTES + self._events[start][1]
-        taken = itertools.islice(self._events, start, stop)
+        taken = self._events[start:stop]
         return [event for event, end in taken if end <= most]
 
     def _tell(self) -> None:

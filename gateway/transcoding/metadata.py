@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from base64 import b64decode
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from typing import Final
+from typing import Any, Final
 
 from gateway.transcoding.errors import Code, StatusError
 
@@ -30,7 +30,7 @@ class Headers(Mapping[str, str]):
     `pairs` are all of them in the order sent, `raw` gives the first value as sent, or None.
     """
 
-    __slots__ = ("_by_name", "_first", "pairs", "raw")
+    __slots__ = ("_first", "pairs", "raw")
 
     def __init__(self, pairs: Iterable[tuple[bytes, bytes]]) -> None:
         self.pairs: list[tuple[bytes, bytes]] = pairs if isinstance(pairs, list) else list(pairs)
@@ -38,10 +38,14 @@ class Headers(Mapping[str, str]):
         if len(self._first) < len(self.pairs):
             self._first = dict(reversed(self.pairs))
         self.raw: Callable[[bytes], bytes | None] = self._first.get
-        self._by_name: dict[str, str] | None = None
 
     def __getitem__(self, name: str) -> str:
         return self._first[name.encode("latin-1")].decode("latin-1")
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """The header, or `default`: without the error that Mapping's own costs where there is none."""
+        value = self._first.get(name.encode("latin-1"))
+        return default if value is None else value.decode("latin-1")
 
     def __iter__(self) -> Iterator[str]:
         return (name.decode("latin-1") for name in self._first)
@@ -66,13 +70,11 @@ class Headers(Mapping[str, str]):
 
     def by_name(self) -> Mapping[str, str]:
         """Every value by name; several of one name are joined by commas (RFC 9110, 5.3)."""
-        if self._by_name is None:
-            self._by_name = (
-                {name: ", ".join(self.get_all(name)) for name in self}
-                if self.has_repeated()
-                else dict(self.items_all())
-            )
-        return self._by_name
+        return {name: ", ".join(self.get_all(name)) for name in self} if self.has_repeated() else self
+
+    def is_ascii(self) -> bool:
+        """Whether all values are."""
+        return all(value.isascii() for _, value in self.pairs)
 
     def get_all(self, name: str) -> list[str]:
         """Every value of a header, in the order sent; empty when there is none."""

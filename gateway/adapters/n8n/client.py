@@ -182,6 +182,7 @@ class N8n:
         await self._take_slot(timeouts.connect)
         try:
             answer = await _measured(self._sent(request, timeouts))
+            del request  # an answer may take an hour
             try:
                 yield await self._response(answer, redactor, expected)
             finally:

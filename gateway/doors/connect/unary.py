@@ -90,7 +90,7 @@ class ConnectUnary:
             return None
         metadata = headers.by_name()
         form = self._forms.get(metadata.get("content-type", ""))
-        if form is None or not "".join(metadata.values()).isascii() or not form[0].is_plain(metadata):
+        if form is None or not headers.is_ascii() or not form[0].is_plain(metadata):
             return None
         return _Plain(method, metadata, *form)
 
