@@ -24,6 +24,7 @@ A stream that holds an error line has failed, though it ends as one that has not
     │   └── TruncatedJson     a document declared as JSON ends before its end
     └── BodyTooLarge
         ├── LineTooLong       a line of a stream is over line_limit
+        ├── NameTooLong       the id or the name of a line's node is over NAME_CHARACTERS
         └── DocumentTooLarge  a document is over document_limit
 """
 
@@ -41,6 +42,7 @@ from msgspec import DecodeError, ValidationError, convert
 from msgspec.json import Decoder
 
 from gateway.adapters.n8n.pieces import (
+    NAME_CHARACTERS,
     Document,
     DocumentKind,
     NodeBegin,
@@ -95,6 +97,10 @@ class LineTooLong(BodyTooLarge):
     """A line of a stream is over the limit for lines."""
 
 
+class NameTooLong(BodyTooLarge):
+    """The id or the name of a line's node is over NAME_CHARACTERS."""
+
+
 class DocumentTooLarge(BodyTooLarge):
     """A document is over the limit for documents."""
 
@@ -139,14 +145,17 @@ class BodyReader:
     def feed(self, data: bytes) -> list[Piece]:
         """Take the next bytes; give the pieces that they complete, of MOST_LINES lines at once.
 
-        Raises MalformedStream, LineTooLong, DocumentTooLarge.
+        Raises MalformedStream, LineTooLong, NameTooLong, DocumentTooLarge.
         """
         if self._is_stream is None:
             return self._sniff(data)
         return self._lines(data) if self._is_stream else self._gather(data)
 
     def more(self) -> list[Piece]:
-        """Give the pieces of the next MOST_LINES lines. Raises MalformedStream, LineTooLong."""
+        """Give the pieces of the next MOST_LINES lines.
+
+        Raises MalformedStream, LineTooLong, NameTooLong.
+        """
         lines = [*islice(self._left or (), MOST_LINES)]
         if len(lines) < MOST_LINES:
             self._left = None
@@ -256,8 +265,15 @@ def _unusual(line: bytes) -> Piece | None:
     try:
         piece: Piece = convert(value, NodeBegin | NodeItem | NodeEnd | NodeError)
     except ValidationError as error:
+        if _has_long_name(value.get("metadata")):
+            raise NameTooLong(f"the id or the name of a node is over {NAME_CHARACTERS} characters") from error
         raise MalformedStream("a line of the stream has not the fields of one") from error
     return piece
+
+
+def _has_long_name(node: Any) -> bool:
+    names = (node.get("nodeId"), node.get("nodeName")) if isinstance(node, dict) else ()
+    return any(isinstance(name, str) and len(name) > NAME_CHARACTERS for name in names)
 
 
 _TYPES = {"begin", "item", "end", "error"}

@@ -8,7 +8,11 @@ from typing import Annotated, TypeAlias
 
 from msgspec import Meta, Struct
 
+NAME_CHARACTERS = 255
+"""Of a node's id, and of its name. Each event of a run has both, and so have an error and its record."""
+
 _Index = Annotated[int, Meta(ge=0, le=2**31 - 1)]
+_Name = Annotated[str, Meta(max_length=NAME_CHARACTERS)]
 _NODE = {
     "id": "nodeId",
     "name": "nodeName",
@@ -21,8 +25,8 @@ _NODE = {
 class Node(Struct, frozen=True, gc=False, rename=_NODE.get):
     """The node a line is about. Indices count from 0."""
 
-    id: str
-    name: str
+    id: _Name
+    name: _Name
     run_index: _Index
     item_index: _Index
 

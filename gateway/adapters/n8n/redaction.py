@@ -25,6 +25,7 @@ _SHORTEST = 8
 _LONGEST_HELD = 4096
 _TRIES = 8
 _NODES_REMEMBERED = 1024
+_ITEMS_HELD = 1024
 # As many last characters as decide, nearly always, that none of the secrets has begun.
 _END = 4
 # What JSON and percent-encoding leave as it is.
@@ -146,7 +147,8 @@ class StreamRedactor:
     """Redacts the pieces of one answer, in their order.
 
     The end of an item's text is held back while it may be the beginning of a secret, until the item's next
-    part, its end, or the end of the stream. The names of nodes are redacted too.
+    part, its end, or the end of the stream; of more items than _ITEMS_HELD, as that of an item that was cut.
+    The names of nodes are redacted too.
     """
 
     __slots__ = ("_clean_nodes", "_held", "_redactor")
@@ -208,6 +210,8 @@ class StreamRedactor:
             if isinstance(piece, NodeItem):
                 if self._clean_item(piece):
                     cleaned.append(piece)
+                if len(self._held) > _ITEMS_HELD:
+                    cleaned += self._release(next(iter(self._held)), is_cut=True)
                 continue
             if self._held and not isinstance(piece, NodeBegin):
                 cleaned += self._release(_key(piece.node))
@@ -219,11 +223,7 @@ class StreamRedactor:
 
         Of one that was cut, what has 8 characters is masked: the rest of the secret was still to come.
         """
-        held = [piece for key in list(self._held) for piece in self._release(key)]
-        for piece in held:
-            if is_cut and len(piece.content) >= _SHORTEST:
-                piece.content = _MASK
-        return [*held]
+        return [piece for key in list(self._held) for piece in self._release(key, is_cut=is_cut)]
 
     def _clean_item(self, piece: NodeItem) -> bool:
         """Redact an item; say whether anything of it is left to be shown now."""
@@ -241,10 +241,10 @@ class StreamRedactor:
         piece.content = content
         return bool(content)
 
-    def _release(self, key: _ItemKey) -> Iterator[NodeItem]:
+    def _release(self, key: _ItemKey, *, is_cut: bool = False) -> Iterator[NodeItem]:
         node, held = self._held.pop(key, (None, ""))
         if node is not None:
-            yield NodeItem(node, held)
+            yield NodeItem(node, _MASK if is_cut and len(held) >= _SHORTEST else held)
 
 
 def _rarest(form: str) -> str:

@@ -19,6 +19,7 @@ from gateway.adapters.n8n.body import (
     LineTooLong,
     MalformedBody,
     MalformedStream,
+    NameTooLong,
     TruncatedJson,
 )
 from gateway.adapters.n8n.pieces import (
@@ -339,6 +340,16 @@ def test_line_limit_is_of_each_line() -> None:
         assert (len(pieces), error) == (21, LineTooLong)
     unended = outcome([BEGIN, b" " * limit, b" "], line_limit=limit)
     assert unended == ([NodeBegin(NODE)], LineTooLong)
+
+
+@pytest.mark.parametrize("named", [b'"id-1"', b'"R1"'])
+def test_names_of_nodes_have_a_bound(named: bytes) -> None:
+    longest, longer = (b'"' + "\N{SNOWMAN}".encode() * count + b'"' for count in (255, 256))
+    assert len(read([BEGIN + END.replace(named, longest)])) == 2
+    for position in range(len(BEGIN)):
+        body = cut(BEGIN + END.replace(named, longer), position)
+        assert outcome(body) == ([NodeBegin(NODE)], NameTooLong)
+    assert outcome([BEGIN.replace(named, longer)]) == ([], NameTooLong)
 
 
 def test_stream_is_not_held_to_the_document_limit() -> None:

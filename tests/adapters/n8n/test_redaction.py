@@ -197,3 +197,13 @@ def test_names_of_many_nodes_are_not_all_remembered() -> None:
     for number in range(5000):
         stream.clean([NodeBegin(Node(f"id-{number}", "R1", 0, 0))])
     assert len(stream._clean_nodes) <= 1024
+
+
+def test_items_that_never_end_are_not_all_held() -> None:
+    stream = StreamRedactor(redactor)
+    nodes = [Node(f"id-{number}", "R1", 0, 0) for number in range(5000)]
+    pieces = [piece for node in nodes for piece in stream.clean([NodeItem(node, f"to {PLAIN[:12]}")])]
+    rest = stream.finish()
+    assert len(rest) <= 1024
+    contents = [piece.content for piece in pieces if isinstance(piece, NodeItem)]
+    assert [content for content in contents if content != "to "] == ["[redacted]"] * (5000 - len(rest))
