@@ -5,7 +5,9 @@ import json
 import uuid
 from typing import Any
 
+import asyncpg
 import pytest
+from yarl import URL
 
 from gateway.adapters.postgres import PostgresDatabase
 from gateway.gen.n8ngateway.v1.credit_pb import CreditEntryKind
@@ -152,6 +154,102 @@ async def usage(tenant: Tenant) -> int:
 async def is_right(database: PostgresDatabase, tenant: Tenant) -> bool:
     proof = await database.call("check_credits", None, p_organization_id=tenant.organization_id)
     return json.loads(proof) == {"accounts": 1, "found": 0, "violations": []}
+
+
+# As whoever has the database could, past what it refuses by itself, and a restore that left something out.
+TAMPERING = {
+    "each organization has an account": ["delete from credit_accounts where organization_id = $1"],
+    "each entry begins with the balance that another one ended with": [
+        "update credit_entries set amount = amount + 5"
+        " where organization_id = $1 and kind = 'CREDIT_ENTRY_KIND_GRANT'",
+        "update credit_accounts set balance = balance + 5, granted = granted + 5 where organization_id = $1",
+    ],
+    "each charge is of an execution": [
+        "update credit_accounts set balance = balance + 5, spent = spent - 5 where organization_id = $1",
+        "insert into credit_entries (organization_id, kind, amount, balance_after)"
+        " select $1, 'CREDIT_ENTRY_KIND_CHARGE', 5, balance from credit_accounts where organization_id = $1",
+    ],
+    "each reservation is of an execution": ["delete from executions where organization_id = $1"],
+    "each execution has a reservation": ["delete from reservations where organization_id = $1"],
+    "a run is charged what was captured of its reservation, once": [
+        "update executions set credits_used = 0 where organization_id = $1"
+    ],
+    "what is reserved is the sum of the reservations under way and of charges to be posted": [
+        "update credit_accounts set reserved = 1 where organization_id = $1"
+    ],
+    "the balance is the sum of the entries": [
+        "delete from credit_entries where organization_id = $1 and kind = 'CREDIT_ENTRY_KIND_GRANT'"
+    ],
+    "a refund gives back a charge, at most what it was": [
+        "update credit_entries set amount = 8"
+        " where organization_id = $1 and kind = 'CREDIT_ENTRY_KIND_REFUND'"
+    ],
+}
+
+
+@pytest.mark.parametrize("rule", TAMPERING)
+async def test_a_ledger_that_was_tampered_with_is_not_right(
+    database: PostgresDatabase, superuser: Any, rule: str
+) -> None:
+    tenant = await new_tenant(database, balance=20, price=7)
+    execution_id = (await tenant.begin())["execution_id"]
+    await tenant.settle(execution_id)
+    await refund(database, tenant, execution_id, 3)
+    assert await is_right(database, tenant)
+    tampering = superuser.transaction()
+    await tampering.start()
+    try:
+        await superuser.execute("set local session_replication_role = replica")
+        for statement in TAMPERING[rule]:
+            await superuser.execute(statement, uuid.UUID(tenant.organization_id))
+        await superuser.execute("set local role service_role")
+        proof = json.loads(await superuser.fetchval("select check_credits($1)", tenant.organization_id))
+    finally:
+        await tampering.rollback()
+    assert rule in {violation["rule"] for violation in proof["violations"]}
+    assert {violation["organization_id"] for violation in proof["violations"]} == {tenant.organization_id}
+
+
+async def test_there_is_no_proof_of_an_unknown_organization(database: PostgresDatabase) -> None:
+    with pytest.raises(NotFound) as raised:
+        await database.call("check_credits", None, p_organization_id=str(uuid.uuid4()))
+    assert raised.value.reason == "ORGANIZATION_NOT_FOUND"
+
+
+async def test_entries_bear_times_in_their_order(database: PostgresDatabase, superuser_url: URL) -> None:
+    tenant = await new_tenant(database)
+    slow = await asyncpg.connect(str(superuser_url))
+    try:
+        async with slow.transaction():
+            await slow.execute("set local role service_role")
+            month = (await slow.fetchval("select clock_timestamp()")).isoformat()
+            await add_credits(database, tenant.organization_id, 5)
+            await slow.execute("select add_credits($1, 3, 'slow')", uuid.UUID(tenant.organization_id))
+    finally:
+        await slow.close()
+
+    async def statement(**bounds: str) -> list[tuple[int, int]]:
+        told = await tenant.call(
+            "export_credit_entries", p_organization_id=tenant.organization_id, p_filter=bounds
+        )
+        return [(entry["amount"], entry["balance_after"]) for entry in told["entries"]]
+
+    assert await statement(end_time=month) == []
+    assert await statement(start_time=month) == [(5, 5), (3, 8)]
+
+
+@pytest.mark.parametrize("since", ["0001-01-01T00:00:00Z", "1969-12-31T23:59:59.999Z", "1970-01-01T00:00:00Z"])
+@pytest.mark.parametrize("function", ["list_credit_entries", "export_credit_entries"])
+async def test_a_time_of_old_leaves_out_nothing(
+    database: PostgresDatabase, function: str, since: str
+) -> None:
+    tenant = await new_tenant(database, balance=20)
+    told = await tenant.call(
+        function, p_organization_id=tenant.organization_id, p_filter={"start_time": since}
+    )
+    assert [entry["amount"] for entry in told["entries"]] == [20]
+    told = await tenant.call(function, p_organization_id=tenant.organization_id, p_filter={"end_time": since})
+    assert told["entries"] == []
 
 
 @pytest.mark.parametrize("amount", [None, 3, 7])
