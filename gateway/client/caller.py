@@ -24,6 +24,8 @@ CONNECT_SECONDS = 10.0
 MOST_BYTES = 32 << 20
 """Of one message: the gateway takes answers of n8n that are larger than what clients take by themselves."""
 
+TOO_LARGE = f"A message of the answer is over {MOST_BYTES >> 20} MiB."
+
 _SHOWN = {
     *(
         "accept",

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, AsyncIterator
+from http import HTTPStatus
 from typing import Any
 
 from connectrpc.client import ConnectClient, ResponseMetadata
+from connectrpc.code import Code as ConnectCode
 from connectrpc.errors import ConnectError
 from connectrpc.method import IdempotencyLevel, MethodInfo, StreamType
 from connectrpc.protocol import ProtocolType
 from protobuf import Message
-from pyqwest import Client, HTTPTransport
+from pyqwest import Client, HTTPTransport, Response, Transport
+from pyqwest import Request as HTTPRequest
 
 from gateway.client.answer import printer
-from gateway.client.caller import CONNECT_SECONDS, MOST_BYTES, Part, Request, shown
+from gateway.client.caller import CONNECT_SECONDS, MOST_BYTES, TOO_LARGE, Part, Request, shown
 from gateway.client.failure import CallError
 from gateway.client.unreachable import unreachable
 from gateway.rpc.errors import Code
 from gateway.rpc.methods import path_of
 from gateway.rpc.status import DETAIL_TYPES
+
+_STREAMS = ("application/connect+", "application/grpc-web")
 
 
 class _Sent:
@@ -35,6 +40,40 @@ class _Sent:
     def decode(self, data: bytes | bytearray, message_class: type[Message]) -> Message:
         """A message of the answer."""
         return message_class.from_binary(bytes(data))
+
+
+class _Bounded:
+    """A transport that ends an answer where it is larger than a message may be.
+
+    connectrpc bounds a stream's messages as they come, but reads any other answer whole before it looks.
+    """
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    async def execute(self, request: HTTPRequest) -> Response:
+        """The answer as it comes. Its content raises ConnectError where it is too large."""
+        answer = await self._transport.execute(request)
+        kind = answer.headers.get("content-type", "")
+        if answer.status == HTTPStatus.OK and kind.startswith(_STREAMS):
+            return answer
+        return Response(
+            status=answer.status,
+            http_version=answer.http_version,
+            headers=answer.headers,
+            content=_bounded(answer),
+            trailers=answer.trailers,
+        )
+
+
+async def _bounded(answer: Response) -> AsyncIterator[bytes]:
+    size = 0
+    async with answer:
+        async for chunk in answer.content:
+            size += len(chunk)
+            if size > MOST_BYTES:
+                raise ConnectError(ConnectCode.RESOURCE_EXHAUSTED, TOO_LARGE)
+            yield bytes(chunk)
 
 
 async def call(request: Request, *, web: bool) -> AsyncGenerator[bytes, None]:
@@ -95,7 +134,7 @@ async def _messages(request: Request, protocol: ProtocolType) -> AsyncGenerator[
         protocol=protocol,
         send_compression=None,
         read_max_bytes=MOST_BYTES,
-        http_client=Client(transport),
+        http_client=Client(_Bounded(transport)),
     )
     async with transport, client:
         if info.stream_type is StreamType.UNARY:

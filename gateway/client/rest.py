@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 import httpx
 import orjson
 
-from gateway.client.caller import CONNECT_SECONDS, MOST_BYTES, Part, Request, shown
+from gateway.client.caller import CONNECT_SECONDS, MOST_BYTES, TOO_LARGE, Part, Request, shown
 from gateway.client.failure import CallError
 from gateway.client.methods import rest_binding
 from gateway.client.unreachable import unreachable
@@ -116,7 +116,7 @@ async def _lines(answer: httpx.Response) -> AsyncGenerator[bytes, None]:
 
 def _check_size(message: bytearray) -> None:
     if len(message) > MOST_BYTES:
-        raise CallError(Code.RESOURCE_EXHAUSTED, f"A message of the answer is over {MOST_BYTES >> 20} MiB.")
+        raise CallError(Code.RESOURCE_EXHAUSTED, TOO_LARGE)
 
 
 def _failure(http_status: int, status: bytes) -> CallError:

@@ -432,7 +432,7 @@ class Foreign(BaseHTTPRequestHandler):
         "no-json": lambda: iter([b"{"]),
         "deep": lambda: iter([b"[" * 100_000]),
         "no-status": lambda: iter([b'{"error":[]}\n']),
-        "endless": lambda: itertools.repeat(b"a" * (1 << 20)),
+        "endless": lambda: itertools.repeat(b"a" * (1 << 20), 256),
         "terminal": lambda: iter([b'{"status":"\xc2\x9b31m\x7f \xc2\xa9"}\n']),
         "raw-commands": lambda: iter([b'{"status":\t"\x1b[31m\x00\r\x07"}\n']),
         "gzip": lambda: iter([b'{"status":"ok"}\n']),
@@ -440,7 +440,7 @@ class Foreign(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         kind = self.path.split("/")[1]
-        self.send_response(200)
+        self.send_response(200 if self.command == "GET" else 502)
         self.send_header("Content-Type", "application/json")
         if kind == "gzip":
             self.send_header("Content-Encoding", "gzip")
@@ -448,6 +448,8 @@ class Foreign(BaseHTTPRequestHandler):
         with contextlib.suppress(OSError):
             for part in self.answers[kind]():
                 self.wfile.write(part)
+
+    do_POST = do_GET  # noqa: N815 - as http.server calls it
 
     def log_message(self, format: str, *args: object) -> None: ...  # noqa: A002 - as its base names it
 
@@ -488,6 +490,17 @@ def test_a_server_that_is_no_gateways_is_told_and_takes_no_memory(
     ended = call(method, "--protocol", "rest", "--data", json.dumps(request), env=where)
     assert ended.stderr == told
     assert ended.exit_code > 64
+
+
+@pytest.mark.parametrize("door", ["connect", "grpc-web"])
+@pytest.mark.parametrize("method", ["GetHealth", "WatchExecution"])
+def test_an_answer_that_is_no_stream_is_read_no_further_than_a_message_may_go(
+    call: Command, foreign: str, door: str, method: str
+) -> None:
+    request = {} if method == "GetHealth" else {"execution_id": str(uuid.uuid4())}
+    where = {"N8N_GATEWAY_URL": f"{foreign}/endless"}
+    ended = call(method, "--protocol", door, "--data", json.dumps(request), env=where)
+    assert ended.stderr == ENDLESS
 
 
 @pytest.mark.parametrize("method", ["GetHealth", "WatchExecution"])
