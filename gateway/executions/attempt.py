@@ -63,7 +63,10 @@ class Caller:
         self._tokens = tokens
 
     async def call(self, run: Run, outcome: Outcome) -> None:
-        """Send a run to n8n and hear it out. Raises the RpcError that failed it."""
+        """Send a run to n8n and hear it out. Raises the RpcError that failed it.
+
+        Nothing is sent, and N8nWithheld raised, where another replica may have taken the run up by then.
+        """
         job = run.job
         token = self._tokens.of(job.execution_id, job.organization_id)
         headers = {
@@ -85,6 +88,7 @@ class Caller:
                 timeouts=self._timeouts(job.workflow),
                 secrets=secrets,
                 expected=_EXPECTED.get(job.workflow.response_mode, Expected.ANY),
+                may_send=run.is_surely_leased,
             )
             async with sending as response:
                 failed = await _hear_out(run, outcome, response)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
 from collections import Counter
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import orjson
 import structlog
 
+from gateway.executions.lease_clock import lease_clock
 from gateway.executions.output import Output
 from gateway.executions.run import Job
 from gateway.executions.runner import may_repeat
@@ -199,7 +199,7 @@ class Dispatcher(Periodic):
                 self._leave(taken.organization_id)
 
     async def _try_to_start(self, taken: Taken) -> bool:
-        leased_at = time.monotonic()  # before it is: this process may stand still until the answer is read
+        leased_at = lease_clock()  # before it is: this process may stand still until the answer is read
         answer = orjson.loads(
             await self._database.call(
                 "start_execution",

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
 from typing import TYPE_CHECKING, Protocol
 
 import orjson
 import structlog
 
+from gateway.executions.lease_clock import lease_clock
 from gateway.rpc.errors import Unavailable
 from gateway.rpc.periodic import Periodic
 
@@ -62,7 +62,7 @@ class Leases(Periodic):
             await self._lives.beat(self._runner.replica, self._runner.lease_seconds)
 
     async def _renew(self, *, older_than: float) -> None:
-        now = time.monotonic()
+        now = lease_clock()
         leased = [
             run for run in self._runner.runs.values() if run.is_leased and now - run.leased_at >= older_than
         ]

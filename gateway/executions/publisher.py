@@ -15,13 +15,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
-import time
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import structlog
 
 from gateway.adapters.redis.event_streams import Batch
+from gateway.executions.lease_clock import lease_clock
 from gateway.executions.log import EventLog
 from gateway.rpc.errors import Unavailable
 from gateway.rpc.periodic import stop
@@ -83,7 +83,7 @@ class Publication:
         self.whole = False
         """Set it before the end, if what is stored of the run tells all that its events do."""
         self.sure_until = math.inf
-        """Until when, by the monotonic clock, no other replica has taken the run up."""
+        """Until when, by `lease_clock`, no other replica has taken the run up."""
         self.lost = lost
         self.ended = ended
         self.followed = False
@@ -108,7 +108,7 @@ class Publication:
 
     def show_alone(self) -> None:
         """Show what nobody else can read yet, unless its sequences may be others' by now."""
-        if self.log.is_closed or time.monotonic() < self.sure_until:
+        if self.log.is_closed or lease_clock() < self.sure_until:
             self.log.show(self.log.last)
             # Who has read them here goes on elsewhere, under the same sequences.
             self._begun = self._begun or self.log.readers > 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Literal
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 from protobuf import Oneof
 
 from gateway.adapters.n8n import Redactor
+from gateway.executions.lease_clock import lease_clock
 from gateway.gen.n8ngateway.v1.execution_event_pb import (
     ExecutionCompleted,
     ExecutionFailed,
@@ -71,7 +71,7 @@ class Run:
         """Where it was sent to."""
         self.n8n_execution_id: str | None = None
         self.units: int | None = None
-        self.leased_at = time.monotonic()
+        self.leased_at = lease_clock()
         """When its lease was begun or last renewed, or a little before."""
         self.stop: Stop | None = None
         self.is_queued = False
@@ -93,9 +93,13 @@ class Run:
         return not self.log.is_closed
 
     def leased(self, at: float, seconds: float) -> None:
-        """Note that it was leased to this replica for so long, at this monotonic time or later."""
+        """Note that it was leased to this replica for so long, at this time of `lease_clock` or later."""
         self.leased_at = at
         self.publication.sure_until = at + seconds * _SURE_PART
+
+    def is_surely_leased(self) -> bool:
+        """Whether no other replica has taken it up, whatever has stood still meanwhile."""
+        return lease_clock() < self.publication.sure_until
 
     def sent_to(self, n8n: N8n, secrets: Sequence[str]) -> None:
         """Note which n8n the run is sent to, and what it is sent that must not come back."""

@@ -16,8 +16,11 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, TypeVar
 
+import orjson
 import structlog
 
+from gateway.adapters.n8n import N8nWithheld
+from gateway.executions.lease_clock import lease_clock
 from gateway.executions.output import Output
 from gateway.executions.publisher import Publication
 from gateway.executions.run import Run, Stop, completed, failed, started
@@ -106,7 +109,7 @@ class Runner:
     ) -> Run:
         """A run that is about to be seen through; see `Publication` for `after` and `awaited`.
 
-        It was leased at `leased_at` by the monotonic clock, or later; None is now.
+        It was leased at `leased_at` by `lease_clock`, or later; None is now.
         """
         execution_id = job.execution_id
         publication = Publication(
@@ -146,7 +149,7 @@ class Runner:
             try:
                 return await self._publisher.claim(execution_id)
             except Unavailable:
-                if time.monotonic() + CLAIM_SECONDS >= until:
+                if lease_clock() + CLAIM_SECONDS >= until:
                     raise
                 await asyncio.sleep(CLAIM_SECONDS)
 
@@ -294,13 +297,7 @@ class Runner:
     async def _give_up(self, execution_id: str) -> None:
         """Let a run's lease run out now; where the database is away, it does so by itself."""
         try:
-            await self._database.call(
-                "renew_leases",
-                None,
-                p_runner=self.replica,
-                p_execution_ids=[execution_id],
-                p_lease_seconds=0,
-            )
+            await self._lease(execution_id, 0)
         except RpcError:
             log.warning("lease not given up", execution_id=execution_id)
 
@@ -333,7 +330,9 @@ class Runner:
         run.is_calling = True
         try:
             await run.kept()
-            await self._caller.call(run, outcome)
+            await self._send(run, outcome)
+        except LeaseLost:
+            run.stop, outcome.error = Stop.LOST, Stopped()
         except RpcError as error:
             outcome.error = error
         except asyncio.CancelledError:
@@ -344,6 +343,39 @@ class Runner:
         finally:
             run.is_calling = False
         return outcome
+
+    async def _send(self, run: Run, outcome: Outcome) -> None:
+        """Have a run called that is surely this replica's: this process may have stood still since it was.
+
+        Raises LeaseLost for one that is not, and the RpcError that failed it.
+        """
+        while True:
+            try:
+                return await self._caller.call(run, outcome)
+            except N8nWithheld:
+                await self._renew(run)
+
+    async def _renew(self, run: Run) -> None:
+        """Renew the lease of one run. Raises LeaseLost where another has it, Stopped if it is cancelled."""
+        leased_at, execution_id = lease_clock(), run.job.execution_id
+        answer = orjson.loads(await self._lease(execution_id, self.lease_seconds))
+        if execution_id in answer["lost"]:
+            log.warning("run lost to another replica", execution_id=execution_id)
+            raise LeaseLost
+        run.leased(leased_at, self.lease_seconds)
+        if execution_id in answer["cancel"]:
+            self.cancel(execution_id)
+            raise Stopped
+
+    async def _lease(self, execution_id: str, seconds: int) -> str:
+        """Have a run leased to this replica for so long from now on, if it still is."""
+        return await self._database.call(
+            "renew_leases",
+            None,
+            p_runner=self.replica,
+            p_execution_ids=[execution_id],
+            p_lease_seconds=seconds,
+        )
 
 
 def may_repeat(workflow: Workflow) -> bool:

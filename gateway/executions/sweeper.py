@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 import random
-import time
 from typing import TYPE_CHECKING
 
 import orjson
 import structlog
 
+from gateway.executions.lease_clock import lease_clock
 from gateway.rpc.periodic import Periodic
 
 if TYPE_CHECKING:
@@ -58,11 +58,11 @@ class Sweeper(Periodic):
         while await self.sweep() == AT_ONCE:
             pass
         pause = self._lease_seconds * random.uniform(0.15, 0.4)  # noqa: S311 - no secret
-        self._due = _clock() + pause
+        self._due = lease_clock() + pause
         return pause
 
     def _has_stood_still(self) -> bool:
-        return _clock() - self._due > self._lease_seconds / 6
+        return lease_clock() - self._due > self._lease_seconds / 6
 
     async def sweep(self) -> int:
         """Take up the runs whose lease has run out; the answer is how many there were."""
@@ -77,8 +77,3 @@ class Sweeper(Periodic):
                 log.warning("run taken up", **action)
                 await self._endings.tell(action["execution_id"])
         return len(actions)
-
-
-def _clock() -> float:
-    """Seconds, those of a machine that was suspended among them where the system counts them."""
-    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ import orjson
 import uuid_utils
 from protobuf import message_to_json_value
 
+from gateway.executions.lease_clock import lease_clock
 from gateway.executions.run import Job, Moved, Run
 from gateway.executions.stored import (
     Stored,
@@ -200,7 +200,7 @@ class ExecutionService:
 
     async def _charge(self, execution_id: str, request: Request, call: Call, *, queue: bool) -> Begun:
         payload = payload_of(request)
-        leased_at = time.monotonic()  # before it is: this process may stand still until the answer is read
+        leased_at = lease_clock()  # before it is: this process may stand still until the answer is read
         begun = await self._begun(execution_id, request, payload, call, queue=queue)
         known = _known(begun)
         if isinstance(known, Stored) and may_come_again(known.execution):

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
 from typing import Any
 
 from gateway.adapters.database import Json
 from gateway.adapters.n8n import N8n
+from gateway.executions.lease_clock import lease_clock
 from gateway.executions.publisher import Publisher
 from gateway.executions.run import Run
 from gateway.executions.runner import Runner
@@ -34,7 +34,7 @@ class Beginning(Accounts):
     async def call(self, function: str, principal: Principal | None, /, **arguments: Json) -> str:
         if function != "begin_execution":
             return await super().call(function, principal, **arguments)
-        self.begun_at = time.monotonic()
+        self.begun_at = lease_clock()
         await asyncio.sleep(0.01)
         return json.dumps(
             {

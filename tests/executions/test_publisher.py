@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
 
@@ -13,6 +12,7 @@ from protobuf import Oneof
 
 from gateway.adapters.redis.event_streams import Batch
 from gateway.executions import publisher as module
+from gateway.executions.lease_clock import lease_clock
 from gateway.executions.log import EVENT_BYTES
 from gateway.executions.publisher import Publication, Publisher
 from gateway.gen.n8ngateway.v1.execution_event_pb import ExecutionChunk
@@ -192,7 +192,7 @@ async def test_without_redis_nothing_is_shown_of_a_run_that_may_be_anothers(
     streams.is_away = True
     lost = asyncio.Event()
     publication = Publication(publisher, "run", "organization", lost=lost.set)
-    publication.sure_until = time.monotonic()
+    publication.sure_until = lease_clock()
     shown: list[int] = []
 
     async def read_on() -> None:
@@ -210,7 +210,7 @@ async def test_without_redis_nothing_is_shown_of_a_run_that_may_be_anothers(
     publication.log.append(EVENT)
     await settled()
     assert shown == [1, 2, 3]
-    publication.sure_until = time.monotonic()
+    publication.sure_until = lease_clock()
     publication.log.append(EVENT)
     streams.taken_over.add("run")
     streams.is_away = False

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing, nullcontext
 from dataclasses import replace
@@ -18,6 +17,7 @@ from gateway.executions import attempt, settlement, tasks
 from gateway.executions import runner as runner_module
 from gateway.executions.attempt import Caller, Limits
 from gateway.executions.event import NodeEvent
+from gateway.executions.lease_clock import lease_clock
 from gateway.executions.publisher import Publisher
 from gateway.executions.run import Job, Run
 from gateway.executions.runner import Runner
@@ -212,7 +212,7 @@ async def test_a_run_that_is_taken_over_while_redis_stands_still_goes_on_numberi
     publisher = Publisher(StandingStill(), "this replica")
     publisher.start()
     runner = Runner(accounts, caller(n8n), publisher, replica="this replica", lease_seconds=3600)
-    run = await runner.take_over(job("echo"), time.monotonic(), attempt=2)
+    run = await runner.take_over(job("echo"), lease_clock(), attempt=2)
     await run.ended()
     assert run.log.last == 5 + 3
     await runner.drain(GRACE)

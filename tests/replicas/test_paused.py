@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from typing import Any
 
+import asyncpg
 import pytest
 
 from tests.conftest import RunningDev
-from tests.replicas.conftest import Replica, StartReplica, register
-from tests.replicas.test_runs import COMPLETED, UNKNOWN, until
+from tests.replicas.conftest import SECONDS, Replica, StartReplica, register
+from tests.replicas.test_runs import COMPLETED, UNKNOWN, background, until
 from tests.replicas.test_watch import kinds
 from tests.stub_n8n import StubN8n
 
@@ -88,3 +90,28 @@ def test_its_run_is_sent_again_by_another_and_charged_once(
     assert stub_n8n.calls["gated"] == calls + 2
     answer = paused.post("/execute", {"workflow_id": workflow_id})
     assert answer.json()["data"] == ["first!", "second!"]
+
+
+async def test_a_run_that_was_ended_before_it_was_sent_is_not_sent(
+    paused: Replica, second: Replica, stub_n8n: StubN8n, dev: RunningDev
+) -> None:
+    """The replica stands still between the charge and n8n, here while it reads what it is to send."""
+    workflow_id = register(second, "echo", credential_mode="CREDENTIAL_MODE_INLINE")
+    calls, account = stub_n8n.calls["echo"], second.credits(dev.ready["organization_id"])
+    connection = await asyncpg.connect(dev.ready["database_url"])
+    async with connection.transaction():
+        await connection.execute("lock table public.tenant_secrets")
+        call, answers = background(lambda: paused.post("/execute", {"workflow_id": workflow_id}))
+        async with asyncio.timeout(SECONDS):
+            waiting = "select exists (select from pg_locks where not granted)"
+            while not await connection.fetchval(waiting):  # noqa: ASYNC110 - another process's
+                await asyncio.sleep(0)
+        paused.pause()
+    await connection.close()
+    (run,) = second.get("/executions", workflow_id=workflow_id).json()["executions"]
+    until(second, run["id"], UNKNOWN)
+    paused.resume()
+    call.join()
+    assert answers[0].json()["details"][0]["reason"] == "OUTCOME_UNKNOWN"
+    assert stub_n8n.calls["echo"] == calls
+    assert second.credits(dev.ready["organization_id"]) == account

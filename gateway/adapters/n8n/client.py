@@ -168,14 +168,17 @@ class N8n:
         headers: Mapping[str, str] | None = None,
         secrets: Iterable[str] = (),
         expected: Expected = Expected.ANY,
+        may_send: Callable[[], bool] = lambda: True,
     ) -> AsyncIterator[Response]:
         """POST `payload` (JSON) to the webhook `path`; leaving the context drops what is not read.
 
         `headers` are sent along (traceparent, for example). `secrets` are values within payload or
         headers that must not come back: they are taken out of the answer, from 8 characters.
-        An answer that is not as `expected` ends in N8N_RESPONSE_MISMATCH.
+        An answer that is not as `expected` ends in N8N_RESPONSE_MISMATCH. `may_send` is asked with the
+        connection in hand; nothing is sent and N8N_WITHHELD raised where it says no.
         """
-        request = self._request("POST", _webhook(path), self._sent_headers(headers or {}), payload)
+        sent = self._sent_headers(headers or {})
+        request = self._request("POST", _webhook(path), sent, payload, may_send)
         redactor = self.redactor(secrets)
         if wait := await self._breaker.admit():
             raise faults.circuit_open(wait)
@@ -279,11 +282,18 @@ class N8n:
             raise RuntimeError("N8n is not open")
         return self._pool
 
-    def _request(self, method: str, path: str, headers: Mapping[str, str], body: bytes = b"") -> Request:
+    def _request(
+        self,
+        method: str,
+        path: str,
+        headers: Mapping[str, str],
+        body: bytes = b"",
+        may_send: Callable[[], bool] = lambda: True,
+    ) -> Request:
         lines = [f"{method} {self._origin.raw_path.rstrip('/')}{path} HTTP/1.1", self._common]
         lines += [f"{name}: {value}" for name, value in headers.items()]
         lines.append(f"Content-Length: {len(body)}\r\n\r\n")
-        return Request("\r\n".join(lines).encode("ascii"), body)
+        return Request("\r\n".join(lines).encode("ascii"), body, may_send)
 
     def _sent_headers(self, headers: Mapping[str, str]) -> dict[str, str]:
         for name, value in headers.items():

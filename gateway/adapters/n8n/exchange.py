@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -49,22 +49,33 @@ class Timeouts:
         return self.total if self.first_byte is None else min(self.first_byte, self.total)
 
 
+def _always() -> bool:
+    return True
+
+
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What to send: request line and headers, complete, and the body that they tell of."""
+    """What to send: request line and headers, complete, and the body that they tell of.
+
+    `may_send` is asked just before, when there is a connection.
+    """
 
     head: bytes = field(repr=False)
     body: bytes = field(default=b"", repr=False)
+    may_send: Callable[[], bool] = _always
 
 
 async def send(pool: Pool, request: Request, timeouts: Timeouts) -> Answer:
     """Send a request; give the answer once it has headers.
 
-    Raises N8N_UNREACHABLE, N8N_ADDRESS_REFUSED, N8N_CONNECTION_LOST, N8N_FIRST_BYTE_TIMEOUT,
-    N8N_TIMEOUT, N8N_MALFORMED_RESPONSE.
+    Raises N8N_UNREACHABLE, N8N_ADDRESS_REFUSED, N8N_WITHHELD, N8N_CONNECTION_LOST,
+    N8N_FIRST_BYTE_TIMEOUT, N8N_TIMEOUT, N8N_MALFORMED_RESPONSE.
     """
     begun = asyncio.get_running_loop().time()
     connection = pool.kept() or await _connected(pool, timeouts)
+    if not request.may_send():
+        pool.give_back(connection)
+        raise faults.withheld()
     answer = Answer(pool, connection, timeouts, begun)
     try:
         await answer.begin(request)

@@ -16,6 +16,7 @@ Every fault is an RpcError of its code and an N8nFault, which knows the fate of 
     │                           N8N_ADDRESS_REFUSED         its address is not public, and not allowed
     │                           N8N_API_KEY_MISSING         (stop) no API key is configured
     │                           N8N_API_KEY_REJECTED        (stop) n8n does not accept it
+    │   └── N8nWithheld         N8N_WITHHELD                whoever sends it does not want to any more
     ├── N8nInvalidArgument      N8N_BAD_PATH                the path could leave /webhook/
     │                           N8N_BAD_HEADER              a header that is not printable ASCII
     │                           N8N_REJECTED_INPUT          n8n cannot parse it, or it is too large
@@ -107,6 +108,10 @@ class N8nFailedPrecondition(N8nFault, FailedPrecondition):
     """n8n and the gateway are not set up for each other."""
 
 
+class N8nWithheld(N8nFailedPrecondition):
+    """Nothing was sent, because whoever wanted it sent does not any more."""
+
+
 class N8nInvalidArgument(N8nFault, InvalidArgument):
     """The path or the input is not acceptable."""
 
@@ -154,6 +159,12 @@ def address_refused() -> N8nFailedPrecondition:
     """Say that n8n's name leads to an address that the gateway does not connect to."""
     message = "The address of this n8n is not public, and the gateway does not allow it."
     return fault(N8nFailedPrecondition(message, reason="N8N_ADDRESS_REFUSED"), Fate.NEVER_SENT)
+
+
+def withheld() -> N8nWithheld:
+    """Say that `may_send` said no."""
+    message = "The run was not sent to n8n: it took too long until it could be."
+    return fault(N8nWithheld(message, reason="N8N_WITHHELD"), Fate.NEVER_SENT)
 
 
 def busy() -> N8nUnavailable:

@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from yarl import URL
 
-from gateway.adapters.n8n import Fate, Limits, N8n, N8nFault, Timeouts, pool
+from gateway.adapters.n8n import Fate, Limits, N8n, N8nFault, N8nWithheld, Timeouts, pool
 from gateway.adapters.n8n.connection import Connection
 from gateway.adapters.n8n.pieces import Document, Piece
 from gateway.rpc.errors import Code, RpcError
@@ -143,6 +143,20 @@ async def test_certificates_are_checked(certificate: Path) -> None:
         trusting = ssl.create_default_context(cafile=str(certificate))
         async with N8n(url, internal_secret=SECRET, ssl_context=trusting) as n8n:
             assert data(await run(n8n)) == b"{}"
+
+
+async def test_nothing_is_sent_that_is_not_wanted_any_more(server: Server) -> None:
+    """What takes its time may be over once there is a connection."""
+    server.play = server.answer(http(b"{}"))
+    async with N8n(server.url, internal_secret=SECRET, limits=Limits(connections=1)) as n8n:
+        for _ in range(2):  # the second time over a connection that was kept
+            with pytest.raises(N8nWithheld) as caught:
+                async with n8n.run("echo", b"{}", timeouts=PATIENT, may_send=lambda: False):
+                    pytest.fail("it was sent")
+            assert caught.value.fate is Fate.NEVER_SENT
+            before = len(server.requests)
+            assert data(await run(n8n)) == b"{}"
+            assert len(server.requests) == before + 1
 
 
 async def test_all_connections_in_use(server: Server) -> None:
