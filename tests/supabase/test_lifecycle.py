@@ -282,6 +282,27 @@ async def test_a_run_that_ends_every_runner_is_not_tried_for_ever(
     assert await available(superuser, tenant) == 10
 
 
+async def test_of_a_run_that_waits_too_long_to_be_sent_again_nobody_says_that_it_was_not_sent(
+    database: PostgresDatabase, superuser: Any
+) -> None:
+    tenant = await new_tenant(database, balance=10)
+    await set_workflow(
+        superuser, tenant, is_idempotent=True, unknown_outcome_policy="UNKNOWN_OUTCOME_POLICY_RETRY"
+    )
+    told = []
+    for arguments in ({"p_queue": True, "p_runner": None}, {}):
+        execution_id = (await begin(tenant, **arguments))["execution_id"]
+        await expire(superuser, execution_id)
+        assert await sweep(tenant) == [(execution_id, "RETRY")]
+        await expire(superuser, execution_id)
+        assert await sweep(tenant, p_longest_wait_seconds=0) == [(execution_id, "VOIDED")]
+        stored = await get(tenant, execution_id)
+        assert stored.error is not None
+        told.append((stored.state, "was not sent" in stored.error.message))
+    assert told == [(ExecutionState.TIMED_OUT, True), (ExecutionState.TIMED_OUT, False)]
+    assert await available(superuser, tenant) == 10
+
+
 async def test_a_run_that_was_never_sent_is_queued_again_until_it_is_too_old(
     database: PostgresDatabase, superuser: Any
 ) -> None:
