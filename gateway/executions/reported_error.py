@@ -68,11 +68,14 @@ def _plain(text: str, redactor: Redactor) -> str:
 
 
 def _bounded(value: Any, redactor: Redactor) -> Any:
-    """The value; the beginning of its JSON text when that is too long to be kept."""
+    """The value; its JSON text, or the beginning of that, if it is none any more or too long to be kept."""
     text = _plain(orjson.dumps(value).decode().replace("\\u0000", "\\ufffd"), redactor)
     if len(text.encode()) > _KEPT_BYTES:
         return text.encode()[:_KEPT_BYTES].decode(errors="ignore")
-    return orjson.loads(text)
+    try:
+        return orjson.loads(text)
+    except orjson.JSONDecodeError:  # a secret went beyond one of its strings
+        return text
 
 
 def _object(message: Message | None) -> dict[str, Any]:

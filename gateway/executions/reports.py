@@ -115,7 +115,10 @@ def _clean_value(value: Value, redactor: Redactor) -> Value:
         problem = "holds a number that is none: JSON has no words for it"
         raise InvalidArgument(f"json {problem}.", reason="INVALID_FIELD", fields={"json": problem}) from None
     clean = redactor.clean_text(text)
-    return value if clean == text else Value.from_json(clean)
+    try:
+        return value if clean == text else Value.from_json(clean)
+    except ValueError:  # a secret went beyond one of its strings
+        return Value(kind=Oneof[Literal["string_value"], str]("string_value", clean))
 
 
 def _ended() -> FailedPrecondition:

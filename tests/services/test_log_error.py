@@ -207,6 +207,23 @@ async def test_no_secret_is_written_down(world: World) -> None:
         assert json.dumps(secret)[1:-1] not in written
 
 
+async def test_an_error_is_written_down_whatever_the_secrets_in_it_are(world: World) -> None:
+    number, structure = "-1001234567890", 'able":"to be cut'
+    await world.tenant.call(
+        "store_credentials",
+        p_organization_id=world.tenant.organization_id,
+        p_credentials={
+            name: world.vault.seal(world.tenant.organization_id, f"credential/{name}", value)
+            for name, value in (("NUMBER", number), ("STRUCTURE", structure))
+        },
+    )
+    _, token = await begun(world.tenant)
+    written = await world.report({"metadata": {"chat": {"id": int(number)}}}, token)
+    assert written["metadata"] == {"metadata": {"chat": {"id": -9999999999999}}}
+    written = await world.report({"metadata": {"able": "to be cut here"}}, token)
+    assert written["metadata"] == {"metadata": '{"[redacted] here"}'}
+
+
 async def test_the_secrets_of_its_own_n8n_are_not_either(world: World) -> None:
     organization_id = world.tenant.organization_id
     await world.tenant.call(

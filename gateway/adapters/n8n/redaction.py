@@ -31,6 +31,8 @@ _END = 4
 # What JSON and percent-encoding leave as it is.
 _SAME_EVERYWHERE = re.compile(r"[A-Za-z0-9_.~-]*")
 _MASK = "[redacted]"
+_NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?")
+_DIGIT = re.compile("[0-9]")
 # By how seldom they are in what people and programs write.
 _RAREST_FIRST = "QZXJKYVWUqzjxNGHFBMLPODRCTISEA7896543210kvwybpgfmucdlhrsnioate"
 
@@ -40,7 +42,7 @@ _ItemKey = tuple[str, int, int]
 class Redactor:
     """Replaces each secret in every form that it is looked for in.
 
-    A secret of digits only is replaced by digits, because JSON may hold it as a number.
+    A secret that is a number is replaced by another one of its form, because JSON may hold it as such.
     One shorter than 8 characters is left: it would match by chance.
     """
 
@@ -65,7 +67,7 @@ class Redactor:
             masks = {} if self._known is None else dict(self._known.forms)
             for secret in self._secrets:
                 if len(secret) >= _SHORTEST:
-                    mask = "9" * len(secret) if secret.isdecimal() else _MASK
+                    mask = _DIGIT.sub("9", secret) if _NUMBER.fullmatch(secret) else _MASK
                     for form in _forms_of(secret):
                         masks.setdefault(form, mask)
             # The longest first: a secret may be a part of another one.

@@ -185,6 +185,16 @@ def test_a_secret_in_the_name_or_id_of_a_node_is_taken_out(
         assert (piece.node.run_index, piece.node.item_index) == (node.run_index, node.item_index)
 
 
+@pytest.mark.parametrize(
+    ("secret", "mask"),
+    [(DIGITS, "9999999999999999"), ("-1001234567890", "-9999999999999"), ("51234567.25", "99999999.99")],
+)
+def test_json_stays_json_where_a_secret_is_a_number(secret: str, mask: str) -> None:
+    document = Document(DocumentKind.JSON, "application/json", f'{{"chat":{{"id":{secret}}}}}'.encode())
+    Redactor([secret]).clean_document(document)
+    assert json.loads(document.data) == {"chat": {"id": json.loads(mask)}}
+
+
 def test_a_secret_in_a_content_type_is_taken_out() -> None:
     document = Document(DocumentKind.BYTES, f"image/png; name={PLAIN}", b"x")
     assert StreamRedactor(redactor).clean([document]) == [
