@@ -134,8 +134,7 @@ class Services:
         """The endpoints that are told of events, and what tells them."""
         database, vault = self._around.database, self._around.vault
         networks = Networks(self._settings.webhook_allowed_networks)
-        sender = await self._parts.enter_async_context(WebhookSender(networks))
-        deliverer = Deliverer(database, vault, sender)
+        deliverer = Deliverer(database, vault, WebhookSender(networks))
         deliverer.start()
         self._parts.push_async_callback(lambda: deliverer.close(self._grace_left()))
         return WebhookService(database, vault, networks)

@@ -91,8 +91,7 @@ async def outbox(cluster: Cluster) -> AsyncIterator[Outbox]:
     url = await cluster.create("migrated")
     database = PostgresDatabase(login(url))
     superuser = await asyncpg.connect(str(url))
-    async with WebhookSender(LOOPBACK) as sender:
-        yield Outbox(database, superuser, sender)
+    yield Outbox(database, superuser, WebhookSender(LOOPBACK))
     await superuser.close()
     await database.close()
 

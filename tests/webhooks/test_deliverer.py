@@ -22,7 +22,7 @@ from gateway.webhooks.deliverer import AT_ONCE, EACH, LONGEST_RETRY_SECONDS, ret
 from gateway.webhooks.signature import signed_headers
 from tests.adapters.n8n_server import Peer, http
 from tests.webhooks.conftest import Outbox
-from tests.webhooks.receiver import Got, Receiver
+from tests.webhooks.receiver import FINE, Got, Receiver
 
 TIME = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{3,9})?Z"
 FINISHED = "WEBHOOK_EVENT_TYPE_EXECUTION_FINISHED"
@@ -322,8 +322,7 @@ async def test_a_private_address_is_not_connected_to(outbox: Outbox, receiver: R
     hosts = ("127.0.0.1", "localhost", "[::1]", "[::ffff:127.0.0.1]", "2130706433")
     webhooks = [await outbox.webhook(tenant, f"http://{host}:{port}/") for host in hosts]
     await outbox.emit(tenant)
-    async with WebhookSender(Networks()) as sender:
-        await outbox.deliver(outbox.deliverer(sender))
+    await outbox.deliver(outbox.deliverer(WebhookSender(Networks())))
     assert receiver.server.connections == 0
     told = [(await outbox.deliveries(tenant, webhook))[0]["error_message"] for webhook in webhooks]
     assert set(told[:4]) == {"its address is not public, and the gateway does not allow it"}
@@ -528,13 +527,32 @@ async def test_an_endless_answer_ends(
     tenant = await outbox.tenant()
     webhook = await outbox.webhook(tenant, receiver.url())
     await outbox.emit(tenant)
-    async with WebhookSender(Networks(["127.0.0.0/8"])) as sender:
-        await outbox.deliver(outbox.deliverer(sender))
+    await outbox.deliver()
     (delivery,) = await outbox.deliveries(tenant, webhook)
     assert delivery["error_message"] == f"answered 500: {'x' * 200}"
 
 
-@pytest.mark.parametrize("answer", [b"", b"not HTTP\r\n\r\n", b"HTTP/1.1 200 OK\r\nX: " + b"x" * 100_000])
+@pytest.mark.parametrize("interim", [b"100 Continue", b"103 Early Hints"])
+async def test_an_interim_answer_is_none_yet(outbox: Outbox, receiver: Receiver, interim: bytes) -> None:
+    tenant = await outbox.tenant()
+    webhook = await outbox.webhook(tenant, receiver.url())
+    receiver.answers["/hook"] = [b"HTTP/1.1 " + interim + b"\r\n\r\n" + FINE]
+    await outbox.emit(tenant)
+    await outbox.deliver()
+    (delivery,) = await outbox.deliveries(tenant, webhook, "DELIVERED")
+    assert delivery["response_status"] == 204
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"",
+        b"not HTTP\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nX: " + b"x" * 100_000,
+        b"HTTP/1.1 100 Continue\r\n\r\n" * 10_000 + FINE,
+        b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n",
+    ],
+)
 async def test_what_is_no_answer_is_a_failure(outbox: Outbox, receiver: Receiver, answer: bytes) -> None:
     async def play(peer: Peer) -> None:
         await peer.request()
