@@ -16,6 +16,7 @@ import httpx
 import pytest
 
 from tests.conftest import RunningDev
+from tests.forked import forked
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs/signing.md").read_text()
@@ -27,13 +28,11 @@ def sign(
     *arguments: str, key: str | None = KEY, secret: str | None = SECRET, body: bytes | None = None
 ) -> subprocess.CompletedProcess[bytes]:
     environment = {"N8N_GATEWAY_API_KEY": key, "N8N_GATEWAY_CLIENT_SECRET": secret}
-    return subprocess.run(
-        [sys.executable, "-m", "gateway", "sign", *arguments],
-        env={name: value for name, value in environment.items() if value is not None},
-        input=body,
-        capture_output=True,
-        timeout=60,
-        check=False,
+    return forked(
+        *("sign", *arguments),
+        directory=ROOT,
+        environment={name: value for name, value in environment.items() if value is not None},
+        body=body or b"",
     )
 
 
