@@ -107,8 +107,8 @@ class Services:
         credentials = StoredCredentials(database, vault, replica)
         caller = Caller(around.n8n_instances.of, limits, credentials, around.tokens)
         runner = Runner(database, caller, publisher, replica=replica, lease_seconds=lease)
-        watcher = Watcher(runner.runs, streams, channels)
         endings = Endings(database, streams, replica)
+        watcher = Watcher(runner.runs, streams, channels, endings)
         queue = RunQueue(around.redis, settings.execution_queue_megabytes << 20)
         capacity = settings.execution_queue_concurrency
         dispatcher = Dispatcher(database, queue, runner, vault, endings, capacity=capacity)

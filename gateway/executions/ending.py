@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Protocol
 
+import orjson
 import structlog
 from protobuf.wkt import Timestamp
 
-from gateway.adapters.redis.event_streams import Batch
+from gateway.adapters.redis.event_streams import Batch, is_end
 from gateway.executions.stored import end_of, read_stored
 from gateway.gen.n8ngateway.v1.execution_event_pb import ExecutionEvent
 from gateway.rpc.errors import Unavailable
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from gateway.adapters.database import Database
+    from gateway.adapters.redis.event_streams import Progress
 
 log = structlog.get_logger("gateway.executions")
 
@@ -25,6 +28,14 @@ class Streams(Protocol):
 
     async def claim(self, writer: str, execution_id: str) -> int:
         """Become the one that writes."""
+        ...
+
+    async def progress(self, execution_id: str) -> Progress:
+        """How far the stream has come."""
+        ...
+
+    async def read(self, execution_id: str, after: int) -> list[ExecutionEvent]:
+        """The next events."""
         ...
 
     async def append(self, writer: str, batches: Sequence[Batch]) -> list[int | None]:
@@ -43,18 +54,45 @@ class Endings:
     async def tell(self, execution_id: str) -> None:
         """Publish the end of a run that the database has ended.
 
-        Without Redis nobody is told: readers then find it in the database.
+        Without Redis nobody is told: who reads the run when it is back publishes it then.
         """
-        stored = read_stored(await self._database.call("get_execution", None, p_id=execution_id))
-        organization_id = stored.execution.organization_id
         try:
-            last = await self._streams.claim(self._writer, execution_id)
-            end = ExecutionEvent(
-                execution_id=execution_id,
-                sequence=last + 1,
-                time=stored.execution.finished_at or Timestamp.now(),
-                event=end_of(stored.execution, stored.credits_remaining),
-            )
-            await self._streams.append(self._writer, [Batch(execution_id, organization_id, [end])])
+            await self.publish(execution_id)
         except Unavailable:
             log.warning("end of a run not published", execution_id=execution_id)
+
+    async def publish(self, execution_id: str) -> int:
+        """Publish it; the answer is its sequence, which comes after all that was published before.
+
+        It is kept with the run: whoever comes later gets the same, also where Redis is too full to take the
+        end. Raises Unavailable.
+        """
+        last = await self._claimed(execution_id)
+        if last and any(map(is_end, await self._streams.read(execution_id, last - 1))):
+            return await self._numbered(execution_id, last)
+        sequence = await self._numbered(execution_id, last + 1)
+        stored = read_stored(await self._database.call("get_execution", None, p_id=execution_id))
+        end = ExecutionEvent(
+            execution_id=execution_id,
+            sequence=sequence,
+            time=stored.execution.finished_at or Timestamp.now(),
+            event=end_of(stored.execution, stored.credits_remaining),
+        )
+        organization_id = stored.execution.organization_id
+        with contextlib.suppress(Unavailable):
+            await self._streams.append(self._writer, [Batch(execution_id, organization_id, [end])])
+        return sequence
+
+    async def _claimed(self, execution_id: str) -> int:
+        """The sequence of the newest event, after which nobody publishes more."""
+        try:
+            return await self._streams.claim(self._writer, execution_id)
+        except Unavailable:
+            # It may be full, and takes nothing from anybody.
+            return (await self._streams.progress(execution_id)).last
+
+    async def _numbered(self, execution_id: str, sequence: int) -> int:
+        text = await self._database.call(
+            "number_end", None, p_execution_id=execution_id, p_last_sequence=sequence
+        )
+        return int(orjson.loads(text)["last_sequence"])

@@ -67,7 +67,7 @@ def outcome_events(execution: Execution, credits_remaining: int, after: int) -> 
     twice, and one that lacks a part and asks for the rest would miss it: it is told EVENTS_EXPIRED
     (OutOfRange), and can read the result by GetExecution. Only the end is as good as ever.
     """
-    last = last_sequence(execution, after)
+    last = execution.last_sequence
     if after > last:
         raise beyond(last)
     if not tells_all_after(execution, after):
@@ -85,7 +85,7 @@ def outcome_events(execution: Execution, credits_remaining: int, after: int) -> 
 
 def tells_all_after(execution: Execution, after: int) -> bool:
     """Whether a reader who has had the events up to this one misses none by `outcome_events`."""
-    return after <= 1 or after >= last_sequence(execution, after) - 1
+    return after <= 1 or after >= execution.last_sequence - 1
 
 
 def tells_as_much(execution: Execution, after: int) -> bool:
@@ -95,12 +95,6 @@ def tells_as_much(execution: Execution, after: int) -> bool:
         return False
     is_whole = execution.state is ExecutionState.COMPLETED and not execution.result_truncated
     return is_whole or after >= last - 1 or last == _BARE_LAST
-
-
-def last_sequence(execution: Execution, seen: int = 0) -> int:
-    """The sequence of the run's end; where none is stored, the next one after what was `seen`."""
-    least = _BARE_LAST if execution.result is None else _BARE_LAST + 1
-    return execution.last_sequence or max(least, seen + 1)
 
 
 def end_of(execution: Execution, credits_remaining: int) -> Told:
@@ -136,6 +130,12 @@ def error_of(execution: Execution) -> RpcError:
         metadata = {"execution_id": execution.id}
         return BY_CODE[Code.UNKNOWN](_UNTOLD, reason="WORKFLOW_FAILED", metadata=metadata)
     return error_from(execution.error)
+
+
+def is_lost(execution: Execution) -> bool:
+    """Whether its replica has gone while it was under way, with what of it was not published."""
+    info = None if execution.error is None else _detail(execution.error, ErrorInfo)
+    return info is not None and info.reason == "OUTCOME_UNKNOWN"
 
 
 def may_come_again(execution: Execution) -> bool:

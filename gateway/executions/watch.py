@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from gateway.adapters.redis.event_streams import ENDED, channel_of, is_end
 from gateway.executions.log import TAKEN_AT_ONCE, expired
-from gateway.executions.stored import beyond, end_of, has_ended, outcome_events, tells_as_much
+from gateway.executions.stored import beyond, end_of, has_ended, is_lost, outcome_events, tells_as_much
 from gateway.gen.n8ngateway.v1.execution_event_pb import ExecutionEvent
 from gateway.rpc.errors import OutOfRange, Unavailable
 
@@ -48,6 +48,14 @@ class Streams(Protocol):
         ...
 
 
+class Endings(Protocol):
+    """See `gateway.executions.ending`."""
+
+    async def publish(self, execution_id: str) -> int:
+        """Publish the end of a run without a runner; its sequence. Raises Unavailable."""
+        ...
+
+
 class Channels(Protocol):
     """See `gateway.adapters.redis.channels`."""
 
@@ -59,10 +67,13 @@ class Channels(Protocol):
 class Watcher:
     """Reads runs out. `runs` are those that are under way in this process."""
 
-    def __init__(self, runs: Mapping[str, Run], streams: Streams, channels: Channels) -> None:
+    def __init__(
+        self, runs: Mapping[str, Run], streams: Streams, channels: Channels, endings: Endings
+    ) -> None:
         self._runs = runs
         self._streams = streams
         self._channels = channels
+        self._endings = endings
 
     async def newest(self, execution_id: str) -> int:
         """The sequence of a run's newest event, as far as that is known here."""
@@ -147,7 +158,7 @@ class Watcher:
         """As `watch`, from the streams and from what is stored."""
         changed = asyncio.Event()
         with self._channels.listen(channel_of(execution_id), lambda _: changed.set()):
-            following = _Following(self._streams, stored or await look(), after)
+            following = _Following(self._streams, self._endings, stored or await look(), after)
             while not following.is_over:
                 changed.clear()
                 if events := await following.next(look):
@@ -164,8 +175,9 @@ class Watcher:
 class _Following:
     """One reader of a stream, who goes on with what is stored of the run where the stream ends."""
 
-    def __init__(self, streams: Streams, stored: Stored, after: int) -> None:
+    def __init__(self, streams: Streams, endings: Endings, stored: Stored, after: int) -> None:
         self._streams = streams
+        self._endings = endings
         self._stored = stored
         self._after = after
         self.patience = _Patience()
@@ -229,7 +241,12 @@ class _Following:
     async def _rest(self) -> list[ExecutionEvent] | None:
         """What is to be told of a run that has ended; None while its last events may be on their way."""
         execution = self._stored.execution
-        if 0 < execution.last_sequence <= self._after:
+        if not execution.last_sequence:
+            # Its runner has gone without a word, and who ended it may have found no Redis.
+            execution.last_sequence = await self._endings.publish(execution.id)
+        if execution.last_sequence < self._after and is_lost(execution):
+            return [_end(self._stored, self._after + 1)]  # the runner had told more than it could publish
+        if execution.last_sequence <= self._after:
             return list(outcome_events(execution, self._stored.credits_remaining, self._after))
         is_told = tells_as_much(execution, self._after)
         try:
@@ -240,14 +257,6 @@ class _Following:
             published = 0
         if (published or not is_told) and self.patience.is_left:
             return None
-        if published and not execution.last_sequence:
-            # Its runner has gone without a word: the end comes after all that it has published.
-            ends = [event for event in await self._streams.read(execution.id, published - 1) if is_end(event)]
-            if 1 < self._after < published:
-                raise expired(published + 1)
-            if ends and self._after <= published:
-                return ends if self._after < published else []
-            return [_end(self._stored, max(self._after, published) + 1)]
         return list(outcome_events(execution, self._stored.credits_remaining, self._after))
 
 

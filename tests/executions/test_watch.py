@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractContextManager, aclosing, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from protobuf import Oneof
+from protobuf import Oneof, wkt
 from protobuf.wkt import Value
 from redis.asyncio import Redis
 
 from gateway.adapters.redis.event_streams import Batch, EventStreams
 from gateway.executions import watch as module
+from gateway.executions.ending import Endings
 from gateway.executions.log import TAKEN_AT_ONCE
 from gateway.executions.publisher import Publication, Publisher
 from gateway.executions.run import Job, Run
@@ -24,15 +26,19 @@ from gateway.gen.n8ngateway.v1.execution_event_pb import (
     ExecutionChunk,
     ExecutionCompleted,
     ExecutionEvent,
-    ExecutionFailed,
 )
 from gateway.gen.n8ngateway.v1.execution_pb import Execution, ExecutionState
 from gateway.gen.n8ngateway.v1.workflow_pb import Workflow
 from gateway.local.valkey import LocalValkey
 from gateway.rpc.errors import OutOfRange, Unavailable
+from gateway.rpc.status import DETAIL_TYPES
+from gateway.transcoding.gen.google.rpc.error_details_pb import ErrorInfo
+from gateway.transcoding.gen.google.rpc.status_pb import Status
 
 if TYPE_CHECKING:
+    from gateway.adapters.database import Json
     from gateway.executions.event import Told
+    from gateway.rpc.principal import Principal
 
 RUN = "01936f5e-7c00-7000-8000-000000000001"
 EVENTS = 1000
@@ -45,6 +51,47 @@ class Silent:
 
     def listen(self, _channel: str, _handler: Callable[[bytes | None], None]) -> AbstractContextManager[None]:
         return nullcontext()
+
+
+class LostRun:
+    """Implements `Database` for a run that was ended when its replica had gone, or stood still."""
+
+    def __init__(self) -> None:
+        info = wkt.Any.pack(ErrorInfo(reason="OUTCOME_UNKNOWN"))
+        self.error = Status(code=2, message="Nobody knows how it ended.", details=[info])
+        self.last_sequence = 0
+
+    async def look(self) -> Stored:
+        execution = Execution(id=RUN, organization_id="tenant", state=ExecutionState.UNKNOWN)
+        execution.error, execution.last_sequence = self.error, self.last_sequence
+        return Stored(execution, 0)
+
+    async def call(self, function: str, _principal: Principal | None, /, **arguments: Json) -> str:
+        if function == "get_execution":
+            stored = await self.look()
+            return stored.execution.to_json(registry=DETAIL_TYPES, use_proto_field_name=True)
+        assert function == "number_end"
+        sequence = arguments["p_last_sequence"]
+        assert isinstance(sequence, int)
+        self.last_sequence = self.last_sequence or sequence
+        return json.dumps({"last_sequence": self.last_sequence})
+
+    async def ping(self) -> None:
+        return
+
+    async def close(self) -> None:
+        return
+
+
+def watcher(streams: EventStreams, run: Run | None = None, lost: LostRun | None = None) -> Watcher:
+    endings = Endings(lost or LostRun(), streams, "this replica")
+    return Watcher({RUN: run} if run else {}, streams, Silent(), endings)
+
+
+async def rest(streams: EventStreams, lost: LostRun, after: int) -> list[int]:
+    """What is told of a run that nobody runs any more."""
+    async with aclosing(watcher(streams, lost=lost).watch(RUN, after, lost.look)) as batches:
+        return [event.sequence async for batch in batches for event in batch]
 
 
 async def look() -> Stored:
@@ -61,13 +108,8 @@ def event(sequence: int, told: Told) -> ExecutionEvent:
     return ExecutionEvent(execution_id=RUN, sequence=sequence, event=told)
 
 
-async def swept() -> Stored:
-    """A run whose replica went without a word."""
-    return Stored(Execution(id=RUN, state=ExecutionState.UNKNOWN), 0)
-
-
 async def read(streams: EventStreams, after: int, look: Callable[[], Awaitable[Stored]] = ended) -> list[int]:
-    async with aclosing(Watcher({}, streams, Silent()).watch(RUN, after, look)) as batches:
+    async with aclosing(watcher(streams).watch(RUN, after, look)) as batches:
         return [event.sequence async for batch in batches for event in batch]
 
 
@@ -77,7 +119,7 @@ async def test_a_page_of_many_small_events_is_given_in_parts(tmp_path: Path) -> 
     async with LocalValkey(tmp_path) as valkey, Redis.from_url(valkey.url) as redis:
         streams = EventStreams(redis)
         await streams.append("another replica", [Batch(RUN, "tenant", events)])
-        async with aclosing(Watcher({}, streams, Silent()).watch(RUN, 0, look)) as batches:
+        async with aclosing(watcher(streams).watch(RUN, 0, look)) as batches:
             taken = [batch async for batch in batches]
         await streams.close()
     assert [event.sequence for batch in taken for event in batch] == list(range(1, EVENTS + 1))
@@ -108,11 +150,6 @@ async def test_events_are_not_told_to_be_gone_while_redis_is_away(tmp_path: Path
         await streams.close()
 
 
-async def lost() -> Stored:
-    """A run whose replica has stood still, ended by another."""
-    return Stored(Execution(id=RUN, state=ExecutionState.UNKNOWN), 0)
-
-
 async def test_the_end_is_told_to_who_has_read_more_than_was_published(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -120,11 +157,12 @@ async def test_the_end_is_told_to_who_has_read_more_than_was_published(
     monkeypatch.setattr(module, "TAIL_SECONDS", 0)
     async with LocalValkey(tmp_path) as valkey, Redis.from_url(valkey.url) as redis:
         streams = EventStreams(redis)
-        failed: Told = Oneof("failed", ExecutionFailed())
-        await streams.append("sweeper", [Batch(RUN, "tenant", [event(1, TEXT), event(2, failed)])])
-        for after, rest in ((1, [2]), (2, []), (3, [4])):
-            async with aclosing(Watcher({}, streams, Silent()).watch(RUN, after, lost)) as batches:
-                assert [event.sequence async for batch in batches for event in batch] == rest
+        lost = LostRun()
+        await streams.append("gone", [Batch(RUN, "tenant", [event(1, TEXT)])])
+        assert await rest(streams, lost, 1) == [2]
+        assert await rest(streams, lost, 2) == []
+        assert await rest(streams, lost, 3) == [4]
+        assert await rest(streams, lost, 0) == [1, 2]
         await streams.close()
 
 
@@ -138,14 +176,15 @@ async def test_an_end_that_nobody_published_is_found_though_the_runner_lives(
         streams = EventStreams(redis)
         await streams.append("lives on", [Batch(RUN, "tenant", [event(1, TEXT)])])
         await streams.beat("lives on", 3600)
-        looks = iter([await look(), await lost()])
+        lost = LostRun()
+        looks = iter([await look(), await lost.look()])
 
         async def then_lost() -> Stored:
             return next(looks)
 
         async with (
             asyncio.timeout(60),
-            aclosing(Watcher({}, streams, Silent()).watch(RUN, 0, then_lost)) as batches,
+            aclosing(watcher(streams, lost=lost).watch(RUN, 0, then_lost)) as batches,
         ):
             assert [event.sequence async for batch in batches for event in batch] == [1, 2]
         await streams.close()
@@ -210,24 +249,68 @@ async def test_the_end_of_a_lost_run_hides_no_events_that_are_gone(
     streams: EventStreams, redis: Redis
 ) -> None:
     """Redis knows how far the stream has come, and has made room of it."""
+    lost = LostRun()
     text = [event(n, TEXT) for n in range(1, 5)]
     await streams.append("another replica", [Batch(RUN, "tenant", text)])
-    assert await read(streams, 2, swept) == [3, 4, 5]
-    assert await read(streams, 4, swept) == [5]
+    assert await rest(streams, lost, 2) == [3, 4, 5]
+    assert await rest(streams, lost, 4) == [5]
     await redis.delete(f"n8n-gateway:{{{RUN}}}:events")
-    assert await read(streams, 4, swept) == [5]
-    assert await read(streams, 0, swept) == [5]
+    assert await rest(streams, lost, 4) == [5]
+    assert await rest(streams, lost, 0) == [5]
     with pytest.raises(OutOfRange) as caught:
-        await read(streams, 2, swept)
+        await rest(streams, lost, 2)
     assert caught.value.reason == "EVENTS_EXPIRED"
 
 
-async def test_the_end_of_a_lost_run_has_one_number(streams: EventStreams) -> None:
-    """Also for who reads from the beginning, which had to make room."""
+@pytest.mark.parametrize("kept", ["its events", "how far they came", "nothing"])
+async def test_the_end_of_a_lost_run_has_one_number(streams: EventStreams, redis: Redis, kept: str) -> None:
+    """Also when Redis does not have its events any more, which it keeps for an hour."""
+    lost = LostRun()
+    await streams.append("another replica", [Batch(RUN, "tenant", [event(n, TEXT) for n in (1, 2, 3)])])
+    await Endings(lost, streams, "sweeper").tell(RUN)
+    if kept != "its events":
+        await redis.delete(f"n8n-gateway:{{{RUN}}}:events")
+    if kept == "nothing":
+        await redis.delete(f"n8n-gateway:{{{RUN}}}:writer")
+    assert (await rest(streams, lost, 0))[-1] == 4
+    assert await rest(streams, lost, 3) == [4]
+    assert await rest(streams, lost, 4) == []
+
+
+async def test_the_end_of_a_lost_run_is_numbered_by_who_finds_redis_back(tmp_path: Path) -> None:
+    """Who ended it found none; what its runner publishes from then on is not taken."""
+    lost = LostRun()
+    async with LocalValkey(tmp_path) as valkey, Redis.from_url(valkey.url) as redis:
+        streams = EventStreams(redis)
+        await streams.append("gone", [Batch(RUN, "tenant", [event(1, TEXT)])])
+        await valkey.stop()
+        await Endings(lost, streams, "sweeper").tell(RUN)
+        with pytest.raises(Unavailable):
+            await rest(streams, lost, 1)
+        await valkey.start()
+        assert await rest(streams, lost, 1) == [2]
+        assert await streams.append("gone", [Batch(RUN, "tenant", [event(2, TEXT)])]) == [None]
+        assert await rest(streams, lost, 0) == [1, 2]
+        assert await rest(streams, lost, 2) == []
+        await streams.close()
+
+
+async def test_a_redis_that_is_full_hides_no_end_of_a_lost_run(streams: EventStreams, redis: Redis) -> None:
+    lost = LostRun()
+    await streams.append("another replica", [Batch(RUN, "tenant", [event(n, TEXT) for n in (1, 2, 3)])])
+    await redis.config_set("maxmemory", 1)
+    await Endings(lost, streams, "sweeper").tell(RUN)
+    assert await rest(streams, lost, 2) == [3, 4]
+    assert await rest(streams, lost, 4) == []
+
+
+async def test_an_end_that_was_published_is_not_published_again(streams: EventStreams) -> None:
+    """Though its number was not kept: who published it may have died."""
+    lost = LostRun()
     await streams.append("another replica", [Batch(RUN, "tenant", [event(4, TEXT), event(5, END)])])
-    assert await read(streams, 0, swept) == [5]
-    assert await read(streams, 4, swept) == [5]
-    assert await read(streams, 5, swept) == []
+    assert await rest(streams, lost, 5) == []
+    assert await rest(streams, lost, 4) == [5]
+    assert [each.sequence for each in await streams.read(RUN, 3)] == [4, 5]
 
 
 async def test_a_run_that_could_not_be_settled_here_does_not_end_as_if_it_had(streams: EventStreams) -> None:
@@ -238,7 +321,7 @@ async def test_a_run_that_could_not_be_settled_here_does_not_end_as_if_it_had(st
     run.log.append(TEXT)
     run.log.close()
     seen: list[int] = []
-    reading = Watcher({RUN: run}, streams, Silent()).watch(RUN, 0, look)
+    reading = watcher(streams, run).watch(RUN, 0, look)
 
     async def read_out() -> None:
         async for batch in reading:
@@ -259,7 +342,7 @@ async def test_a_redis_that_is_full_stops_nobody_here_and_loses_nothing(
     publisher.start()
     await redis.config_set("maxmemory-policy", "noeviction")
     await redis.config_set("maxmemory", 1)
-    async with aclosing(Watcher({RUN: run}, streams, Silent()).watch(RUN, 0, look)) as batches:
+    async with aclosing(watcher(streams, run).watch(RUN, 0, look)) as batches:
         run.log.append(TEXT)
         assert [each.sequence for each in await anext(batches)] == [1]
     run.log.append(TEXT)

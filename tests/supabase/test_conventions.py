@@ -31,6 +31,7 @@ BY_INDEX = {
     "get_execution",
     "get_workflow",
     "list_workflows",
+    "number_end",
     "renew_leases",
     "settle_execution",
     "start_execution",
