@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from asyncio import CancelledError
 from collections.abc import AsyncGenerator, AsyncIterator
 from http import HTTPStatus
 from typing import Any
 
 from connectrpc.client import ConnectClient, ResponseMetadata
 from connectrpc.code import Code as ConnectCode
-from connectrpc.errors import ConnectError
+from connectrpc.errors import ConnectError, ErrorDetail
 from connectrpc.method import IdempotencyLevel, MethodInfo, StreamType
 from connectrpc.protocol import ProtocolType
 from protobuf import Message
@@ -94,14 +95,21 @@ async def call(request: Request, *, web: bool) -> AsyncGenerator[bytes, None]:
         except ConnectError as error:
             if not told and about.http_status is not None:
                 request.trace("<", f"HTTP {about.http_status}", about.headers.items())
+            if isinstance(error.__cause__, CancelledError):
+                raise error.__cause__ from None
             if error.code.name == "UNAVAILABLE" and error.__cause__ is not None:  # told by no server
                 raise await unreachable(request.endpoint) from None
             code = Code[error.code.name.replace("CANCELED", "CANCELLED")]
-            raise CallError(
-                code, error.message, [detail.value(DETAIL_TYPES) for detail in error.details]
-            ) from None
+            raise CallError(code, error.message, map(_fact, error.details)) from None
         except OSError:
             raise await unreachable(request.endpoint) from None
+
+
+def _fact(detail: ErrorDetail) -> Message | None:
+    try:
+        return detail.value(DETAIL_TYPES)
+    except ValueError:
+        return None  # of a server that is no gateway
 
 
 async def _messages(request: Request, protocol: ProtocolType) -> AsyncGenerator[Message, None]:

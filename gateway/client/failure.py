@@ -61,4 +61,7 @@ class CallError(Exception):
 
 def _unpacked(detail: Any) -> Message | None:
     desc = DETAIL_TYPES.message(detail.type_url.rpartition("/")[2])
-    return None if desc is None else detail.unpack(desc)
+    try:
+        return None if desc is None else detail.unpack(desc)
+    except ValueError:
+        return None  # of a server that is no gateway

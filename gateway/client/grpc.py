@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Iterable
+from contextlib import suppress
 from urllib.parse import urlsplit
 
 import grpc
 import grpc.aio
+from protobuf import DescMethod, Message
 
 from gateway.client.answer import printer
 from gateway.client.caller import MOST_BYTES, Endpoint, Part, Request, shown
@@ -31,7 +33,7 @@ async def call(request: Request) -> AsyncGenerator[bytes, None]:
     request.trace(
         ">", f"POST {request.endpoint.url}{path}", shown({"content-type": _CONTENT_TYPE, **headers})
     )
-    show, read = printer(method), method.output.type.from_binary
+    show = printer(method)
     try:
         async with _channel(request.endpoint) as channel:
             if method.method_kind == "unary":
@@ -39,18 +41,25 @@ async def call(request: Request) -> AsyncGenerator[bytes, None]:
                 answer = unary(body, metadata=[*headers.items()], timeout=request.timeout)
                 message = await answer
                 request.trace("<", "gRPC OK", _text(await answer.trailing_metadata()))
-                yield show(read(message))
+                yield show(_read(method, message))
                 return
             streaming: grpc.aio.UnaryStreamMultiCallable[bytes, bytes] = channel.unary_stream(path)
             stream = streaming(body, metadata=[*headers.items()], timeout=request.timeout)
             request.trace("<", "gRPC", _text(await stream.initial_metadata()))
             async for message in stream:
-                yield show(read(message))
+                yield show(_read(method, message))
     except grpc.aio.AioRpcError as error:
         request.trace("<", f"gRPC {error.code().name}", _text(error.trailing_metadata()))
         raise _told(error) or await unreachable(request.endpoint) from None
     except OSError:
         raise await unreachable(request.endpoint) from None
+
+
+def _read(method: DescMethod, message: bytes) -> Message:
+    try:
+        return method.output.type.from_binary(message)
+    except ValueError:
+        raise CallError(Code.UNKNOWN, "The answer is no message of a gateway's.") from None
 
 
 def _channel(endpoint: Endpoint) -> grpc.aio.Channel:
@@ -73,7 +82,8 @@ def _told(error: grpc.aio.AioRpcError) -> CallError | None:
     """What the server told, or a balancer before it; None where neither was reached, or told nothing."""
     details = dict(error.trailing_metadata()).get(_DETAILS)
     if isinstance(details, bytes):
-        return CallError.of(Status.from_binary(details))
+        with suppress(ValueError):  # of a server that is no gateway
+            return CallError.of(Status.from_binary(details))
     text = error.details() or ""
     if error.code() is grpc.StatusCode.UNAVAILABLE and (not text or text.startswith(_UNANSWERED)):
         return None

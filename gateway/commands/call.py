@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, NoReturn, cast
 from urllib.parse import urlsplit
+from uuid import UUID
 
 import orjson
 import typer
@@ -28,6 +29,7 @@ from gateway.transcoding import JsonDecoder, JsonError
 from gateway.transcoding.fields import is_http_body
 
 _INTERRUPTED = 130
+_MOST_SECONDS = 9_999_999  # as milliseconds the ten digits that Connect has for it
 # C0 but tab and newline, DEL and C1 (ECMA-48), in UTF-8.
 _CONTROLS = re.compile(rb"[\x00-\x08\x0b-\x1f\x7f]|\xc2[\x80-\x9f]")
 
@@ -54,6 +56,7 @@ def _calls(protocol: Protocol) -> Calls:
 
             return rest
         case Protocol.GRPC:
+            os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # or it tells of failures in its own words, too
             from gateway.client.grpc import call as grpc  # noqa: PLC0415
 
             return grpc
@@ -91,8 +94,8 @@ def call(  # noqa: PLR0913 - one parameter for each option
         str | None, given.secret_option("N8N_GATEWAY_PLATFORM_TOKEN", "The platform's token")
     ] = None,
     tenant: Annotated[
-        str, typer.Option(envvar="N8N_GATEWAY_TENANT", help="The organization's id, as X-Tenant-ID.")
-    ] = "",
+        UUID | None, typer.Option(envvar="N8N_GATEWAY_TENANT", help="The organization's id, as X-Tenant-ID.")
+    ] = None,
     header: Annotated[
         list[str] | None,
         typer.Option(
@@ -102,7 +105,9 @@ def call(  # noqa: PLR0913 - one parameter for each option
             help="'Name: value', or @FILE with such lines.",
         ),
     ] = None,
-    timeout: Annotated[float | None, typer.Option(min=0.001, help="Seconds until it has to end.")] = None,
+    timeout: Annotated[
+        float | None, typer.Option(min=0.001, max=_MOST_SECONDS, help="Seconds until it has to end.")
+    ] = None,
     ca_file: Annotated[Path | None, typer.Option(help="PEM: whom to believe, not the system's CAs.")] = None,
     cert_file: Annotated[Path | None, typer.Option(help="PEM: a certificate to show.")] = None,
     key_file: Annotated[Path | None, typer.Option(help="PEM: its key.")] = None,
@@ -126,7 +131,9 @@ def call(  # noqa: PLR0913 - one parameter for each option
         raise typer.BadParameter(str(error), param_hint="METHOD") from None
     if client_secret is not None and api_key is None:
         raise typer.BadParameter("signs for an API key, and none is given", param_hint="--client-secret")
-    caller = Caller(token, api_key, client_secret, platform_token, tenant, cast("Headers", header or []))
+    caller = Caller(
+        token, api_key, client_secret, platform_token, str(tenant or ""), cast("Headers", header or [])
+    )
     message = _message(found, cast("bytes", data))
     base = _base("--grpc-url", grpc_url) if protocol is Protocol.GRPC else _base("--url", url)
     endpoint = Endpoint(base, ca_file, cert_file, key_file)
@@ -150,6 +157,9 @@ def _end(request: Request, calls: Calls) -> NoReturn:
         status = _INTERRUPTED
     except BrokenPipeError:
         status = 1  # whoever read has seen enough
+    except OSError as error:
+        _tell(f"[red]error:[/] the answer cannot be written: {error.strerror}")
+        status = 1
     os._exit(status)
 
 

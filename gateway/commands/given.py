@@ -6,7 +6,7 @@ import re
 import shlex
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import typer
 
@@ -15,6 +15,13 @@ _CREDENTIALS = {
     *("authorization", "proxy-authorization", "cookie", "x-api-key", "x-platform-token"),
     *("x-n8n-internal-auth", "x-gateway-execution-token"),
 }
+_FRAMING = {
+    *("content-length", "content-type", "content-encoding", "transfer-encoding", "connection"),
+    *("te", "trailer", "upgrade"),
+}
+_MOST_BYTES = 64 << 20
+# RFC 9110, 5.6.2, in lower case. Those ending with -bin would be no text over gRPC.
+_HEADER_NAME = re.compile(r"(?!.*-bin$)[!#$%&'*+.^_`|~0-9a-z-]+")
 _PASSWORD = re.compile(r"://[^@]*:[^@]+@|[?&](ssl)?password=", re.IGNORECASE)
 _SEEN = "everybody on this machine sees a command line"
 
@@ -23,11 +30,12 @@ def text(context: typer.Context, parameter: typer.CallbackParam, value: str) -> 
     """The text of an option. Raises BadParameter; also where two options are standard input."""
     if value == _STANDARD_INPUT:
         _take_standard_input(context, parameter)
-        return sys.stdin.buffer.read()
+        return _bounded(sys.stdin.buffer)
     if not value.startswith("@"):
         return value.encode(errors="surrogateescape")
     try:
-        return Path(value[1:]).read_bytes()
+        with Path(value[1:]).open("rb") as file:
+            return _bounded(file)
     except OSError as error:
         raise typer.BadParameter(f"{value[1:]} cannot be read: {error.strerror}") from None
 
@@ -108,11 +116,22 @@ def headers(
             name, colon, told = line.partition(":")
             if not (colon and name.strip()):
                 raise typer.BadParameter("must look like 'Name: value'")
-            name = name.strip().lower()
+            name, told = name.strip().lower(), told.strip()
             if name in _CREDENTIALS and not value.startswith("@"):
                 raise typer.BadParameter(f"{_SEEN}: give {name} in @FILE, or @-")
-            found.append((name, told.strip()))
+            if name in _FRAMING:
+                raise typer.BadParameter(f"must not be {name}, which follows from the request")
+            if not (_HEADER_NAME.fullmatch(name) and told.isascii() and told.isprintable()):
+                raise typer.BadParameter("must be a header's name and one line of ASCII characters")
+            found.append((name, told))
     return found
+
+
+def _bounded(file: BinaryIO) -> bytes:
+    read = file.read(_MOST_BYTES + 1)
+    if len(read) > _MOST_BYTES:
+        raise typer.BadParameter(f"is over {_MOST_BYTES >> 20} MiB")
+    return read
 
 
 def _is_on_command_line(context: typer.Context, parameter: typer.CallbackParam, value: str) -> bool:

@@ -6,6 +6,7 @@ import contextlib
 import itertools
 import json
 import os
+import signal
 import socket
 import socketserver
 import subprocess
@@ -21,10 +22,13 @@ from typing import Any, ClassVar
 import grpc
 import httpx
 import pytest
+from protobuf.wkt import Any as Any_
 from typer.testing import CliRunner, Result
 
 from gateway.cli import application
 from gateway.client.methods import METHODS, completions, find_method, full_name, rest_binding
+from gateway.rpc.errors import Code
+from gateway.transcoding.gen.google.rpc.status_pb import Status
 from tests.command import ROOT, environment_of, serving
 from tests.conftest import RunningDev
 from tests.doors.certificates import Authority
@@ -205,18 +209,53 @@ def refuse(_: bytes, context: grpc.ServicerContext) -> bytes:
     context.abort(grpc.StatusCode.UNAVAILABLE, "no healthy upstream")
 
 
-def test_what_a_balancer_says_over_grpc_is_told(call: Command, environment: dict[str, str]) -> None:
+def answer_with_no_message(_request: bytes, _context: grpc.ServicerContext) -> bytes:
+    return b"\xff"
+
+
+def abort_with(details: bytes) -> Callable[[bytes, grpc.ServicerContext], bytes]:
+    def abort(_: bytes, context: grpc.ServicerContext) -> bytes:
+        context.set_trailing_metadata((("grpc-status-details-bin", details),))
+        context.abort(grpc.StatusCode.UNAVAILABLE, "no healthy upstream")
+
+    return abort
+
+
+UNREADABLE_DETAIL = Status(
+    code=int(Code.INTERNAL),
+    message="of no gateway",
+    details=[Any_(type_url="type.googleapis.com/google.rpc.ErrorInfo", value=b"\xff")],
+).to_binary()
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "told"),
+    [
+        (refuse, "UNAVAILABLE: no healthy upstream"),
+        (abort_with(b"\xff"), "UNAVAILABLE: no healthy upstream"),
+        (abort_with(Status(code=255).to_binary()), "UNAVAILABLE: no healthy upstream"),
+        (abort_with(UNREADABLE_DETAIL), "INTERNAL: of no gateway"),
+        (answer_with_no_message, "UNKNOWN: The answer is no message of a gateway's."),
+    ],
+    ids=["balancer", "no status", "no code", "no detail", "no message"],
+)
+def test_what_another_server_says_over_grpc_is_told(
+    call: Command,
+    environment: dict[str, str],
+    behaviour: Callable[[bytes, grpc.ServicerContext], bytes],
+    told: str,
+) -> None:
     method = find_method("GetLiveness")
-    handlers = {method.name: grpc.unary_unary_rpc_method_handler(refuse)}
+    handlers = {method.name: grpc.unary_unary_rpc_method_handler(behaviour)}
     handler = grpc.method_handlers_generic_handler(method.parent.type_name, handlers)
-    balancer = grpc.server(ThreadPoolExecutor(1), handlers=[handler])
-    port = balancer.add_insecure_port("127.0.0.1:0")
-    balancer.start()
+    server = grpc.server(ThreadPoolExecutor(1), handlers=[handler])
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
     where = {"N8N_GATEWAY_GRPC_URL": f"http://127.0.0.1:{port}"}
     ended = call("GetLiveness", "--protocol", "grpc", env=environment | where)
-    balancer.stop(None).wait(SECONDS)
-    assert ended.stderr == "error: UNAVAILABLE: no healthy upstream\n"
-    assert ended.exit_code == UNAVAILABLE
+    server.stop(None).wait(SECONDS)
+    assert ended.stderr == f"error: {told}\n"
+    assert ended.exit_code == 64 + Code[told.partition(":")[0]]
 
 
 @pytest.mark.parametrize("door", DOORS)
@@ -344,7 +383,14 @@ def test_a_client_secret_without_its_key_signs_nothing_and_is_refused(
         (("Execute", "--url", "gateway:8000"), "--url"),
         (("Execute", "--url", "http://me:hunter2@gateway"), "--url"),
         (("Execute", "--header", "no header"), "--header"),
+        (("Execute", "--header", "two words: x"), "--header"),
+        (("Execute", "--header", "X-Own: €"), "--header"),
+        (("Execute", "--header", "X-Own-Bin: x"), "--header"),
+        (("Execute", "--header", "Content-Length: 1"), "content-length"),
+        (("Execute", "--tenant", "Acme"), "--tenant"),
         (("Execute", "--timeout", "0"), "--timeout"),
+        (("Execute", "--timeout", "inf"), "--timeout"),
+        (("Execute", "--data", "@/dev/zero"), "--data"),
         (("Execute", "--protocol", "soap"), "--protocol"),
     ],
 )
@@ -353,6 +399,42 @@ def test_what_cannot_be_called_is_a_usage_error(call: Command, arguments: tuple[
     assert refused.exit_code == 2
     assert told in refused.stderr
     assert "hunter2" not in refused.output
+
+
+@pytest.mark.parametrize("door", DOORS)
+def test_the_longest_timeout_is_one_for_every_door(call: Command, door: str) -> None:
+    assert call("GetLiveness", "--protocol", door, "--timeout", "9999999").exit_code == 0
+
+
+@pytest.mark.parametrize("door", DOORS)
+def test_an_interrupt_ends_a_call_and_tells_nothing(
+    environment: dict[str, str], stub_n8n: StubN8n, gated: str, door: str
+) -> None:
+    before = stub_n8n.calls["gated"]
+    running = process("Execute", "--protocol", door, *run_of(gated), env=environment)
+    while stub_n8n.calls["gated"] == before:
+        assert running.poll() is None
+    running.send_signal(signal.SIGINT)
+    assert running.communicate(timeout=SECONDS) == ("", "")
+    assert running.returncode == 130
+
+
+@pytest.mark.parametrize("door", DOORS)
+def test_an_answer_that_cannot_be_written_is_told(environment: dict[str, str], door: str) -> None:
+    with Path("/dev/full").open("w") as full:
+        ended = subprocess.run(
+            [sys.executable, "-m", "gateway", "call", "GetLiveness", "--protocol", door],
+            env={"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), **environment},
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=SECONDS,
+            check=False,
+        )
+    assert (ended.returncode, ended.stderr) == (
+        1,
+        "error: the answer cannot be written: No space left on device\n",
+    )
 
 
 class Page(BaseHTTPRequestHandler):
@@ -436,6 +518,9 @@ class Foreign(BaseHTTPRequestHandler):
         "terminal": lambda: iter([b'{"status":"\xc2\x9b31m\x7f \xc2\xa9"}\n']),
         "raw-commands": lambda: iter([b'{"status":\t"\x1b[31m\x00\r\x07"}\n']),
         "gzip": lambda: iter([b'{"status":"ok"}\n']),
+        "detail": lambda: iter(
+            [b'{"code":"internal","message":"x","details":[{"type":"google.rpc.ErrorInfo","value":"/w"}]}']
+        ),
     }
 
     def do_GET(self) -> None:
@@ -501,6 +586,11 @@ def test_an_answer_that_is_no_stream_is_read_no_further_than_a_message_may_go(
     where = {"N8N_GATEWAY_URL": f"{foreign}/endless"}
     ended = call(method, "--protocol", door, "--data", json.dumps(request), env=where)
     assert ended.stderr == ENDLESS
+
+
+def test_what_cannot_be_read_of_an_error_over_connect_is_left_out(call: Command, foreign: str) -> None:
+    ended = call("GetHealth", env={"N8N_GATEWAY_URL": f"{foreign}/detail"})
+    assert ended.stderr == "error: INTERNAL: x\n"
 
 
 @pytest.mark.parametrize("method", ["GetHealth", "WatchExecution"])
