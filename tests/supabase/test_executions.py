@@ -65,6 +65,13 @@ async def get(tenant: Tenant, execution_id: str) -> Execution:
     return Execution.from_json(text, registry=DETAIL_TYPES, ignore_unknown_fields=True)
 
 
+TOLD_OF_WORKFLOWS = {
+    *("id", "webhook_path", "response_mode", "credential_mode", "is_idempotent", "unknown_outcome_policy"),
+    *("timeout_seconds", "idle_timeout_seconds"),
+}
+"""What a runner has to know."""
+
+
 async def test_a_begun_execution_holds_its_price_and_runs(database: PostgresDatabase, superuser: Any) -> None:
     tenant = await new_tenant(database, balance=10, price=3)
     execution_id = str(uuid.uuid4())
@@ -79,7 +86,7 @@ async def test_a_begun_execution_holds_its_price_and_runs(database: PostgresData
         "credits_remaining": 7,
     }
     registered = await tenant.call("get_workflow", p_id=tenant.workflow_id)
-    assert message_of(workflow, Workflow) == message_of(registered, Workflow)
+    assert workflow == {name: registered[name] for name in TOLD_OF_WORKFLOWS}
     assert await ledger(superuser, tenant) == [("GRANT", 10, 10)]
     assert await reservations(superuser, tenant) == [("HELD", 3, 0)]
     assert await available(superuser, tenant) == 7
