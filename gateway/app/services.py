@@ -23,6 +23,7 @@ from gateway.executions.publisher import Publisher
 from gateway.executions.reports import Reports
 from gateway.executions.runner import Runner
 from gateway.executions.sweeper import Sweeper
+from gateway.executions.unpublished import Unpublished
 from gateway.executions.watch import Watcher
 from gateway.rpc import api
 from gateway.rpc.methods import MethodTable
@@ -108,11 +109,12 @@ class Services:
         caller = Caller(around.n8n_instances.of, limits, credentials, around.tokens)
         runner = Runner(database, caller, publisher, replica=replica, lease_seconds=lease)
         endings = Endings(database, streams, replica)
-        watcher = Watcher(runner.runs, streams, channels, endings)
+        peers = Peers(channels, replica, runner.tasks)
+        unpublished = Unpublished(database, runner.runs, peers)
+        watcher = Watcher(runner.runs, streams, channels, endings, unpublished)
         queue = RunQueue(around.redis, settings.execution_queue_megabytes << 20)
         capacity = settings.execution_queue_concurrency
         dispatcher = Dispatcher(database, queue, runner, vault, endings, capacity=capacity)
-        peers = Peers(channels, replica, runner.tasks)
         cancellations = Cancellations(database, runner, watcher, peers, dispatcher, endings)
         reports = Reports(database, runner, streams, peers)
         leases = Leases(database, runner, streams)

@@ -56,6 +56,14 @@ class Endings(Protocol):
         ...
 
 
+class Unpublished(Protocol):
+    """See `gateway.executions.unpublished`."""
+
+    async def read(self, execution_id: str, after: int) -> list[ExecutionEvent]:
+        """The next events, from the replica that has the run."""
+        ...
+
+
 class Channels(Protocol):
     """See `gateway.adapters.redis.channels`."""
 
@@ -68,12 +76,18 @@ class Watcher:
     """Reads runs out. `runs` are those that are under way in this process."""
 
     def __init__(
-        self, runs: Mapping[str, Run], streams: Streams, channels: Channels, endings: Endings
+        self,
+        runs: Mapping[str, Run],
+        streams: Streams,
+        channels: Channels,
+        endings: Endings,
+        unpublished: Unpublished,
     ) -> None:
         self._runs = runs
         self._streams = streams
         self._channels = channels
         self._endings = endings
+        self._unpublished = unpublished
 
     async def newest(self, execution_id: str) -> int:
         """The sequence of a run's newest event, as far as that is known here."""
@@ -158,7 +172,9 @@ class Watcher:
         """As `watch`, from the streams and from what is stored."""
         changed = asyncio.Event()
         with self._channels.listen(channel_of(execution_id), lambda _: changed.set()):
-            following = _Following(self._streams, self._endings, stored or await look(), after)
+            following = _Following(
+                self._streams, self._endings, self._unpublished, stored or await look(), after
+            )
             while not following.is_over:
                 changed.clear()
                 if events := await following.next(look):
@@ -175,9 +191,12 @@ class Watcher:
 class _Following:
     """One reader of a stream, who goes on with what is stored of the run where the stream ends."""
 
-    def __init__(self, streams: Streams, endings: Endings, stored: Stored, after: int) -> None:
+    def __init__(
+        self, streams: Streams, endings: Endings, unpublished: Unpublished, stored: Stored, after: int
+    ) -> None:
         self._streams = streams
         self._endings = endings
+        self._unpublished = unpublished
         self._stored = stored
         self._after = after
         self.patience = _Patience()
@@ -190,8 +209,10 @@ class _Following:
         events = await self._read(look)
         if not events and has_ended(self._stored.execution):
             rest = await self._rest()
-            self.is_over = rest is not None
             events = rest or []
+            if events:
+                self._after = events[-1].sequence
+            self.is_over = rest is not None and (not events or is_end(events[-1]))
         self.is_idle = not (events or self.is_over)
         return events
 
@@ -239,7 +260,7 @@ class _Following:
         return events
 
     async def _rest(self) -> list[ExecutionEvent] | None:
-        """What is to be told of a run that has ended; None while its last events may be on their way."""
+        """What is to be told next of a run that has ended; None while its last events may be on their way."""
         execution = self._stored.execution
         if not execution.last_sequence:
             # Its runner has gone without a word, and who ended it may have found no Redis.
@@ -257,6 +278,10 @@ class _Following:
             published = 0
         if (published or not is_told) and self.patience.is_left:
             return None
+        if not (is_told or is_lost(execution)) and published < execution.last_sequence:
+            events = await self._unpublished.read(execution.id, self._after)
+            if events:
+                return events
         return list(outcome_events(execution, self._stored.credits_remaining, self._after))
 
 

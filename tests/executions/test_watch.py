@@ -53,6 +53,13 @@ class Silent:
         return nullcontext()
 
 
+class Nowhere:
+    """No replica has events that were not published."""
+
+    async def read(self, _execution_id: str, _after: int) -> list[ExecutionEvent]:
+        return []
+
+
 class LostRun:
     """Implements `Database` for a run that was ended when its replica had gone, or stood still."""
 
@@ -85,7 +92,7 @@ class LostRun:
 
 def watcher(streams: EventStreams, run: Run | None = None, lost: LostRun | None = None) -> Watcher:
     endings = Endings(lost or LostRun(), streams, "this replica")
-    return Watcher({RUN: run} if run else {}, streams, Silent(), endings)
+    return Watcher({RUN: run} if run else {}, streams, Silent(), endings, Nowhere())
 
 
 async def rest(streams: EventStreams, lost: LostRun, after: int) -> list[int]:

@@ -28,6 +28,7 @@ INLINED = {
 # Called for each run and each read, with plans that may be older than the tables' sizes.
 BY_INDEX = {
     "begin_execution",
+    "find_runner",
     "get_execution",
     "get_workflow",
     "list_workflows",

@@ -346,6 +346,7 @@ FUNCTIONS = {
     "settle_execution": for_service("settle_execution($1, 'EXECUTION_STATE_FAILED')", "execution"),
     "start_execution": for_service("start_execution($1, 'runner')", "execution"),
     "renew_leases": for_service("renew_leases('runner', jsonb_build_array($1::uuid))", "execution"),
+    "find_runner": for_service("find_runner($1)", "execution"),
     "number_end": for_service("number_end($1, 1)", "execution"),
     "release_idempotency_key": for_service("release_idempotency_key($1)", "execution"),
     "sweep_executions": for_service("sweep_executions()"),

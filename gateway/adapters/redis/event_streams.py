@@ -246,7 +246,7 @@ class EventStreams:
             )
         events: list[ExecutionEvent] = []
         for _, fields in entries:
-            for event in _unpacked(fields[b"e"]):
+            for event in unpacked(fields[b"e"]):
                 # An entry that was sent again may hold what the one before it holds.
                 if event.sequence > after:
                     after = event.sequence
@@ -276,7 +276,7 @@ class EventStreams:
             writer,
             batch.events[0].sequence,
             batch.last,
-            _packed(batch.events),
+            packed(batch.events),
             batch.organization_id,
             run,
             KEPT_SECONDS,
@@ -309,12 +309,14 @@ def _writer_key(execution_id: str) -> str:
     return f"n8n-gateway:{{{execution_id}}}:writer"
 
 
-def _packed(events: Sequence[Event]) -> bytes:
+def packed(events: Sequence[Event]) -> bytes:
+    """Events as an entry has them."""
     printed = [event.to_binary() for event in events]
     return b"".join([part for data in printed for part in (_LENGTH.pack(len(data)), data)])
 
 
-def _unpacked(data: bytes) -> Iterator[ExecutionEvent]:
+def unpacked(data: bytes) -> Iterator[ExecutionEvent]:
+    """The events of an entry."""
     position = 0
     while position < len(data):
         (length,) = _LENGTH.unpack_from(data, position)
