@@ -1,7 +1,7 @@
 """Which addresses the gateway connects to when a tenant has chosen the URL (against SSRF, CWE-918).
 
-The address is looked at when its socket is made, after names have been resolved, so what was looked at is
-what is connected to: a name that resolves to something else the next time (DNS rebinding) gains nothing.
+An address is looked at after its name has been resolved, and what was looked at is what is connected to: a
+name that resolves to something else the next time (DNS rebinding) gains nothing.
 """
 
 from __future__ import annotations
@@ -23,7 +23,9 @@ _Found = Sequence[_AddressInfo]
 
 _RESOLVE_SECONDS = 3.0
 _FOUND_SECONDS = 5.0
-_THREADS = 4
+_THREADS = 64
+"""More than the names that one organization can have looked up at a time, should its server be silent."""
+_CHECKING_THREADS = 4
 _GLOBAL_UNICAST = IPv6Network("2000::/3")
 _SIX_TO_FOUR = IPv6Network("2002::/16")
 _PORTS = {"http": 80, "https": 443}
@@ -43,8 +45,8 @@ class Names:
     questions are few: nobody else is to wait for them.
     """
 
-    def __init__(self) -> None:
-        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="names")
+    def __init__(self, threads: int = _THREADS) -> None:
+        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="names")
         self._found: Remembered[tuple[str, int], _Found] = Remembered(self._ask, fresh=_FOUND_SECONDS)
 
     async def find(self, host: str, port: int) -> _Found:
@@ -74,6 +76,8 @@ class Networks:
         self._allowed = tuple(ipaddress.ip_network(network, strict=False) for network in allowed)
         self.names = Names()
         """Where the names of those addresses are looked up."""
+        self._checked_names = Names(_CHECKING_THREADS)
+        """Apart: whoever sets URLs one after the other keeps no connection waiting."""
 
     def permit(self, address: str) -> bool:
         """Whether this address, an IPv4 or IPv6 one, may be connected to."""
@@ -81,13 +85,6 @@ class Networks:
         if isinstance(parsed, IPv6Address) and parsed.ipv4_mapped is not None:
             parsed = parsed.ipv4_mapped
         return _is_public(parsed) or any(parsed in network for network in self._allowed)
-
-    def socket(self, info: _AddressInfo) -> socket.socket:
-        """Make a socket for an address. Raises AddressRefused."""
-        family, kind, protocol, _, address = info
-        if not self.permit(str(address[0])):
-            raise AddressRefused
-        return socket.socket(family, kind, protocol)
 
     async def check(self, url: str, field: str) -> None:
         """Tell early what would be refused at each connection. A name that does not resolve now may later.
@@ -101,7 +98,7 @@ class Networks:
             raise _refused(field, "has a port that is none") from None
         try:
             async with asyncio.timeout(_RESOLVE_SECONDS):
-                found = await self.names.find(parts.hostname or "", port)
+                found = await self._checked_names.find(parts.hostname or "", port)
         except (OSError, TimeoutError, UnicodeError):
             return
         if not all(self.permit(str(address[0])) for *_, address in found):

@@ -1,4 +1,4 @@
-"""Which addresses count as public, and that nothing else gets a socket."""
+"""Which addresses count as public, and that nobody waits for another one's names."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import threading
 import pytest
 
 from gateway.adapters import addresses
-from gateway.adapters.addresses import AddressRefused, Names, Networks
+from gateway.adapters.addresses import Names, Networks
 from gateway.rpc.errors import InvalidArgument
 
 PUBLIC = ["8.8.8.8", "1.1.1.1", "2606:4700:4700::1111", "::ffff:8.8.8.8"]
@@ -52,10 +52,8 @@ def test_a_public_address_is_permitted(address: str) -> None:
 
 
 @pytest.mark.parametrize("address", NOT_PUBLIC)
-def test_any_other_address_gets_no_socket(address: str) -> None:
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    with pytest.raises(AddressRefused):
-        Networks().socket((family, socket.SOCK_STREAM, 0, "", (address, 80)))
+def test_any_other_address_is_not(address: str) -> None:
+    assert not Networks().permit(address)
 
 
 def test_an_allowed_network_is_permitted_and_its_neighbour_is_not() -> None:
@@ -120,6 +118,29 @@ async def test_a_name_is_looked_up_once_at_a_time(monkeypatch: pytest.MonkeyPatc
         assert found == ("192.0.2.1", 80)
     await names.find("slow.example", 80)
     assert asked == ["slow.example"]
+
+
+async def test_silent_name_servers_of_one_organization_keep_no_other_waiting(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    go_on = threading.Event()
+
+    def look_up(host: str, port: int) -> list[object]:
+        assert host == "quick.example" or go_on.wait(30)
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("8.8.8.8", port))]
+
+    monkeypatch.setattr(addresses, "_look_up", look_up)
+    networks = Networks()
+    checked = [networks.check(f"http://checked-{number}.example/", "url") for number in range(50)]
+    connected = [networks.names.find(f"connected-{number}.example", 80) for number in range(20)]
+    asking = [asyncio.create_task(name) for name in (*checked, *connected)]
+    try:
+        async with asyncio.timeout(20):
+            [(*_, found)] = await networks.names.find("quick.example", 80)
+        assert found == ("8.8.8.8", 80)
+    finally:
+        go_on.set()
+        await asyncio.gather(*asking)
 
 
 async def test_a_name_that_is_none_is_asked_for_again() -> None:
