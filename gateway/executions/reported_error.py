@@ -37,14 +37,14 @@ class ReportedError:
         """n8n's own id of the execution; empty when it is not told."""
         return _name(self._execution.get("id"))
 
-    def row(self, secrets: Iterable[str]) -> dict[str, Any]:
+    async def row(self, secrets: Iterable[str]) -> dict[str, Any]:
         """What `log_error` takes; without `secrets` and what the gateway gives out."""
         redactor = Redactor(secrets)
         request = self._request
         error = _inner(self._execution, "error") or _inner(self._trigger, "error")
         said = request.error_message or error.get("message") or ""
         metadata = {
-            name: _bounded(value, redactor)
+            name: await _bounded(value, redactor)
             for name, value in (
                 ("metadata", _object(request.metadata)),
                 ("execution", self._execution),
@@ -55,21 +55,21 @@ class ReportedError:
         node = self._execution.get("lastNodeExecuted") or _inner(error, "node").get("name")
         return {
             "n8n_execution_id": self.n8n_execution_id,
-            "workflow_id": _plain(request.workflow_id or _name(self._workflow.get("id")), redactor),
-            "workflow_name": _plain(_name(self._workflow.get("name")), redactor),
-            "node_name": _plain(_name(node), redactor),
-            "error_message": _plain(str(said), redactor)[:_MESSAGE_CHARACTERS],
+            "workflow_id": await _plain(request.workflow_id or _name(self._workflow.get("id")), redactor),
+            "workflow_name": await _plain(_name(self._workflow.get("name")), redactor),
+            "node_name": await _plain(_name(node), redactor),
+            "error_message": (await _plain(str(said), redactor))[:_MESSAGE_CHARACTERS],
             "metadata": metadata,
         }
 
 
-def _plain(text: str, redactor: Redactor) -> str:
-    return _GIVEN_OUT.sub(_MASK, redactor.clean_text(text.replace("\0", "\ufffd")))
+async def _plain(text: str, redactor: Redactor) -> str:
+    return _GIVEN_OUT.sub(_MASK, await redactor.clean_long_text(text.replace("\0", "\ufffd")))
 
 
-def _bounded(value: Any, redactor: Redactor) -> Any:
+async def _bounded(value: Any, redactor: Redactor) -> Any:
     """The value; its JSON text, or the beginning of that, if it is none any more or too long to be kept."""
-    text = _plain(orjson.dumps(value).decode().replace("\\u0000", "\\ufffd"), redactor)
+    text = await _plain(orjson.dumps(value).decode().replace("\\u0000", "\\ufffd"), redactor)
     if len(text.encode()) > _KEPT_BYTES:
         return text.encode()[:_KEPT_BYTES].decode(errors="ignore")
     try:

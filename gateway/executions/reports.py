@@ -55,7 +55,7 @@ class Reports:
         for _ in range(LOOKS):
             run = self._runner.runs.get(execution_id)
             if run is not None and run.is_leased:
-                return _take(run, report)
+                return await _take(run, report)
             progress = await self._streams.progress(execution_id)
             if progress.writer and progress.writer != self._runner.replica:
                 answer = await self._peers.ask(progress.writer, KIND, execution_id, report.to_binary())
@@ -71,23 +71,23 @@ class Reports:
         run = self._runner.runs.get(execution_id)
         if run is None or not run.is_leased:
             raise _ended()
-        return orjson.dumps(_take(run, ReportProgressRequest.from_binary(data)))
+        return orjson.dumps(await _take(run, ReportProgressRequest.from_binary(data)))
 
 
-def _take(run: Run, report: ReportProgressRequest) -> int:
+async def _take(run: Run, report: ReportProgressRequest) -> int:
+    event = await _event(report, run.redactor)
     if not run.is_calling:
         raise _ended()
     if not run.redactor.finds(report.n8n_execution_id):
         run.n8n_execution_id = run.n8n_execution_id or report.n8n_execution_id or None
     if report.has_field("units"):
         run.units = max(run.units or 0, report.units)
-    event = _event(report, run.redactor)
     if event is not None:
         run.log.append(event, report.to_binary())
     return run.log.last
 
 
-def _event(
+async def _event(
     report: ReportProgressRequest, redactor: Redactor
 ) -> Oneof[Literal["chunk"], ExecutionChunk] | None:
     content = report.content
@@ -97,24 +97,26 @@ def _event(
     content_type = redactor.clean_text(report.content_type)
     match content.field:
         case "text":
-            chunk.content = Oneof[Literal["text"], str]("text", redactor.clean_text(content.value))
+            chunk.content = Oneof[Literal["text"], str]("text", await redactor.clean_long_text(content.value))
             chunk.content_type = content_type or "text/plain"
         case "json":
-            chunk.content = Oneof[Literal["json"], Value]("json", _clean_value(content.value, redactor))
+            chunk.content = Oneof[Literal["json"], Value]("json", await _clean_value(content.value, redactor))
             chunk.content_type = content_type or "application/json"
         case "data":
-            chunk.content = Oneof[Literal["data"], bytes]("data", redactor.clean_bytes(content.value))
+            chunk.content = Oneof[Literal["data"], bytes](
+                "data", await redactor.clean_long_bytes(content.value)
+            )
             chunk.content_type = content_type or "application/octet-stream"
     return Oneof("chunk", chunk)
 
 
-def _clean_value(value: Value, redactor: Redactor) -> Value:
+async def _clean_value(value: Value, redactor: Redactor) -> Value:
     try:
         text = value.to_json()
     except ValueError:
         problem = "holds a number that is none: JSON has no words for it"
         raise InvalidArgument(f"json {problem}.", reason="INVALID_FIELD", fields={"json": problem}) from None
-    clean = redactor.clean_text(text)
+    clean = await redactor.clean_long_text(text)
     try:
         return value if clean == text else Value.from_json(clean)
     except ValueError:  # a secret went beyond one of its strings

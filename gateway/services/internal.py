@@ -65,7 +65,7 @@ class InternalService:
         text = await self._database.call(
             "log_error",
             None,
-            p_error=error.row(secrets),
+            p_error=await error.row(secrets),
             p_organization_id=matched["organization_id"],
             p_execution_id=matched["execution_id"],
         )

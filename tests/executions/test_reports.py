@@ -21,8 +21,8 @@ redactor = Redactor(["-1001234567890", 'able":"to be cut'])
         ({"able": "to do so"}, {"able": "to do so"}),
     ],
 )
-def test_json_is_told_whatever_the_secrets_in_it_are(told: object, shown: object) -> None:
-    event = _event(ReportProgressRequest.from_json(json.dumps({"json": told})), redactor)
+async def test_json_is_told_whatever_the_secrets_in_it_are(told: object, shown: object) -> None:
+    event = await _event(ReportProgressRequest.from_json(json.dumps({"json": told})), redactor)
     assert event is not None
     assert event.value.content is not None
     assert json.loads(event.value.content.value.to_json()) == shown  # type: ignore[union-attr]

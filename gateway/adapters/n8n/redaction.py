@@ -8,6 +8,7 @@ encoded twice, in capitals, or spread over several items.
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import re
@@ -26,6 +27,11 @@ _LONGEST_HELD = 4096
 _TRIES = 8
 _NODES_REMEMBERED = 1024
 _ITEMS_HELD = 1024
+_TURN = 10_000_000
+_FORM = 350
+"""Nanoseconds, nearly: of a turn, and of a form in a short text. A character takes one, of either."""
+_LONGEST_TURN = 5 * _TURN
+"""Of many texts that are looked through together, which takes far less where there is no secret in them."""
 # As many last characters as decide, nearly always, that none of the secrets has begun.
 _END = 4
 # What JSON and percent-encoding leave as it is.
@@ -46,7 +52,7 @@ class Redactor:
     One shorter than 8 characters is left: it would match by chance.
     """
 
-    __slots__ = ("_beginnings", "_joined", "_known", "_made", "_marked", "_secrets")
+    __slots__ = ("_beginnings", "_joined", "_known", "_made", "_marked", "_secrets", "_weight")
 
     def __init__(self, secrets: Iterable[str], known: Redactor | None = None) -> None:
         self._secrets = [*secrets]
@@ -55,6 +61,7 @@ class Redactor:
         self._joined = ""
         self._beginnings: set[str] = set()
         self._marked: dict[str, list[str]] = {}
+        self._weight = 0
 
     def with_more(self, secrets: list[str]) -> Redactor:
         """Give a redactor of these secrets too."""
@@ -72,7 +79,17 @@ class Redactor:
                         masks.setdefault(form, mask)
             # The longest first: a secret may be a part of another one.
             self._made = sorted(masks.items(), key=lambda pair: -len(pair[0]))
+            self._weight = sum(len(form) + _FORM for form in masks)
         return self._made
+
+    @property
+    def texts_at_once(self) -> int:
+        """How many short texts may be looked through before others get a turn."""
+        return max(1, _TURN // (self._weight or 1)) if self.forms else _TURN
+
+    def takes_long(self, length: int) -> bool:
+        """Whether others are to get turns while so many characters are looked through."""
+        return length * len(self.forms) > _LONGEST_TURN
 
     def clean_text(self, text: str) -> str:
         """Take the secrets out of a text that is whole."""
@@ -94,22 +111,33 @@ class Redactor:
                 return True
         return False
 
-    def clean_document(self, document: Document) -> None:
-        """Take the secrets out of a document, and out of what it says that it is."""
-        document.data = self.clean_bytes(document.data)
+    async def clean_document(self, document: Document) -> None:
+        """Take the secrets out of a document, and out of what it says that it is; see `clean_long_text`."""
+        document.data = await self.clean_long_bytes(document.data)
         document.content_type = self.clean_text(document.content_type)
 
-    def clean_node(self, node: Node) -> Node:
-        """Give the node without the secrets in its id and name."""
-        return replace(node, id=self.clean_text(node.id), name=self.clean_text(node.name))
+    async def clean_long_text(self, text: str) -> str:
+        """As `clean_text`, while others get turns: a text of megabytes takes milliseconds for each form."""
+        spent = 0
+        for form, mask in self.forms:
+            if form in text:
+                text = text.replace(form, mask)
+            spent = await _turn(spent + len(text))
+        return text
 
-    def clean_bytes(self, data: bytes) -> bytes:
-        """Take the secrets out of bytes that are whole."""
+    async def clean_long_bytes(self, data: bytes) -> bytes:
+        """Take the secrets out of bytes that are whole; see `clean_long_text`."""
+        spent = 0
         for form, mask in self.forms:
             secret = form.encode()
             if secret in data:
                 data = data.replace(secret, mask.encode())
+            spent = await _turn(spent + len(data))
         return data
+
+    def clean_node(self, node: Node) -> Node:
+        """Give the node without the secrets in its id and name."""
+        return replace(node, id=self.clean_text(node.id), name=self.clean_text(node.name))
 
     def clean_fault(self, fault: N8nFault) -> N8nFault:
         """Take the secrets out of n8n's own words, which may have been cut within one."""
@@ -161,9 +189,19 @@ class StreamRedactor:
         self._clean_nodes: dict[str, str] = {}
         """Names without a secret, by ids without one."""
 
-    def clean(self, pieces: list[Piece]) -> list[Piece]:
-        """Give the pieces as they may be shown; some may be held back, and held ones come before the end."""
-        return pieces if self._are_clean(pieces) else self._cleaned(pieces)
+    async def clean(self, pieces: list[Piece]) -> list[Piece]:
+        """Give the pieces as they may be shown; some may be held back, and held ones come before the end.
+
+        Others get turns where there are many secrets to look for.
+        """
+        at_once = self._redactor.texts_at_once
+        if len(pieces) <= at_once:
+            return pieces if self._are_clean(pieces) else await self._cleaned(pieces)
+        cleaned: list[Piece] = []
+        for start in range(0, len(pieces), at_once):
+            cleaned += await self.clean(pieces[start : start + at_once])
+            await asyncio.sleep(0)
+        return cleaned
 
     def _are_clean(self, pieces: list[Piece]) -> bool:
         """Whether nothing is to be done. Secrets are looked for in all texts at once: a tenth of the time."""
@@ -185,10 +223,14 @@ class StreamRedactor:
             return True
         items = ["".join(parts) for parts in texts.values()]
         redactor = self._redactor
-        return not redactor.finds("\n".join(items)) and not any(map(redactor.unfinished, items))
+        text = "\n".join(items)
+        return not (redactor.takes_long(len(text)) or redactor.finds(text)) and not any(
+            map(redactor.unfinished, items)
+        )
 
     def _is_clean(self, text: str) -> bool:
-        return not (self._redactor.finds(text) or self._redactor.unfinished(text))
+        redactor = self._redactor
+        return not (redactor.takes_long(len(text)) or redactor.finds(text) or redactor.unfinished(text))
 
     def _is_clean_node(self, node: Node) -> bool:
         if self._clean_nodes.get(node.id) == node.name:
@@ -200,17 +242,17 @@ class StreamRedactor:
         self._clean_nodes[node.id] = node.name
         return True
 
-    def _cleaned(self, pieces: list[Piece]) -> list[Piece]:
+    async def _cleaned(self, pieces: list[Piece]) -> list[Piece]:
         cleaned: list[Piece] = []
         for piece in pieces:
             if isinstance(piece, Document):
-                self._redactor.clean_document(piece)
+                await self._redactor.clean_document(piece)
                 cleaned.append(piece)
                 continue
             if not self._is_clean_node(piece.node):
                 piece.node = self._redactor.clean_node(piece.node)
             if isinstance(piece, NodeItem):
-                if self._clean_item(piece):
+                if await self._clean_item(piece):
                     cleaned.append(piece)
                 if len(self._held) > _ITEMS_HELD:
                     cleaned += self._release(next(iter(self._held)), is_cut=True)
@@ -227,7 +269,7 @@ class StreamRedactor:
         """
         return [piece for key in list(self._held) for piece in self._release(key, is_cut=is_cut)]
 
-    def _clean_item(self, piece: NodeItem) -> bool:
+    async def _clean_item(self, piece: NodeItem) -> bool:
         """Redact an item; say whether anything of it is left to be shown now."""
         content = piece.content
         if self._held:
@@ -235,7 +277,7 @@ class StreamRedactor:
             content = held + content
         if not content:
             return True
-        content = self._redactor.clean_text(content)
+        content = await self._redactor.clean_long_text(content)
         held_back = self._redactor.unfinished(content)
         if held_back:
             self._held[_key(piece.node)] = (piece.node, content[-held_back:])
@@ -247,6 +289,14 @@ class StreamRedactor:
         node, held = self._held.pop(key, (None, ""))
         if node is not None:
             yield NodeItem(node, _MASK if is_cut and len(held) >= _SHORTEST else held)
+
+
+async def _turn(spent: int) -> int:
+    """Give others a turn where so much has been spent; what is spent of the next one."""
+    if spent < _TURN:
+        return spent
+    await asyncio.sleep(0)
+    return 0
 
 
 def _rarest(form: str) -> str:

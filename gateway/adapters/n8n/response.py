@@ -49,7 +49,7 @@ class Pieces:
 
     async def __anext__(self) -> list[Piece]:
         while not self._ended:
-            pieces = self._redactor.clean(await self._next())
+            pieces = await self._redactor.clean(await self._next())
             if self._ended:
                 pieces += self._redactor.finish(is_cut=self._fault is not None)
             if pieces:
