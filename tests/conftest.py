@@ -29,6 +29,12 @@ START_SECONDS = 150
 httpx_transports.create_ssl_context = functools.cache(httpx_transports.create_ssl_context)
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """Three processes for two cores: for more than a third of its time, the suite waits for time to pass."""
+    cores = os.cpu_count() or 1
+    return cores + cores // 2
+
+
 def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(leaks, "leaks")
     config.pluginmanager.register(workers, "workers")
