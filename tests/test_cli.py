@@ -461,7 +461,9 @@ def test_a_second_interrupt_does_not_wait_for_running_calls(
             httpx.post(url, json=request, headers=dev.bearer, timeout=SECONDS)
 
     try:
-        with serving(tmp_path, environment_of(dev, stub_n8n.url)) as (process, lines, told):
+        # Others wait for the credit of the run, which is free again when its lease is over.
+        environment = environment_of(dev, stub_n8n.url) | {"EXECUTION_LEASE_SECONDS": "10"}
+        with serving(tmp_path, environment) as (process, lines, told):
             calling = threading.Thread(target=call, args=[told["http_port"]])
             calling.start()
             while stub_n8n.calls["gated"] == before:
