@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
+import os
 import signal
 import sys
 import time
@@ -32,6 +34,7 @@ from gateway.settings import Settings, SettingsError
 from gateway.workers import CANNOT_SERVE, WorkerError, Workers, stop_with_parent
 
 _MOST_WORKERS = 256
+_FULL = {errno.ENOSPC, errno.EDQUOT}
 
 application = typer.Typer(
     name="n8n-gateway",
@@ -50,6 +53,7 @@ application.command()(sign)
 def _show_version(wanted: bool) -> None:  # noqa: FBT001 - as typer calls it
     if wanted:
         sys.stdout.write(f"n8n-gateway {version('n8n-gateway')}\n")
+        sys.stdout.flush()
         raise typer.Exit
 
 
@@ -207,7 +211,24 @@ def openapi() -> None:
 def main() -> None:
     """Entry point. Exits with 1 and one message when something is to be mended by the user."""
     with _telling():
-        application()
+        _check_arguments()
+        try:
+            application()
+        except OSError as error:
+            if error.errno not in _FULL:
+                raise
+            # What could not be written is tried again when the interpreter ends.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise Failure(f"the output cannot be written: {error.strerror}") from None
+
+
+def _check_arguments() -> None:
+    """Raise Failure for what is no text in the locale's encoding, and could be neither sent nor stored."""
+    for number, argument in enumerate(sys.argv[1:], start=1):
+        try:
+            argument.encode()
+        except UnicodeEncodeError:
+            raise Failure(f"argument {number} is not {sys.getfilesystemencoding().upper()}") from None
 
 
 @contextlib.contextmanager
@@ -324,7 +345,7 @@ def _forget(ready_file: Path) -> None:
 
 
 async def _migrate(database_url: str, *, plan: bool, plain: bool) -> None:
-    console = Console(highlight=False)
+    console = Console(highlight=False, soft_wrap=True)
     pending = await migrations.plan(database_url, local=plain)
     for migration in pending:
         console.print(f"  {migration.version} {migration.name}")
@@ -336,7 +357,7 @@ async def _migrate(database_url: str, *, plan: bool, plain: bool) -> None:
 
 
 async def _show_migrations(database_url: str) -> None:
-    console = Console(highlight=False)
+    console = Console(highlight=False, soft_wrap=True)
     entries = await migrations.status(database_url)
     for entry in entries:
         state = "applied" if entry.applied else "pending"

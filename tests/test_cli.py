@@ -225,8 +225,9 @@ def test_a_database_is_given_in_a_file_or_without_a_password(dev: RunningDev, tm
     ):
         shown = run("platform", "show", "--database-url", database, directory=tmp_path, **environment)
         assert "workflow_management" in shown.stdout, shown.stderr
-    missing = run("platform", "show", "--database-url", "@nowhere", directory=tmp_path)
-    assert (missing.returncode, "nowhere cannot be read" in missing.stderr) == (2, True)
+    for wrong, told in (("@nowhere", "nowhere cannot be read"), ("@/dev/null", "must not be empty")):
+        refused = run("platform", "show", "--database-url", wrong, directory=tmp_path)
+        assert (refused.returncode, told in refused.stderr) == (2, True)
 
 
 def test_each_command_that_takes_a_database_says_where_its_password_belongs(tmp_path: Path) -> None:
@@ -372,6 +373,52 @@ def test_where_no_dev_has_served_there_is_no_token(tmp_path: Path) -> None:
     told = complaint(run("token", "--user", "user_two", directory=tmp_path))
     assert told.startswith("no `n8n-gateway dev` has ever served with its data in ")
     assert not (tmp_path / ".n8n-gateway").exists()
+
+
+@pytest.mark.parametrize(
+    "command", [("--help",), ("--version",), ("openapi",), ("call", "--list")], ids=" ".join
+)
+def test_an_output_that_cannot_be_written_is_told(tmp_path: Path, command: tuple[str, ...]) -> None:
+    with Path("/dev/full").open("w") as full:
+        ended = subprocess.run(
+            [sys.executable, "-m", "gateway", *command],
+            cwd=tmp_path,
+            env={"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)},
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=SECONDS,
+            check=False,
+        )
+    told = "error: the output cannot be written: No space left on device\n"
+    assert (ended.returncode, ended.stderr) == (1, told)
+
+
+_INTERRUPTED = """
+import sys
+
+class Interrupt:
+    def find_spec(self, name, path, target=None):
+        if name == "gateway.cli":
+            raise KeyboardInterrupt
+
+sys.meta_path.insert(0, Interrupt())
+from gateway.__main__ import main
+main()
+"""
+
+
+def test_an_interrupt_while_the_command_starts_tells_nothing(tmp_path: Path) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-c", _INTERRUPTED],
+        cwd=tmp_path,
+        env={"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+        check=False,
+    )
+    assert (ended.returncode, ended.stdout, ended.stderr) == (130, "", "")
 
 
 def test_the_version_is_told(tmp_path: Path) -> None:
@@ -535,7 +582,8 @@ def _wait_until_refused(url: str) -> None:
 
 
 def test_the_status_tells_of_each_migration_whether_it_is_applied(dev: RunningDev, tmp_path: Path) -> None:
-    told = run("migrate", "--status", directory=tmp_path, DATABASE_URL=dev.ready["database_url"])
+    narrow = {"COLUMNS": "20"}  # which breaks no line
+    told = run("migrate", "--status", directory=tmp_path, DATABASE_URL=dev.ready["database_url"], **narrow)
     versions = [file.name[:14] for file in sorted((ROOT / "supabase/migrations").glob("*.sql"))]
     lines = told.stdout.splitlines()
     assert [line.split()[:2] for line in lines[:-1]] == [["applied", version] for version in versions]
@@ -782,6 +830,7 @@ def test_a_database_that_is_away_is_told(tmp_path: Path) -> None:
     url = f"postgresql://me:hunter2@127.0.0.1:{port}/postgres"
     told = complaint(run("migrate", directory=tmp_path, DATABASE_URL=url))
     assert "hunter2" not in told
+    assert told == "the database cannot be reached: Connection refused; is DATABASE_URL right?\n"
     told = complaint(run("migrate", directory=tmp_path, DATABASE_URL="mysql://me:hunter2@host/db"))
     assert told.endswith("it must look like postgresql://user:password@host:5432/postgres\n")
     assert "hunter2" not in told

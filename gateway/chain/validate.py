@@ -43,7 +43,7 @@ IN_WORDS = {
     r"^[^\x00-\x1f\x7f=]+$": "characters that can be printed, without =",
     r"^[^\x00]*$": "text without NUL",
     r"^[a-z0-9]+(-[a-z0-9]+)*$": "small letters and digits, in parts joined by single hyphens",
-    r"^[a-z_]+:([a-z_]+|[*])$": "a scope, such as executions:run or executions:*",
+    r"^[a-z_]+:([a-z_]+|[*])$": "a scope, such as executions:write or executions:*",
     r"^https?://[^/?#@]+(/[^?#]*)?$": "an http or https URL without user, query and fragment",
     r"^https?://[^/?#@]+([/?][^#]*)?$": "an http or https URL without user and fragment",
 }

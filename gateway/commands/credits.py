@@ -109,6 +109,6 @@ def _counted(number: int, name: str) -> str:
 
 
 def _balance(told: dict[str, Any]) -> None:
-    console = Console(highlight=False)
+    console = Console(highlight=False, soft_wrap=True)
     for name in ("balance", "reserved", "available"):
         console.print(f"  {name} {told[name]}")

@@ -85,7 +85,10 @@ def database(context: typer.Context, parameter: typer.CallbackParam, value: str)
         raise typer.BadParameter(
             f"holds a password, and {_SEEN}: set {parameter.envvar}, or give @FILE or @-"
         )
-    return text(context, parameter, value).decode(errors="replace").strip()
+    url = text(context, parameter, value).decode(errors="replace").strip()
+    if not url:
+        raise typer.BadParameter("must not be empty")
+    return url
 
 
 def database_option(as_whom: str) -> Any:

@@ -274,7 +274,7 @@ def _show_secrets(made: Any, *, as_json: bool) -> None:
         return
     _show(made.api_key)
     sys.stdout.write(f"  key {made.key}\n  client secret {made.client_secret}\n")
-    Console(stderr=True, highlight=False).print("Keep both now: nothing shows them again.")
+    Console(stderr=True, highlight=False, soft_wrap=True).print("Keep both now: nothing shows them again.")
 
 
 def _show(key: ApiKey) -> None:

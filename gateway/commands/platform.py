@@ -241,7 +241,7 @@ def on_database(database_url: str, work: Callable[[PostgresDatabase], Awaitable[
 
 
 def _settings(settings: dict[str, Any]) -> None:
-    console = Console(highlight=False)
+    console = Console(highlight=False, soft_wrap=True)
     undecided = settings.pop("undecided", [])
     for name, value in settings.items():
         console.print(f"  {name} {value}" + (" (by default)" if name in undecided else ""))
@@ -261,7 +261,7 @@ def hold(request: type[M], options: Mapping[str, str] | None = None, /, **fields
         path, problem = error.field, error.problem
     else:
         return held
-    field = path.rpartition(".")[2]
+    field = path.rpartition(".")[2].partition("[")[0]
     option = (options or {}).get(field, f"--{field.replace('_', '-')}")
     raise typer.BadParameter(problem, param_hint=option)
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 from urllib.parse import urlsplit
+from uuid import UUID
 
 import typer
 
@@ -41,7 +42,7 @@ def sign(  # noqa: PLR0913 - one parameter for each option
         str | None, typer.Option("--method", "-X", help="POST with a body, GET without.")
     ] = None,
     content_type: Annotated[str | None, typer.Option(help="application/json with a body.")] = None,
-    tenant: Annotated[str, typer.Option(help="The organization's id, as X-Tenant-ID.")] = "",
+    tenant: Annotated[UUID | None, typer.Option(help="The organization's id, as X-Tenant-ID.")] = None,
     version: Annotated[int, typer.Option(min=1, max=2, help="Of the signature.")] = 2,
     curl: Annotated[
         bool,
@@ -49,7 +50,9 @@ def sign(  # noqa: PLR0913 - one parameter for each option
     ] = False,
 ) -> None:
     """Sign one request with an API key's client secret; print its headers, as `curl -H @-` takes them."""
-    request = Request.of(target, data, data_file, method=method, content_type=content_type, tenant=tenant)
+    request = Request.of(
+        target, data, data_file, method=method, content_type=content_type, tenant=str(tenant or "")
+    )
     secret = _client_secret(client_secret, client_secret_file)
     headers = request.sign(api_key, secret, 1 if version == 1 else 2)
     if curl:
@@ -86,8 +89,12 @@ class Request:
         body = data.encode() if data is not None else _read(data_file)
         has_body = data is not None or data_file is not None
         method = (method or ("POST" if has_body else "GET")).upper()
+        if not (method.isascii() and method.isalpha()):
+            raise RequestError("the method is a word such as PATCH")
         if content_type is None:
             content_type = "application/json" if has_body else ""
+        if not (content_type.isascii() and content_type.isprintable()):
+            raise RequestError("the content type is one line of ASCII characters")
         return cls(url, method, content_type, tenant, body, data_file)
 
     @property
@@ -97,10 +104,13 @@ class Request:
             parts = urlsplit(self.url)
         except ValueError:
             raise RequestError("the URL is malformed") from None
-        path = parts.path or "/"
-        if not path.startswith("/") or not self.url.isascii() or " " in self.url:
+        is_encoded = self.url.isascii() and self.url.isprintable() and " " not in self.url
+        if not is_encoded or not (self.url.startswith("/") or parts.netloc):
             msg = "the target is a URL or begins with /, percent-encoded as it is sent"
             raise RequestError(msg)
+        if "@" in parts.netloc:
+            raise RequestError("the URL names a user, and the API key says who calls")
+        path = parts.path or "/"
         return f"{path}?{parts.query}" if parts.query else path
 
     def sign(self, api_key: str, client_secret: str, version: Version) -> dict[str, str]:
@@ -131,7 +141,8 @@ def as_curl(request: Request, headers: dict[str, str], *, api_key: str) -> str:
     """
     if "://" not in request.url:
         raise RequestError("curl needs a URL")
-    command = ["curl", "-sS", "-X", request.method, request.url, "-H", "@-"]
+    method = ["--head"] if request.method == "HEAD" else ["-X", request.method]
+    command = ["curl", "-sS", *method, request.url, "-H", "@-"]
     for name, value in headers.items():
         if name != "X-API-Key":
             command += ["-H", f"{name}: {value}"]

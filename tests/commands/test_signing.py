@@ -160,6 +160,12 @@ def test_a_message_of_grpc_is_signed_by_its_path(dev: RunningDev) -> None:
         (("http://[x/",), "malformed"),
         (("/n8ngateway.v1.X/Y", "--curl"), "needs a URL"),
         (("http://x/", "-d", "@file", "--curl"), "--data-file"),
+        (("http://x/\nX-Other: header",), "percent-encoded"),
+        (("",), "begins with /"),
+        (("http://me:hunter2@x/",), "names a user"),
+        (("http://x/", "-X", "GET\nX-Other: header"), "method"),
+        (("http://x/", "--content-type", "text/plain\nX-Other: header"), "content type"),
+        (("http://x/", "-d", "\udcff"), "argument 4 is not UTF-8"),
     ],
 )
 def test_what_cannot_be_signed_is_told(arguments: tuple[str, ...], problem: str | None) -> None:
@@ -167,6 +173,13 @@ def test_what_cannot_be_signed_is_told(arguments: tuple[str, ...], problem: str 
     assert (made.returncode, made.stdout) == (1, b"")
     assert (problem or "cannot be read").encode() in made.stderr.replace(b"\n", b" ")
     assert SECRET.encode() not in made.stderr
+    assert b"hunter2" not in made.stderr
+
+
+def test_a_tenant_is_an_organizations_id() -> None:
+    made = sign("http://x/", "--tenant", "Acme\nX-Other: header")
+    assert (made.returncode, made.stdout) == (2, b"")
+    assert b"--tenant" in made.stderr
 
 
 def test_its_secrets_come_from_files_and_standard_input_too(dev: RunningDev, tmp_path: Path) -> None:

@@ -199,7 +199,7 @@ async def _connected(url: str) -> AsyncIterator[Connection]:
         msg = f"the database's URL cannot be read: {wrong}"
         raise MigrationError(msg) from error
     except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
-        msg = f"the database cannot be reached: {error}"
+        msg = f"the database cannot be reached: {_reason(error)}; is DATABASE_URL right?"
         raise MigrationError(msg) from error
     try:
         yield connection
@@ -207,6 +207,12 @@ async def _connected(url: str) -> AsyncIterator[Connection]:
         raise MigrationError(_NOT_OWNER) from error
     finally:
         await connection.close()
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, TimeoutError):
+        return f"nothing answers within {_CONNECT_SECONDS:g} s"
+    return (error.strerror if isinstance(error, OSError) else None) or str(error)
 
 
 def _scram_verifier(password: str) -> str:
