@@ -293,8 +293,16 @@ def _filter(request: ListExecutionsRequest) -> dict[str, Any]:
     if request.end_time is not None:
         narrowed["end_time"] = message_to_json_value(request.end_time)
     if request.metadata:
-        narrowed["metadata"] = dict(label.split("=", 1) for label in request.metadata)
+        narrowed["metadata"] = _labels(request.metadata)
     return narrowed
+
+
+def _labels(metadata: Sequence[str]) -> dict[str, str]:
+    labels = dict(label.split("=", 1) for label in metadata)
+    if len(labels) < len(metadata):
+        problem = "has two values for one name: no run has both"
+        raise InvalidArgument(f"metadata {problem}.", reason="INVALID_FIELD", fields={"metadata": problem})
+    return labels
 
 
 async def _result(run: Run) -> ExecuteResponse:

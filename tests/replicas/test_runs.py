@@ -76,6 +76,9 @@ def test_lists_are_narrowed(first: Replica, workflows: dict[str, str]) -> None:
         "/executions", metadata=f"label={label}", page_size=3, page_token=page["next_page_token"]
     ).json()
     assert [execution["id"] for execution in rest["executions"]] == runs[:1]
+    twice = first.get("/executions", metadata=["label=another", f"label={label}"])
+    assert twice.status_code == httpx.codes.BAD_REQUEST
+    assert "metadata has two values for one name" in twice.text
     failed = first.get("/executions", metadata=f"label={label}", states="EXECUTION_STATE_FAILED").json()
     assert [execution["workflow_id"] for execution in failed["executions"]] == [workflows["stream-fail"]]
 
