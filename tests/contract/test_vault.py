@@ -79,6 +79,17 @@ async def test_what_is_kept_is_revealed(database: Database, vault: Vault, value:
     assert await reveal(vault, tenant) == {"TOKEN": value}
 
 
+async def test_credentials_have_a_bound_together(database: Database, vault: Vault) -> None:
+    tenant = await new_tenant(database)
+    most = {f"LONG_{number}": "x" * (1 << 16) for number in range(7)}
+    await keep(vault, tenant, **most, REST="x" * ((1 << 16) - 64))
+    await keep(vault, tenant, REST="y" * ((1 << 16) - 64))
+    with pytest.raises(FailedPrecondition) as caught:
+        await keep(vault, tenant, MORE="x" * 128)
+    assert caught.value.reason == "CREDENTIALS_FULL"
+    assert await reveal(vault, tenant) == {**most, "REST": "y" * ((1 << 16) - 64)}
+
+
 async def test_names_are_revealed_exactly_and_prefixes_whole(database: Database, vault: Vault) -> None:
     tenant = await new_tenant(database)
     await keep(vault, tenant, A="1", AB="2", B="3")

@@ -138,6 +138,17 @@ def test_what_is_no_credential_is_refused_and_not_told(
     assert "hunter2" not in str(outcome)
 
 
+def test_they_are_bounded_together(client: Client, world: World) -> None:
+    most = {f"LONG_{number}": "x" * (1 << 16) for number in range(7)}
+    assert call(client, world, "StoreCredentials", of(world, credentials=most)).code is Code.OK
+    more = {f"MORE_{number}": "x" * (1 << 16) for number in range(2)}
+    outcome = call(client, world, "StoreCredentials", of(world, credentials=more))
+    assert (outcome.code, outcome.reason) == (Code.FAILED_PRECONDITION, "CREDENTIALS_FULL")
+    listed = call(client, world, "ListCredentials", of(world, page_size=200)).messages[0]["credentials"]
+    assert not {credential["name"] for credential in listed} & {*more}
+    call(client, world, "DeleteCredentials", of(world, names=[*most]))
+
+
 def test_a_name_of_1_mb_is_refused_in_few_words(client: Client, world: World) -> None:
     outcome = call(client, world, "StoreCredentials", of(world, credentials={"A" * (1 << 20): "hunter2"}))
     assert outcome.code is Code.INVALID_ARGUMENT
