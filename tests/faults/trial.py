@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import os
-import subprocess
-import sys
 import time
 from collections import Counter
 from dataclasses import dataclass, field
 from itertools import cycle
+from pathlib import Path
 
 from tests.faults.callers import Answer, ExecuteCaller
 from tests.faults.scenarios import Fault, strikes_of
 from tests.faults.system import System
+from tests.forked import forked
 
 AT_ONCE = 24
 RESOLVED_WITHIN_SECONDS = 60.0
@@ -164,8 +164,7 @@ async def _compare(system: System, answers: list[Answer], result: Result, *, sen
 
 
 def _check_ledger(system: System, result: Result) -> None:
-    command = [sys.executable, "-m", "gateway", "credits", "check"]
     environment = os.environ | {"DATABASE_URL": system.postgres.superuser_url}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    done = forked("credits", "check", directory=Path.cwd(), environment=environment)
     if done.returncode:
-        result.problems.append(f"credits check: {done.stdout}{done.stderr}")
+        result.problems.append(f"credits check: {(done.stdout + done.stderr).decode()}")
