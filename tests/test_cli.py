@@ -373,6 +373,9 @@ def test_where_no_dev_has_served_there_is_no_token(tmp_path: Path) -> None:
     told = complaint(run("token", "--user", "user_two", directory=tmp_path))
     assert told.startswith("no `n8n-gateway dev` has ever served with its data in ")
     assert not (tmp_path / ".n8n-gateway").exists()
+    (tmp_path / "file").touch()
+    told = complaint(run("token", "--user", "user_two", "--data-dir", "file", directory=tmp_path))
+    assert told.endswith("file/ports.json cannot be read: Not a directory\n")
 
 
 @pytest.mark.parametrize(
@@ -708,6 +711,29 @@ def test_every_option_of_a_workflow_is_what_the_api_then_tells(dev: RunningDev, 
         "credits_per_execution": 7, "pricing_mode": "PRICING_MODE_REPORTED_UNITS",
         "response_mode": "RESPONSE_MODE_DOCUMENT", "organization_id": organization_id,
     }.items()  # fmt: skip
+
+
+NOBODY = uuid.UUID(int=7)
+
+
+@pytest.mark.parametrize(
+    ("command", "option", "value"),
+    [
+        ("platform create-organization --name x", "--owner", "two\nlines"),
+        ("platform create-organization --name x --owner user_1", "--clerk-organization", "two words"),
+        (f"platform limit --organization {NOBODY}", "--open-streams", "99999999999"),
+        (f"platform limit --organization {NOBODY}", "--concurrent-executions", "999999"),
+        (f"keys create --organization {NOBODY} --name x", "--scope", "all"),
+        (f"credits refund --organization {NOBODY} --execution {NOBODY}", "--amount", "99999999999"),
+    ],
+)
+def test_an_option_that_the_api_would_refuse_is_told_by_its_own_name(
+    tmp_path: Path, command: str, option: str, value: str
+) -> None:
+    nowhere = {"DATABASE_URL": "postgresql://127.0.0.1:1/none"}
+    refused = run(*command.split(), option, value, directory=tmp_path, **nowhere)
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert f"Invalid value for {option}: " in refused.stderr
 
 
 @pytest.mark.parametrize(

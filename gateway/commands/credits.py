@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 
 from gateway.commands.platform import DatabaseUrl, Organization, call, hold
-from gateway.gen.n8ngateway.v1.credit_service_pb import AddCreditsRequest
+from gateway.gen.n8ngateway.v1.credit_service_pb import AddCreditsRequest, RefundExecutionRequest
 from gateway.rpc.resource_json import time_json
 
 application = typer.Typer(help="Credits: add them, show them, prove them.", no_args_is_help=True)
@@ -64,6 +64,13 @@ def refund(
     database_url: DatabaseUrl,
 ) -> None:
     """Give back what a run was charged, or a part of it, once."""
+    hold(
+        RefundExecutionRequest,
+        organization_id=str(organization),
+        execution_id=str(execution),
+        amount=amount,
+        description=description,
+    )
     refunded = call(
         database_url,
         "refund_execution",

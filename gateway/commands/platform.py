@@ -21,6 +21,7 @@ from gateway.adapters.postgres.migrations import MigrationError
 from gateway.adapters.sqlstates import SCHEMA_MISSING
 from gateway.chain import validate
 from gateway.commands import given
+from gateway.gen.n8ngateway.v1.member_pb import Member
 from gateway.gen.n8ngateway.v1.organization_pb import Organization as OrganizationMessage
 from gateway.gen.n8ngateway.v1.organization_service_pb import CreateOrganizationRequest
 from gateway.gen.n8ngateway.v1.workflow_pb import Workflow
@@ -39,7 +40,13 @@ _NO_SCHEMA = (
     " set DATABASE_URL to that of its owner, then run `n8n-gateway migrate`"
 )
 
-_OPTIONS = {"credits_per_execution": "--credits"}
+_OPTIONS = {
+    "clerk_organization_id": "--clerk-organization",
+    "credits_per_execution": "--credits",
+    "max_concurrent_executions": "--concurrent-executions",
+    "max_open_streams": "--open-streams",
+    "profile_id": "--owner",
+}
 
 T = TypeVar("T")
 M = TypeVar("M", bound=Message)
@@ -106,7 +113,8 @@ def create_organization(
 ) -> None:
     """Create an organization for a user."""
     organization = {"name": name, "clerk_organization_id": clerk_organization}
-    hold(CreateOrganizationRequest, organization=organization)
+    hold(CreateOrganizationRequest, _OPTIONS, organization=organization)
+    hold(Member, _OPTIONS, profile_id=owner)
     created = call(database_url, "create_organization_for", p_organization=organization, p_owner=owner)
     _print(OrganizationMessage, created)
 
@@ -186,6 +194,7 @@ def limit(
         changes["max_open_streams"] = open_streams
     if concurrent_executions is not None:
         changes["max_concurrent_executions"] = concurrent_executions
+    hold(OrganizationMessage, _OPTIONS, **changes)
     changed = call(database_url, "set_limits", p_organization_id=organization, p_changes=changes)
     _print(OrganizationMessage, changed)
 

@@ -57,12 +57,14 @@ def write_private(path: Path, data: bytes) -> None:
 def read_strings(path: Path) -> dict[str, str]:
     """Return the JSON object of strings in `path`; empty if there is no such file.
 
-    Raises DataDirectoryError if the file holds anything else: replacing it would lose what it once held.
+    Raises DataDirectoryError if it cannot be read, or holds anything else: replacing it would lose that.
     """
     try:
         value: object = json.loads(path.read_bytes())
     except FileNotFoundError:
         return {}
+    except OSError as error:
+        raise DataDirectoryError(f"{path} cannot be read: {error.strerror}") from None
     except ValueError:
         value = None
     if not isinstance(value, dict) or not all(isinstance(item, str) for item in value.values()):
