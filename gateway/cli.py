@@ -217,9 +217,10 @@ def main() -> None:
         except OSError as error:
             if error.errno not in _FULL:
                 raise
-            # What could not be written is tried again when the interpreter ends.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            raise Failure(f"the output cannot be written: {error.strerror}") from None
+            if error.filename is None:
+                # What could not be written is tried again when the interpreter ends.
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise Failure(f"{error.filename or 'the output'} cannot be written: {error.strerror}") from None
 
 
 def _check_arguments() -> None:

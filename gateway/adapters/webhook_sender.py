@@ -77,7 +77,7 @@ class WebhookSender:
 
 
 def _request(target: URL, body: bytes, headers: Mapping[str, str]) -> Request:
-    """Raises ValueError for a URL that is none of HTTP's."""
+    """Raises ValueError for a URL without a host."""
     if not target.raw_host:
         raise ValueError("the URL has no host")
     sent = {
@@ -104,7 +104,7 @@ async def _attempt(answer: Answer) -> Attempt:
 def _problem(fault: N8nFault) -> str:
     if isinstance(fault, N8nDeadlineExceeded):
         return f"no answer within {TOTAL_SECONDS:g} seconds"
-    if isinstance(fault, N8nFailedPrecondition):
+    if isinstance(fault, N8nFailedPrecondition) and fault.reason == "N8N_ADDRESS_REFUSED":
         return "its address is not public, and the gateway does not allow it"
     if isinstance(fault.__cause__, ssl.CertificateError):
         return "its certificate is not valid"

@@ -90,6 +90,7 @@ class Caller:
                 expected=_EXPECTED.get(job.workflow.response_mode, Expected.ANY),
                 may_send=run.is_surely_leased,
             )
+            del granted  # the whole input once more, with credentials in it
             async with sending as response:
                 failed = await _hear_out(run, outcome, response)
         if failed is not None:

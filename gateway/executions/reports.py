@@ -75,6 +75,7 @@ class Reports:
 
 
 async def _take(run: Run, report: ReportProgressRequest) -> int:
+    await run.redactor.ready()
     event = await _event(report, run.redactor)
     if not run.is_calling:
         raise _ended()

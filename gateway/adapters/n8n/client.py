@@ -22,7 +22,7 @@ from gateway.adapters.addresses import Networks
 from gateway.adapters.n8n import faults
 from gateway.adapters.n8n.body import BodyReader, Expected
 from gateway.adapters.n8n.breaker import Breaker, Circuit
-from gateway.adapters.n8n.exchange import Answer, Request, Timeouts, send
+from gateway.adapters.n8n.exchange import Answer, Request, Timeouts, always, send
 from gateway.adapters.n8n.faults import (
     Fate,
     N8nDeadlineExceeded,
@@ -168,7 +168,7 @@ class N8n:
         headers: Mapping[str, str] | None = None,
         secrets: Iterable[str] = (),
         expected: Expected = Expected.ANY,
-        may_send: Callable[[], bool] = lambda: True,
+        may_send: Callable[[], bool] = always,
     ) -> AsyncIterator[Response]:
         """POST `payload` (JSON) to the webhook `path`; leaving the context drops what is not read.
 
@@ -185,7 +185,7 @@ class N8n:
         await self._take_slot(timeouts.connect)
         try:
             answer = await _measured(self._sent(request, timeouts))
-            del request  # an answer may take an hour
+            del request, payload  # they may be large, and an answer may take an hour
             try:
                 yield await self._response(answer, redactor, expected)
             finally:
@@ -288,7 +288,7 @@ class N8n:
         path: str,
         headers: Mapping[str, str],
         body: bytes = b"",
-        may_send: Callable[[], bool] = lambda: True,
+        may_send: Callable[[], bool] = always,
     ) -> Request:
         lines = [f"{method} {self._origin.raw_path.rstrip('/')}{path} HTTP/1.1", self._common]
         lines += [f"{name}: {value}" for name, value in headers.items()]

@@ -49,7 +49,8 @@ class Timeouts:
         return self.total if self.first_byte is None else min(self.first_byte, self.total)
 
 
-def _always() -> bool:
+def always() -> bool:
+    """Nothing stands against it."""
     return True
 
 
@@ -62,7 +63,7 @@ class Request:
 
     head: bytes = field(repr=False)
     body: bytes = field(default=b"", repr=False)
-    may_send: Callable[[], bool] = _always
+    may_send: Callable[[], bool] = always
 
 
 async def send(pool: Pool, request: Request, timeouts: Timeouts) -> Answer:

@@ -118,9 +118,11 @@ class Pool:
             if not found:
                 raise AddressRefused
         connected = await start_connection(found, happy_eyeballs_delay=_NEXT_ADDRESS_SECONDS)
+        # RFC 6066, section 3: without the dot that a name may end with.
+        name = self._host.removesuffix(".") if self._tls else None
         try:
             _, connection = await loop.create_connection(
-                Connection, sock=connected, ssl=self._tls, server_hostname=self._host if self._tls else None
+                Connection, sock=connected, ssl=self._tls, server_hostname=name
             )
         except BaseException:
             connected.close()

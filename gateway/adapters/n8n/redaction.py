@@ -29,7 +29,11 @@ _NODES_REMEMBERED = 1024
 _ITEMS_HELD = 1024
 _TURN = 10_000_000
 _FORM = 350
-"""Nanoseconds, nearly: of a turn, and of a form in a short text. A character takes one, of either."""
+_QUOTED = 500
+"""Nanoseconds, nearly: of a turn, of a form in a short text, and of a secret's character in all its forms.
+
+To look for a form takes one for each of its characters, and one for each of the text.
+"""
 _LONGEST_TURN = 5 * _TURN
 """Of many texts that are looked through together, which takes far less where there is no secret in them."""
 # As many last characters as decide, nearly always, that none of the secrets has begun.
@@ -71,16 +75,29 @@ class Redactor:
     def forms(self) -> list[tuple[str, str]]:
         """Every form and what it is replaced by, made when there is something to look at."""
         if self._made is None:
-            masks = {} if self._known is None else dict(self._known.forms)
-            for secret in self._secrets:
-                if len(secret) >= _SHORTEST:
-                    mask = _DIGIT.sub("9", secret) if _NUMBER.fullmatch(secret) else _MASK
-                    for form in _forms_of(secret):
-                        masks.setdefault(form, mask)
-            # The longest first: a secret may be a part of another one.
-            self._made = sorted(masks.items(), key=lambda pair: -len(pair[0]))
-            self._weight = sum(len(form) + _FORM for form in masks)
-        return self._made
+            for _ in self._making():
+                pass
+        return self._made or []
+
+    async def ready(self) -> None:
+        """Make the forms, while others get turns: those of many long secrets take a tenth of a second."""
+        if self._made is None:
+            spent = 0
+            for length in self._making():
+                spent = await _turn(spent + length * _QUOTED)
+
+    def _making(self) -> Iterator[int]:
+        """Make the forms of one secret after the other, and tell its length."""
+        masks = {} if self._known is None else dict(self._known.forms)
+        for secret in self._secrets:
+            if len(secret) >= _SHORTEST:
+                mask = _DIGIT.sub("9", secret) if _NUMBER.fullmatch(secret) else _MASK
+                for form in _forms_of(secret):
+                    masks.setdefault(form, mask)
+                yield len(secret)
+        # The longest first: a secret may be a part of another one.
+        self._made = sorted(masks.items(), key=lambda pair: -len(pair[0]))
+        self._weight = sum(len(form) + _FORM for form in masks)
 
     @property
     def texts_at_once(self) -> int:
@@ -118,6 +135,7 @@ class Redactor:
 
     async def clean_long_text(self, text: str) -> str:
         """As `clean_text`, while others get turns: a text of megabytes takes milliseconds for each form."""
+        await self.ready()
         spent = 0
         for form, mask in self.forms:
             if form in text:
@@ -127,6 +145,7 @@ class Redactor:
 
     async def clean_long_bytes(self, data: bytes) -> bytes:
         """Take the secrets out of bytes that are whole; see `clean_long_text`."""
+        await self.ready()
         spent = 0
         for form, mask in self.forms:
             secret = form.encode()
@@ -194,6 +213,7 @@ class StreamRedactor:
 
         Others get turns where there are many secrets to look for.
         """
+        await self._redactor.ready()
         at_once = self._redactor.texts_at_once
         if len(pieces) <= at_once:
             return pieces if self._are_clean(pieces) else await self._cleaned(pieces)

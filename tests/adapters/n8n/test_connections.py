@@ -11,6 +11,7 @@ import ssl
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography import x509
@@ -111,11 +112,13 @@ async def test_handshake_that_never_ends(server: Server) -> None:
 
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A key and a certificate of 127.0.0.1, signed by itself."""
+    """A key and a certificate of 127.0.0.1 and of localhost, signed by itself."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "n8n")])
     now = datetime.now(UTC)
-    names = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
+    names = x509.SubjectAlternativeName(
+        [x509.IPAddress(ipaddress.ip_address("127.0.0.1")), x509.DNSName("localhost")]
+    )
     made = (
         x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
         .not_valid_before(now - timedelta(days=1))
@@ -140,6 +143,26 @@ async def test_certificates_are_checked(certificate: Path) -> None:
         async with N8n(url, internal_secret=SECRET) as stranger:
             assert await failed_run(stranger) == UNREACHABLE
         assert server.requests == []
+        trusting = ssl.create_default_context(cafile=str(certificate))
+        async with N8n(url, internal_secret=SECRET, ssl_context=trusting) as n8n:
+            assert data(await run(n8n)) == b"{}"
+
+
+async def test_the_dot_at_the_end_of_a_name_is_none_of_a_certificate(
+    certificate: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    look_up = socket.getaddrinfo
+
+    def absolute(host: str, *arguments: Any, **options: Any) -> Any:
+        """What name servers know, and files such as /etc/hosts do not."""
+        return look_up(host.removesuffix("."), *arguments, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", absolute)
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(certificate)
+    async with serving(tls) as server:
+        server.play = server.answer(http(b"{}"))
+        url = server.url.replace("http://127.0.0.1", "https://localhost.")
         trusting = ssl.create_default_context(cafile=str(certificate))
         async with N8n(url, internal_secret=SECRET, ssl_context=trusting) as n8n:
             assert data(await run(n8n)) == b"{}"

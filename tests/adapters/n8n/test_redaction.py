@@ -252,6 +252,14 @@ async def test_others_get_turns_while_a_long_document_is_cleaned_of_many_secrets
     assert len(turns) > 200
 
 
+async def test_others_get_turns_while_the_forms_of_many_secrets_are_made(turns: list[None]) -> None:
+    long = [f"{number} é / &" * 1000 for number in range(100)]
+    redactor = Redactor(long)
+    await redactor.ready()
+    assert len(turns) > 10
+    assert redactor.forms == Redactor(long).forms
+
+
 async def test_others_get_turns_while_many_items_are_cleaned_of_many_secrets(turns: list[None]) -> None:
     items: list[Piece] = [NodeItem(Node("id-1", "R1", 0, at), f"<{MANY[at]}>") for at in range(256)]
     shown = await StreamRedactor(Redactor(MANY)).clean(items)
