@@ -137,28 +137,37 @@ class Watcher:
         OutOfRange for a sequence beyond the newest and for events that are gone, Unavailable when neither
         the run nor Redis is here.
         """
-        run = self._runs.get(execution_id)
+        run = self._run(execution_id)
         if run is not None:
             if after > run.log.last:
                 raise beyond(run.log.last)
             if announced and not run.log.has_shown(after):
                 yield []
+            last = None
             async with aclosing(run.log.read(after)) as batches:
                 try:
                     async for batch in batches:
-                        after = batch[-1].sequence
+                        last = batch[-1]
+                        after = last.sequence
                         yield batch
                 except OutOfRange:
                     pass  # too far behind for this process: Redis keeps more
                 else:
-                    if not run.log.is_abandoned:
+                    if not run.log.is_abandoned or (last is not None and is_end(last)):
                         run.check_settled()
                         return
             stored = None
-        following = self._follow(execution_id, after, look, stored, announced=announced and run is None)
+        following = self._follow(
+            execution_id, after, look, stored, announced=announced and run is None, lacks_end=run is not None
+        )
         async with aclosing(following) as batches:
             async for events in batches:
                 yield events
+
+    def _run(self, execution_id: str) -> Run | None:
+        """A run that is under way in this process, unless another replica goes on with it."""
+        run = self._runs.get(execution_id)
+        return None if run is None or run.log.is_abandoned else run
 
     async def _follow(
         self,
@@ -168,12 +177,14 @@ class Watcher:
         stored: Stored | None,
         *,
         announced: bool,
+        lacks_end: bool,
     ) -> AsyncGenerator[Sequence[Event], None]:
         """As `watch`, from the streams and from what is stored."""
         changed = asyncio.Event()
         with self._channels.listen(channel_of(execution_id), lambda _: changed.set()):
+            stored = stored or await look()
             following = _Following(
-                self._streams, self._endings, self._unpublished, stored or await look(), after
+                self._streams, self._endings, self._unpublished, stored, after, lacks_end=lacks_end
             )
             while not following.is_over:
                 changed.clear()
@@ -189,16 +200,28 @@ class Watcher:
 
 
 class _Following:
-    """One reader of a stream, who goes on with what is stored of the run where the stream ends."""
+    """One reader of a stream, who goes on with what is stored of the run where the stream ends.
+
+    `lacks_end` tells of one who has read the run while it was under way: what they have had is not its end,
+    whatever its number. Of others nobody knows.
+    """
 
     def __init__(
-        self, streams: Streams, endings: Endings, unpublished: Unpublished, stored: Stored, after: int
+        self,
+        streams: Streams,
+        endings: Endings,
+        unpublished: Unpublished,
+        stored: Stored,
+        after: int,
+        *,
+        lacks_end: bool,
     ) -> None:
         self._streams = streams
         self._endings = endings
         self._unpublished = unpublished
         self._stored = stored
         self._after = after
+        self._lacks_end = lacks_end
         self.patience = _Patience()
         self.is_over = False
         self.is_idle = False
@@ -213,6 +236,7 @@ class _Following:
             if events:
                 self._after = events[-1].sequence
             self.is_over = rest is not None and (not events or is_end(events[-1]))
+        self._lacks_end = self._lacks_end or bool(events)
         self.is_idle = not (events or self.is_over)
         return events
 
@@ -265,7 +289,8 @@ class _Following:
         if not execution.last_sequence:
             # Its runner has gone without a word, and who ended it may have found no Redis.
             execution.last_sequence = await self._endings.publish(execution.id)
-        if execution.last_sequence < self._after and is_lost(execution):
+        first_lacked = self._after + 1 if self._lacks_end else self._after
+        if execution.last_sequence < first_lacked and is_lost(execution):
             return [_end(self._stored, self._after + 1)]  # the runner had told more than it could publish
         if execution.last_sequence <= self._after:
             return list(outcome_events(execution, self._stored.credits_remaining, self._after))

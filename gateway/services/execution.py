@@ -13,6 +13,7 @@ import orjson
 import uuid_utils
 from protobuf import message_to_json_value
 
+from gateway.adapters.redis.event_streams import is_end
 from gateway.executions.lease_clock import lease_clock
 from gateway.executions.run import Job, Moved, Run
 from gateway.executions.stored import (
@@ -24,7 +25,7 @@ from gateway.executions.stored import (
     read_stored,
     stored_from,
 )
-from gateway.gen.n8ngateway.v1.execution_pb import ExecutionState
+from gateway.gen.n8ngateway.v1.execution_pb import Execution, ExecutionState
 from gateway.gen.n8ngateway.v1.execution_service_pb import (
     CancelExecutionRequest,
     CancelExecutionResponse,
@@ -40,7 +41,7 @@ from gateway.gen.n8ngateway.v1.execution_service_pb import (
     WatchExecutionRequest,
 )
 from gateway.gen.n8ngateway.v1.workflow_pb import Workflow
-from gateway.rpc.errors import InvalidArgument
+from gateway.rpc.errors import InvalidArgument, RpcError, Unavailable
 from gateway.rpc.stored_json import read_message
 from gateway.services.execution_request import (
     agreed_credits,
@@ -113,18 +114,19 @@ class ExecutionService:
     ) -> AsyncIterator[Sequence[Event]]:
         """Run a workflow and read its events out. A failed run ends with `failed`, then with its RpcError."""
         begun = await self._begin(request, call)
-        status = None
+        end = None
         waits = not isinstance(begun, Run)
         async with aclosing(self._events(_id_of(begun), 0, call, announced=waits)) as batches:
             async for events in batches:
                 yield events
-                last = events[-1].event if events else None
-                if last is not None and last.field == "failed":
-                    status = last.value.status
+                if events and is_end(events[-1]):
+                    end = events[-1].event
         if isinstance(begun, Run) and not begun.log.is_abandoned:
             begun.settled()
-        elif status is not None:
-            raise error_from(status)
+        elif end is None:
+            raise _untold((await self._stored(_id_of(begun), call)).execution)
+        elif end.field == "failed" and end.value.status is not None:
+            raise error_from(end.value.status)
 
     async def start_execution(self, request: StartExecutionRequest, call: Call) -> StartExecutionResponse:
         """Queue a run. The answer does not wait for it."""
@@ -333,3 +335,11 @@ def _response(stored: Stored) -> ExecuteResponse:
         credits_remaining=stored.credits_remaining,
         execution_time_ms=execution.execution_time_ms,
     )
+
+
+def _untold(execution: Execution) -> RpcError:
+    """What a run's stream ends with that has not told its end: nobody is to take it for whole."""
+    if has_ended(execution) and execution.state is not ExecutionState.COMPLETED:
+        return error_of(execution)
+    msg = "The end of the run was not told: read its outcome with GetExecution."
+    return Unavailable(msg, reason="END_UNTOLD", metadata={"execution_id": execution.id})

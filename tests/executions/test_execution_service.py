@@ -4,22 +4,33 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import AsyncIterator
+from contextlib import aclosing
 from typing import Any
+
+import pytest
 
 from gateway.adapters.database import Json
 from gateway.adapters.n8n import N8n
+from gateway.adapters.redis.event_streams import EventStreams
+from gateway.executions.ending import Endings
 from gateway.executions.lease_clock import lease_clock
-from gateway.executions.publisher import Publisher
-from gateway.executions.run import Run
+from gateway.executions.publisher import Publication, Publisher
+from gateway.executions.run import Job, Run
 from gateway.executions.runner import Runner
-from gateway.gen.n8ngateway.v1.execution_service_pb import ExecuteRequest
+from gateway.gen.n8ngateway.v1.execution_event_pb import ExecutionEvent
+from gateway.gen.n8ngateway.v1.execution_pb import Execution, ExecutionState
+from gateway.gen.n8ngateway.v1.execution_service_pb import ExecuteRequest, ExecuteStreamRequest
+from gateway.gen.n8ngateway.v1.workflow_pb import Workflow
+from gateway.rpc.errors import Unavailable, Unknown
 from gateway.rpc.principal import DatabaseRole, Kind, Principal
 from gateway.services.execution import ExecutionService
 from tests.calls import call_of
 from tests.executions.accounts import PRICE, Accounts
 from tests.executions.test_runner import Accepting, caller, n8n
+from tests.executions.test_watch import RUN, TEXT, LostRun, event, redis, streams, watcher
 
-__all__ = ["n8n"]
+__all__ = ["n8n", "redis", "streams"]
 
 OWNER = Principal(Kind.USER, "user_1", DatabaseRole.AUTHENTICATED, "{}")
 
@@ -71,3 +82,64 @@ async def test_a_lease_counts_from_before_it_was_asked_for(n8n: N8n) -> None:
     await runner.drain(0)
     await asyncio.gather(executing, return_exceptions=True)
     await publisher.close(1)
+
+
+class Begun:
+    """A runner that begins one run, and lets it be."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.runs = {RUN: run}
+
+    async def begin(self, _execution_id: str, _begin: object) -> Run:
+        return self.run
+
+
+def begun(streams: EventStreams) -> Run:
+    publication = Publication(Publisher(streams, "this replica"), RUN, "tenant")
+    return Run(Job(RUN, Workflow(), 1, b"{}", ""), publication)
+
+
+async def test_the_stream_of_a_run_that_was_lost_ends_with_its_error(streams: EventStreams) -> None:
+    """Its replica stood still with one event that nobody else knew of."""
+    lost, run = LostRun(), begun(streams)
+    parts: Any = lost, Begun(run), None, watcher(streams, run, lost), None
+    reading = ExecutionService(*parts).execute_stream(ExecuteStreamRequest(), call_of(principal=OWNER))
+    run.log.append(TEXT)
+    run.log.show(1)
+    assert [each.sequence for each in await anext(reading)] == [1]
+    await Endings(lost, streams, "sweeper").tell(RUN)
+    run.log.abandon()
+    assert [(each.sequence, each.event and each.event.field) for each in await anext(reading)] == [
+        (2, "failed")
+    ]
+    with pytest.raises(Unknown) as caught:
+        await anext(reading)
+    assert caught.value.reason == "OUTCOME_UNKNOWN"
+
+
+@pytest.mark.parametrize(
+    ("state", "error"), [(ExecutionState.UNKNOWN, Unknown), (ExecutionState.RUNNING, Unavailable)]
+)
+async def test_a_stream_without_an_end_ends_with_an_error(
+    streams: EventStreams, state: ExecutionState, error: type[Unknown | Unavailable]
+) -> None:
+    class Incomplete:
+        async def watch(self, *_: object, **__: object) -> AsyncIterator[list[ExecutionEvent]]:
+            yield [event(1, TEXT)]
+
+    class Known(LostRun):
+        async def call(self, function: str, _principal: Principal | None, /, **_: Json) -> str:
+            assert function == "get_execution"
+            return Execution(id=RUN, state=state).to_json(use_proto_field_name=True)
+
+    run = begun(streams)
+    run.log.abandon()
+    parts: Any = Known(), Begun(run), None, Incomplete(), None
+    service = ExecutionService(*parts)
+    reading: Any = service.execute_stream(ExecuteStreamRequest(), call_of(principal=OWNER))
+    async with aclosing(reading) as batches:
+        assert [each.sequence for each in await anext(batches)] == [1]
+        with pytest.raises(error) as caught:
+            await anext(batches)
+    assert caught.value.metadata == {"execution_id": RUN}

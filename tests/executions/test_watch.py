@@ -18,8 +18,10 @@ from gateway.adapters.redis.event_streams import Batch, EventStreams
 from gateway.executions import watch as module
 from gateway.executions.ending import Endings
 from gateway.executions.log import TAKEN_AT_ONCE
+from gateway.executions.output import Output
 from gateway.executions.publisher import Publication, Publisher
 from gateway.executions.run import Job, Run
+from gateway.executions.settlement import Outcome, Settlement
 from gateway.executions.stored import Stored
 from gateway.executions.watch import FIRST_LOOK_SECONDS, Watcher
 from gateway.gen.n8ngateway.v1.execution_event_pb import (
@@ -171,6 +173,59 @@ async def test_the_end_is_told_to_who_has_read_more_than_was_published(
         assert await rest(streams, lost, 3) == [4]
         assert await rest(streams, lost, 0) == [1, 2]
         await streams.close()
+
+
+@pytest.mark.parametrize("shown", [1, 2, 3])
+async def test_who_has_read_a_run_here_is_told_the_end_that_another_gave_it(
+    streams: EventStreams, shown: int
+) -> None:
+    """However many events were shown here alone: this replica has stood still meanwhile."""
+    lost = LostRun()
+    publisher = Publisher(streams, "this replica")
+    run = Run(Job(RUN, Workflow(), 1, b"{}", ""), Publication(publisher, RUN, "tenant"))
+    for _ in range(shown):
+        run.log.append(TEXT)
+    run.log.show(shown)
+    async with aclosing(watcher(streams, run, lost).watch(RUN, 0, lost.look)) as batches:
+        seen = [each.sequence for each in await anext(batches)]
+        await Endings(lost, streams, "sweeper").tell(RUN)
+        run.log.abandon()
+        told = [each async for batch in batches for each in batch]
+    assert (seen, lost.last_sequence) == ([*range(1, shown + 1)], 1)
+    assert [(each.sequence, each.event and each.event.field) for each in told] == [(shown + 1, "failed")]
+
+
+async def test_who_has_read_a_run_elsewhere_is_told_the_end_where_redis_has_lost_the_rest(
+    streams: EventStreams, redis: Redis
+) -> None:
+    """It came back empty, and who ended the run then counts from the beginning."""
+    lost = LostRun()
+    looks = iter([await look()])
+
+    async def then_lost() -> Stored:
+        return next(looks, None) or await lost.look()
+
+    await streams.append("another replica", [Batch(RUN, "tenant", [event(1, TEXT)])])
+    async with aclosing(watcher(streams, lost=lost).watch(RUN, 0, then_lost)) as batches:
+        assert [each.sequence for each in await anext(batches)] == [1]
+        await redis.flushall()
+        assert [each.sequence async for batch in batches for each in batch] == [2]
+    assert lost.last_sequence == 1
+
+
+async def test_who_has_read_the_end_here_is_not_told_another(streams: EventStreams) -> None:
+    """It could not be published, as another replica has taken the stream."""
+    publisher = Publisher(streams, "this replica")
+    run = Run(Job(RUN, Workflow(), 1, b"{}", ""), Publication(publisher, RUN, "tenant"))
+    run.outcome, run.settlement = Outcome(Output(0)), Settlement(True, 1, 1)
+    run.log.append(TEXT)
+    run.log.append(END)
+    run.log.show(2)
+    lost = LostRun()
+    async with aclosing(watcher(streams, run, lost).watch(RUN, 0, lost.look)) as batches:
+        assert [each.sequence for each in await anext(batches)] == [1, 2]
+        run.log.abandon()
+        assert [batch async for batch in batches] == []
 
 
 async def test_an_end_that_nobody_published_is_found_though_the_runner_lives(
