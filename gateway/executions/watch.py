@@ -12,6 +12,7 @@ from gateway.adapters.redis.event_streams import ENDED, channel_of, is_end
 from gateway.executions.log import TAKEN_AT_ONCE, expired
 from gateway.executions.stored import beyond, end_of, has_ended, is_lost, outcome_events, tells_as_much
 from gateway.gen.n8ngateway.v1.execution_event_pb import ExecutionEvent
+from gateway.gen.n8ngateway.v1.execution_pb import ExecutionState
 from gateway.rpc.errors import OutOfRange, Unavailable
 
 if TYPE_CHECKING:
@@ -289,11 +290,8 @@ class _Following:
         if not execution.last_sequence:
             # Its runner has gone without a word, and who ended it may have found no Redis.
             execution.last_sequence = await self._endings.publish(execution.id)
-        first_lacked = self._after + 1 if self._lacks_end else self._after
-        if execution.last_sequence < first_lacked and is_lost(execution):
-            return [_end(self._stored, self._after + 1)]  # the runner had told more than it could publish
         if execution.last_sequence <= self._after:
-            return list(outcome_events(execution, self._stored.credits_remaining, self._after))
+            return self._ended_before()
         is_told = tells_as_much(execution, self._after)
         try:
             published = (await self._streams.progress(execution.id)).last
@@ -308,6 +306,18 @@ class _Following:
             if events:
                 return events
         return list(outcome_events(execution, self._stored.credits_remaining, self._after))
+
+    def _ended_before(self) -> list[ExecutionEvent]:
+        """What is to be told of a run that has ended with no more events than this reader has had.
+
+        Raises OutOfRange to who has had the end, and asks for more, or has missed a result.
+        """
+        execution, after = self._stored.execution, self._after
+        if self._lacks_end and execution.state is ExecutionState.COMPLETED:
+            raise expired(execution.last_sequence)  # another replica's events have the numbers of those read
+        if self._lacks_end or (is_lost(execution) and execution.last_sequence < after):
+            return [_end(self._stored, after + 1)]  # the runner had told more than it could publish
+        return list(outcome_events(execution, self._stored.credits_remaining, after))
 
 
 class _Patience:

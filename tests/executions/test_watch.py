@@ -65,13 +65,16 @@ class Nowhere:
 class LostRun:
     """Implements `Database` for a run that was ended when its replica had gone, or stood still."""
 
-    def __init__(self) -> None:
-        info = wkt.Any.pack(ErrorInfo(reason="OUTCOME_UNKNOWN"))
+    def __init__(
+        self, state: ExecutionState = ExecutionState.UNKNOWN, reason: str = "OUTCOME_UNKNOWN"
+    ) -> None:
+        info = wkt.Any.pack(ErrorInfo(reason=reason))
+        self.state = state
         self.error = Status(code=2, message="Nobody knows how it ended.", details=[info])
         self.last_sequence = 0
 
     async def look(self) -> Stored:
-        execution = Execution(id=RUN, organization_id="tenant", state=ExecutionState.UNKNOWN)
+        execution = Execution(id=RUN, organization_id="tenant", state=self.state)
         execution.error, execution.last_sequence = self.error, self.last_sequence
         return Stored(execution, 0)
 
@@ -176,11 +179,19 @@ async def test_the_end_is_told_to_who_has_read_more_than_was_published(
 
 
 @pytest.mark.parametrize("shown", [1, 2, 3])
+@pytest.mark.parametrize(
+    ("state", "reason"),
+    [
+        (ExecutionState.UNKNOWN, "OUTCOME_UNKNOWN"),
+        (ExecutionState.CANCELLED, "EXECUTION_CANCELLED"),
+        (ExecutionState.FAILED, "QUEUE_TIMEOUT"),
+    ],
+)
 async def test_who_has_read_a_run_here_is_told_the_end_that_another_gave_it(
-    streams: EventStreams, shown: int
+    streams: EventStreams, shown: int, state: ExecutionState, reason: str
 ) -> None:
     """However many events were shown here alone: this replica has stood still meanwhile."""
-    lost = LostRun()
+    lost = LostRun(state, reason)
     publisher = Publisher(streams, "this replica")
     run = Run(Job(RUN, Workflow(), 1, b"{}", ""), Publication(publisher, RUN, "tenant"))
     for _ in range(shown):
@@ -193,6 +204,31 @@ async def test_who_has_read_a_run_here_is_told_the_end_that_another_gave_it(
         told = [each async for batch in batches for each in batch]
     assert (seen, lost.last_sequence) == ([*range(1, shown + 1)], 1)
     assert [(each.sequence, each.event and each.event.field) for each in told] == [(shown + 1, "failed")]
+
+
+@pytest.mark.parametrize("shown", [2, 3])
+async def test_who_has_read_a_run_here_is_not_given_the_end_of_another_result(
+    streams: EventStreams, shown: int
+) -> None:
+    """It was sent again elsewhere, and went well: what was read here is not what it gave."""
+    run = Run(
+        Job(RUN, Workflow(), 1, b"{}", ""), Publication(Publisher(streams, "this replica"), RUN, "tenant")
+    )
+
+    async def completed() -> Stored:
+        execution = Execution(id=RUN, state=ExecutionState.COMPLETED, result=Value.from_json('"all"'))
+        execution.last_sequence = 2
+        return Stored(execution, 0)
+
+    for _ in range(shown):
+        run.log.append(TEXT)
+    run.log.show(shown)
+    async with aclosing(watcher(streams, run).watch(RUN, 0, completed)) as batches:
+        assert [each.sequence for each in await anext(batches)] == [*range(1, shown + 1)]
+        run.log.abandon()
+        with pytest.raises(OutOfRange) as caught:
+            await anext(batches)
+    assert caught.value.reason == "EVENTS_EXPIRED"
 
 
 async def test_who_has_read_a_run_elsewhere_is_told_the_end_where_redis_has_lost_the_rest(
