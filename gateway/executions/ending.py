@@ -9,6 +9,7 @@ import orjson
 import structlog
 from protobuf.wkt import Timestamp
 
+from gateway.adapters.redis.availability import RedisFull
 from gateway.adapters.redis.event_streams import Batch, is_end
 from gateway.executions.stored import end_of, read_stored
 from gateway.gen.n8ngateway.v1.execution_event_pb import ExecutionEvent
@@ -27,7 +28,7 @@ class Streams(Protocol):
     """Where events are published: `gateway.adapters.redis.event_streams`. All methods raise Unavailable."""
 
     async def claim(self, writer: str, execution_id: str) -> int:
-        """Become the one that writes."""
+        """Become the one that writes. Raises RedisFull, too."""
         ...
 
     async def progress(self, execution_id: str) -> Progress:
@@ -87,8 +88,8 @@ class Endings:
         """The sequence of the newest event, after which nobody publishes more."""
         try:
             return await self._streams.claim(self._writer, execution_id)
-        except Unavailable:
-            # It may be full, and takes nothing from anybody.
+        except RedisFull:
+            # Nor does it take more from who has written the stream so far. One that only took too long may.
             return (await self._streams.progress(execution_id)).last
 
     async def _numbered(self, execution_id: str, sequence: int) -> int:

@@ -14,6 +14,7 @@ from protobuf import Oneof, wkt
 from protobuf.wkt import Value
 from redis.asyncio import Redis
 
+from gateway.adapters.redis import event_streams
 from gateway.adapters.redis.event_streams import Batch, EventStreams
 from gateway.executions import watch as module
 from gateway.executions.ending import Endings
@@ -400,6 +401,24 @@ async def test_a_redis_that_is_full_hides_no_end_of_a_lost_run(streams: EventStr
     await Endings(lost, streams, "sweeper").tell(RUN)
     assert await rest(streams, lost, 2) == [3, 4]
     assert await rest(streams, lost, 4) == []
+
+
+async def test_an_end_is_not_numbered_while_its_runner_may_write_on(
+    streams: EventStreams, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Redis takes too long to give the stream to who ended the run, though it can be read."""
+    monkeypatch.setattr(event_streams, "CALL_SECONDS", 0.5)
+    lost = LostRun()
+    await streams.append("gone", [Batch(RUN, "tenant", [event(1, TEXT)])])
+    await redis.client_pause(timeout=3_600_000, all=False)
+    await Endings(lost, streams, "sweeper").tell(RUN)
+    assert lost.last_sequence == 0
+    assert (await streams.progress(RUN)).writer == "gone"
+    await redis.client_unpause()
+    monkeypatch.undo()
+    assert await streams.append("gone", [Batch(RUN, "tenant", [event(2, TEXT)])]) == [0]
+    assert await rest(streams, lost, 1) == [2, 3]
+    assert await streams.append("gone", [Batch(RUN, "tenant", [event(3, TEXT)])]) == [None]
 
 
 async def test_an_end_that_was_published_is_not_published_again(streams: EventStreams) -> None:
