@@ -9,16 +9,19 @@ from urllib.parse import urlsplit
 
 import httpx
 import orjson
+from protobuf import Message
 
 from gateway.client.caller import CONNECT_SECONDS, MOST_BYTES, TOO_LARGE, Part, Request, shown
 from gateway.client.failure import CallError
 from gateway.client.methods import rest_binding
 from gateway.client.unreachable import unreachable
 from gateway.rpc.errors import Code
-from gateway.transcoding import encode_request
+from gateway.transcoding import Binding, EncodedRequest, encode_request
 
 _JSON = "application/json"
 _LINES = "application/x-ndjson"
+_DOT_SEGMENTS = {".", ".."}
+"""RFC 3986, section 5.2.4: clients and proxies take them out."""
 
 
 async def call(request: Request) -> AsyncGenerator[bytes, None]:
@@ -52,7 +55,7 @@ def _client(request: Request) -> httpx.AsyncClient:
 def _built(client: httpx.AsyncClient, request: Request) -> httpx.Request:
     """The request, signed for the path that the gateway sees, which has nothing of the endpoint's own."""
     binding = rest_binding(request.method)
-    encoded = encode_request(binding, request.message)
+    encoded = _encoded(binding, request.message)
     accept = "*/*" if binding.http_body_response else _LINES if binding.server_streaming else _JSON
     headers = {"accept": accept}
     if encoded.body is not None:
@@ -64,6 +67,19 @@ def _built(client: httpx.AsyncClient, request: Request) -> httpx.Request:
     part = Part(encoded.http_method, target, headers.get("content-type", ""), encoded.body or b"")
     headers |= request.caller.identify(part)
     return client.build_request(encoded.http_method, url, content=encoded.body, headers=headers)
+
+
+def _encoded(binding: Binding, message: Message) -> EncodedRequest:
+    """Raises CallError for a message that has no place in the method's path."""
+    try:
+        encoded = encode_request(binding, message)
+    except ValueError as error:
+        raise CallError(Code.INVALID_ARGUMENT, f"The request has no path over REST: {error}.") from None
+    if not _DOT_SEGMENTS.isdisjoint(encoded.target.partition("?")[0].split("/")):
+        raise CallError(
+            Code.INVALID_ARGUMENT, "The request has no path over REST: . and .. stand for other paths."
+        )
+    return encoded
 
 
 async def _parts(request: Request, answer: httpx.Response) -> AsyncGenerator[bytes, None]:

@@ -41,7 +41,9 @@ def encode_request(binding: Binding, message: Message) -> EncodedRequest:
         names = [step.name for step in field.steps]
         default = _cut(defaults, names) if isinstance(defaults, dict) else None
         value = _cut(tree, names)
-        values[field.path] = _text(default if value is None else value)
+        if value is None:
+            value = "" if default is None else default
+        values[field.path] = _text(value)
     path = binding.template.expand(values)
     body = None
     if binding.body == WHOLE:

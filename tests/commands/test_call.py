@@ -401,6 +401,21 @@ def test_what_cannot_be_called_is_a_usage_error(call: Command, arguments: tuple[
     assert "hunter2" not in refused.output
 
 
+@pytest.mark.parametrize(
+    ("method", "request_"),
+    [
+        ("GetExecution", "{}"),
+        ("GetExecution", '{"id": ".."}'),
+        ("UpdateWorkflow", "{}"),
+        ("RevokeApiKey", '{"id": ""}'),
+    ],
+)
+def test_a_request_without_a_path_is_told(call: Command, method: str, request_: str) -> None:
+    refused = call(method, "--protocol", "rest", "--data", request_)
+    assert refused.exit_code == 64 + Code.INVALID_ARGUMENT
+    assert refused.stderr.startswith("error: INVALID_ARGUMENT: The request has no path over REST: ")
+
+
 @pytest.mark.parametrize("door", DOORS)
 def test_the_longest_timeout_is_one_for_every_door(call: Command, door: str) -> None:
     assert call("GetLiveness", "--protocol", door, "--timeout", "9999999").exit_code == 0

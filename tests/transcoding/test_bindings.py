@@ -216,7 +216,7 @@ def test_what_a_binding_cannot_carry_cannot_be_encoded(service: DescService) -> 
             "not written as a JSON object",
         ),
         ("GetBook", {"get": "/x/{name}"}, {}, "does not fit"),
-        ("ListBooks", {"get": "/x/{filter.author}"}, {}, "have no text form"),
+        ("ListBooks", {"get": "/x/{filter.author}"}, {}, "does not fit"),
         ("ReplaceBook", {"get": "/x"}, {"sequels": [book()]}, "have no text form"),
         ("ReplaceBook", {"get": "/x"}, {"ratings": {"a": 1}}, "have no text form"),
     ]
