@@ -7,12 +7,10 @@ from typing import TYPE_CHECKING, Protocol
 
 import orjson
 import structlog
-from protobuf.wkt import Timestamp
 
 from gateway.adapters.redis.availability import RedisFull
 from gateway.adapters.redis.event_streams import Batch, is_end
-from gateway.executions.stored import end_of, read_stored
-from gateway.gen.n8ngateway.v1.execution_event_pb import ExecutionEvent
+from gateway.executions.stored import end_event, read_stored
 from gateway.rpc.errors import Unavailable
 
 if TYPE_CHECKING:
@@ -20,6 +18,7 @@ if TYPE_CHECKING:
 
     from gateway.adapters.database import Database
     from gateway.adapters.redis.event_streams import Progress
+    from gateway.gen.n8ngateway.v1.execution_event_pb import ExecutionEvent
 
 log = structlog.get_logger("gateway.executions")
 
@@ -73,15 +72,10 @@ class Endings:
             return await self._numbered(execution_id, last)
         sequence = await self._numbered(execution_id, last + 1)
         stored = read_stored(await self._database.call("get_execution", None, p_id=execution_id))
-        end = ExecutionEvent(
-            execution_id=execution_id,
-            sequence=sequence,
-            time=stored.execution.finished_at or Timestamp.now(),
-            event=end_of(stored.execution, stored.credits_remaining),
-        )
-        organization_id = stored.execution.organization_id
+        end = end_event(stored.execution, stored.credits_remaining, sequence)
+        batch = Batch(execution_id, stored.execution.organization_id, [end])
         with contextlib.suppress(Unavailable):
-            await self._streams.append(self._writer, [Batch(execution_id, organization_id, [end])])
+            await self._streams.append(self._writer, [batch])
         return sequence
 
     async def _claimed(self, execution_id: str) -> int:

@@ -80,7 +80,7 @@ def outcome_events(execution: Execution, credits_remaining: int, after: int) -> 
         chunk = ExecutionChunk(content_type="application/json", content=content)
         yield _event(execution, last - 1, Oneof[Literal["chunk"], ExecutionChunk]("chunk", chunk))
     if after < last:
-        yield _event(execution, last, end_of(execution, credits_remaining))
+        yield end_event(execution, credits_remaining, last)
 
 
 def tells_all_after(execution: Execution, after: int) -> bool:
@@ -97,8 +97,12 @@ def tells_as_much(execution: Execution, after: int) -> bool:
     return is_whole or after >= last - 1 or last == _BARE_LAST
 
 
-def end_of(execution: Execution, credits_remaining: int) -> Told:
+def end_event(execution: Execution, credits_remaining: int, sequence: int) -> ExecutionEvent:
     """The last event of the run."""
+    return _event(execution, sequence, _end_of(execution, credits_remaining))
+
+
+def _end_of(execution: Execution, credits_remaining: int) -> Told:
     if execution.state is ExecutionState.COMPLETED:
         completed = ExecutionCompleted(
             credits_used=execution.credits_used,

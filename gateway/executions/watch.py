@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from gateway.adapters.redis.event_streams import ENDED, channel_of, is_end
 from gateway.executions.log import TAKEN_AT_ONCE, expired
-from gateway.executions.stored import beyond, end_of, has_ended, is_lost, outcome_events, tells_as_much
-from gateway.gen.n8ngateway.v1.execution_event_pb import ExecutionEvent
+from gateway.executions.stored import beyond, end_event, has_ended, is_lost, outcome_events, tells_as_much
 from gateway.gen.n8ngateway.v1.execution_pb import ExecutionState
 from gateway.rpc.errors import OutOfRange, Unavailable
 
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
     from gateway.executions.event import Event
     from gateway.executions.run import Run
     from gateway.executions.stored import Stored
+    from gateway.gen.n8ngateway.v1.execution_event_pb import ExecutionEvent
 
 FIRST_LOOK_SECONDS = 0.3
 """After this long, a run without any event is asked about."""
@@ -316,7 +316,8 @@ class _Following:
         if self._lacks_end and execution.state is ExecutionState.COMPLETED:
             raise expired(execution.last_sequence)  # another replica's events have the numbers of those read
         if self._lacks_end or (is_lost(execution) and execution.last_sequence < after):
-            return [_end(self._stored, after + 1)]  # the runner had told more than it could publish
+            # The runner had told more than it could publish.
+            return [end_event(execution, self._stored.credits_remaining, after + 1)]
         return list(outcome_events(execution, self._stored.credits_remaining, after))
 
 
@@ -361,12 +362,3 @@ class _Patience:
             self._seconds = min(self._seconds * 2, LOOK_SECONDS)
             return False
         return True
-
-
-def _end(stored: Stored, sequence: int) -> ExecutionEvent:
-    return ExecutionEvent(
-        execution_id=stored.execution.id,
-        sequence=sequence,
-        time=stored.execution.finished_at,
-        event=end_of(stored.execution, stored.credits_remaining),
-    )
